@@ -1,0 +1,24 @@
+# flashelm_target(NAME): the settings that every target of this project shares,
+# set on the target so that nothing leaks into a project that includes us.
+function(flashelm_target name)
+  target_compile_features(${name} PUBLIC cxx_std_20)
+  set_target_properties(${name} PROPERTIES
+    CXX_EXTENSIONS OFF
+    CXX_VISIBILITY_PRESET hidden
+    VISIBILITY_INLINES_HIDDEN ON
+    POSITION_INDEPENDENT_CODE ON
+    RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  # Contraction would let the compiler choose where a product is rounded, and
+  # results must not depend on that; kernels ask for fused operations by name.
+  target_compile_options(${name} PRIVATE
+    -Wall -Wextra -Wpedantic -Wshadow -ffp-contract=off
+    $<$<BOOL:${FLASHELM_WERROR}>:-Werror>)
+  if(FLASHELM_SANITIZE)
+    target_compile_options(${name} PRIVATE
+      -fsanitize=${FLASHELM_SANITIZE} -fno-omit-frame-pointer
+      -fno-sanitize-recover=all)
+    target_link_options(${name} PRIVATE -fsanitize=${FLASHELM_SANITIZE})
+    target_compile_definitions(${name} PRIVATE FLASHELM_SANITIZED=1)
+  endif()
+endfunction()

@@ -1,0 +1,73 @@
+// Memory with a limit that is never exceeded.
+#ifndef FLASHELM_CORE_BASE_MEMORY_H_
+#define FLASHELM_CORE_BASE_MEMORY_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "core/base/status.h"
+
+namespace flashelm {
+
+// Counts bytes against a limit. It hands out permission, not memory.
+// Thread-safe. Outlives every buffer charged to it.
+class MemoryBudget {
+ public:
+  explicit MemoryBudget(uint64_t limit_bytes) : limit_bytes_(limit_bytes) {}
+  MemoryBudget(const MemoryBudget&) = delete;
+  MemoryBudget& operator=(const MemoryBudget&) = delete;
+
+  // Takes `bytes` for `what`, a short noun for the message.
+  // kResourceExhausted: less is left; nothing was taken.
+  Status Charge(uint64_t bytes, std::string_view what);
+  // Gives back bytes that were charged.
+  void Release(uint64_t bytes);
+
+  uint64_t limit_bytes() const { return limit_bytes_; }
+  uint64_t used_bytes() const { return used_bytes_.load(); }
+
+ private:
+  const uint64_t limit_bytes_;
+  std::atomic<uint64_t> used_bytes_{0};
+};
+
+// Zeroed memory from the operating system, whole pages, charged to a budget
+// for as long as it lives. Move-only. Alignment is kIoAlignment, so a direct
+// read may target it. Thread-compatible.
+class AlignedBuffer {
+ public:
+  // `bytes` is rounded up to kIoAlignment, and that much is charged; 0 gives an
+  // empty buffer. `budget` outlives the buffer.
+  // kResourceExhausted: the budget or the system has less.
+  static Result<AlignedBuffer> Create(uint64_t bytes, MemoryBudget& budget,
+                                      std::string_view what);
+
+  AlignedBuffer() = default;
+  ~AlignedBuffer() { Free(); }
+  AlignedBuffer(AlignedBuffer&& other) noexcept { *this = std::move(other); }
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
+
+  std::byte* data() const { return data_; }
+  size_t size() const { return size_; }
+  std::span<std::byte> bytes() const { return {data_, size_}; }
+
+  // The memory as an array of T, a type for which zero bytes are a value.
+  template <class T>
+  std::span<T> As() const {
+    return {reinterpret_cast<T*>(data_), size_ / sizeof(T)};
+  }
+
+ private:
+  void Free();
+
+  MemoryBudget* budget_ = nullptr;
+  std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_BASE_MEMORY_H_

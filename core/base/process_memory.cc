@@ -1,0 +1,125 @@
+#include "core/base/process_memory.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+
+namespace flashelm {
+namespace {
+
+struct FileCloser {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+using UniqueFile = std::unique_ptr<std::FILE, FileCloser>;
+
+UniqueFile OpenText(const char* path) {
+  return UniqueFile(std::fopen(path, "re"));
+}
+
+// The number in the line "key  NUMBER kB" of a /proc file, in bytes.
+std::optional<uint64_t> ReadKilobytes(const char* path, const char* key) {
+  UniqueFile file = OpenText(path);
+  if (file == nullptr) return std::nullopt;
+  char line[256];
+  const size_t key_length = std::strlen(key);
+  while (std::fgets(line, sizeof(line), file.get()) != nullptr) {
+    if (std::strncmp(line, key, key_length) == 0) {
+      return std::strtoull(line + key_length, nullptr, 10) * 1024;
+    }
+  }
+  return std::nullopt;
+}
+
+// The number that a cgroup file holds; nothing when it says "max".
+std::optional<uint64_t> ReadNumber(const std::string& path) {
+  UniqueFile file = OpenText(path.c_str());
+  uint64_t value = 0;
+  if (file == nullptr || std::fscanf(file.get(), "%" SCNu64, &value) != 1) {
+    return std::nullopt;
+  }
+  return value;
+}
+
+// What is left in the group at `directory` and in every group around it.
+std::optional<uint64_t> CgroupLeft(const std::string& root, std::string group,
+                                   const char* limit_file,
+                                   const char* usage_file) {
+  std::optional<uint64_t> left;
+  while (true) {
+    const std::string directory = root + group + "/";
+    const auto limit = ReadNumber(directory + limit_file);
+    const auto usage = ReadNumber(directory + usage_file);
+    if (limit && usage) {
+      const uint64_t here = *limit > *usage ? *limit - *usage : 0;
+      left = left ? std::min(*left, here) : here;
+    }
+    const size_t slash = group.rfind('/');
+    if (slash == std::string::npos) return left;
+    group.resize(slash);
+  }
+}
+
+}  // namespace
+
+std::optional<ProcessMemory> ReadProcessMemory() {
+  const auto resident = ReadKilobytes("/proc/self/status", "VmRSS:");
+  const auto peak = ReadKilobytes("/proc/self/status", "VmHWM:");
+  if (!resident || !peak) return std::nullopt;
+  return ProcessMemory{*resident, *peak};
+}
+
+std::optional<uint64_t> MappedFileBytes() {
+  UniqueFile file = OpenText("/proc/self/maps");
+  if (file == nullptr) return std::nullopt;
+  uint64_t total = 0;
+  char line[4096];
+  while (std::fgets(line, sizeof(line), file.get()) != nullptr) {
+    uint64_t begin = 0;
+    uint64_t end = 0;
+    uint64_t inode = 0;
+    // address perms offset dev inode path; inode 0 is memory without a file.
+    if (std::sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*s %*s %" SCNu64,
+                    &begin, &end, &inode) == 3 &&
+        inode != 0) {
+      total += end - begin;
+    }
+  }
+  return total;
+}
+
+std::optional<uint64_t> AvailableMemoryBytes() {
+  auto available = ReadKilobytes("/proc/meminfo", "MemAvailable:");
+  UniqueFile file = OpenText("/proc/self/cgroup");
+  char line[4096];
+  while (file != nullptr &&
+         std::fgets(line, sizeof(line), file.get()) != nullptr) {
+    // id:controllers:/path, where v2 has id 0 and no controllers.
+    line[std::strcspn(line, "\n")] = '\0';
+    const char* controllers = std::strchr(line, ':');
+    if (controllers == nullptr) continue;
+    const char* path = std::strchr(++controllers, ':');
+    if (path == nullptr) continue;
+    const std::string names(controllers, path);
+    std::string group(path + 1);
+    if (group == "/") group.clear();
+    std::optional<uint64_t> left;
+    if (names.empty()) {
+      left =
+          CgroupLeft("/sys/fs/cgroup", group, "memory.max", "memory.current");
+    } else if (("," + names + ",").find(",memory,") != std::string::npos) {
+      left = CgroupLeft("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes",
+                        "memory.usage_in_bytes");
+    }
+    if (left) available = available ? std::min(*available, *left) : *left;
+  }
+  return available;
+}
+
+}  // namespace flashelm

@@ -1,0 +1,30 @@
+// What the operating system says about this process and this machine's RAM.
+#ifndef FLASHELM_CORE_BASE_PROCESS_MEMORY_H_
+#define FLASHELM_CORE_BASE_PROCESS_MEMORY_H_
+
+#include <cstdint>
+#include <optional>
+
+namespace flashelm {
+
+// Resident bytes now and at their highest, as the kernel counts them (VmRSS,
+// VmHWM). Nothing on a platform that does not say.
+struct ProcessMemory {
+  uint64_t resident_bytes = 0;
+  uint64_t peak_resident_bytes = 0;
+};
+std::optional<ProcessMemory> ReadProcessMemory();
+
+// Bytes of the files mapped into this process (program and shared libraries):
+// the most that its code and constants can ever take of RAM. Nothing on a
+// platform that does not say.
+std::optional<uint64_t> MappedFileBytes();
+
+// Bytes that this process can still take: the smaller of what the system has
+// available and what the memory cgroups (v1 or v2) around it leave. Nothing on
+// a platform that does not say.
+std::optional<uint64_t> AvailableMemoryBytes();
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_BASE_PROCESS_MEMORY_H_

@@ -1,0 +1,67 @@
+#include "core/base/thread.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+namespace flashelm {
+
+struct Thread::Handle {
+  pthread_t id;
+  std::function<void()> body;
+
+  static void* Main(void* self) {
+    static_cast<Handle*>(self)->body();
+    return nullptr;
+  }
+};
+
+Result<Thread> Thread::Start(std::function<void()> body) {
+  Thread thread;
+  thread.handle_ = std::make_unique<Handle>();
+  thread.handle_->body = std::move(body);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, kThreadStackBytes);
+  const int error = pthread_create(&thread.handle_->id, &attributes,
+                                   &Handle::Main, thread.handle_.get());
+  pthread_attr_destroy(&attributes);
+  if (error != 0) {
+    thread.handle_.reset();
+    return ResourceExhausted("cannot start a thread: ",
+                             ErrnoStatus(error, "pthread_create").message());
+  }
+  return thread;
+}
+
+Thread::Thread() = default;
+
+Thread::~Thread() { Join(); }
+
+Thread::Thread(Thread&& other) noexcept = default;
+
+Thread& Thread::operator=(Thread&& other) noexcept {
+  if (this != &other) {
+    Join();
+    handle_ = std::move(other.handle_);
+  }
+  return *this;
+}
+
+void Thread::Join() {
+  if (handle_ == nullptr) return;
+  pthread_join(handle_->id, nullptr);
+  handle_.reset();
+}
+
+uint32_t NumUsableProcessors() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return static_cast<uint32_t>(std::max(1, CPU_COUNT(&set)));
+}
+
+}  // namespace flashelm

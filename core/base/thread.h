@@ -1,0 +1,45 @@
+// A thread with a small, known stack.
+#ifndef FLASHELM_CORE_BASE_THREAD_H_
+#define FLASHELM_CORE_BASE_THREAD_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "core/base/status.h"
+
+namespace flashelm {
+
+// What one thread may take of RAM: its stack. std::thread would reserve the
+// system default (8 MiB), which no plan could account for.
+#ifdef FLASHELM_SANITIZED
+inline constexpr size_t kThreadStackBytes = size_t{4} << 20;
+#else
+inline constexpr size_t kThreadStackBytes = size_t{128} << 10;
+#endif
+
+// Joins in its destructor, so whatever makes `body` return has to come first.
+// Move-only.
+class Thread {
+ public:
+  // kResourceExhausted: the system has no thread to give.
+  static Result<Thread> Start(std::function<void()> body);
+
+  Thread();
+  ~Thread();
+  Thread(Thread&& other) noexcept;
+  Thread& operator=(Thread&& other) noexcept;
+
+ private:
+  struct Handle;
+  std::unique_ptr<Handle> handle_;
+  void Join();
+};
+
+// Processors that this process may use: the affinity mask. At least 1.
+uint32_t NumUsableProcessors();
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_BASE_THREAD_H_

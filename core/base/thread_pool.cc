@@ -1,0 +1,76 @@
+#include "core/base/thread_pool.h"
+
+#include <algorithm>
+
+#include "core/base/checked_math.h"
+
+namespace flashelm {
+
+Result<std::unique_ptr<ThreadPool>> ThreadPool::Create(uint32_t num_threads) {
+  if (num_threads == 0) {
+    return InvalidArgument("a thread pool needs at least 1 thread");
+  }
+  std::unique_ptr<ThreadPool> pool(new ThreadPool(num_threads));
+  pool->workers_.reserve(num_threads - 1);
+  for (uint32_t part = 1; part < num_threads; ++part) {
+    FLASHELM_ASSIGN_OR_RETURN(
+        Thread worker,
+        Thread::Start([raw = pool.get(), part] { raw->WorkerLoop(part); }));
+    pool->workers_.push_back(std::move(worker));
+  }
+  return pool;
+}
+
+ThreadPool::~ThreadPool() {
+  stop_.store(true);
+  generation_.fetch_add(1);
+  generation_.notify_all();
+  workers_.clear();
+}
+
+void ThreadPool::Run(size_t count, size_t grain, Function function,
+                     const void* context) {
+  if (count == 0) return;
+  if (workers_.empty() || count <= grain) {
+    function(context, 0, count);
+    return;
+  }
+  count_ = count;
+  grain_ = grain;
+  function_ = function;
+  context_ = context;
+  num_running_.store(static_cast<uint32_t>(workers_.size()),
+                     std::memory_order_relaxed);
+  generation_.fetch_add(1, std::memory_order_release);
+  generation_.notify_all();
+  RunPart(0);
+  for (uint32_t left = num_running_.load(std::memory_order_acquire); left != 0;
+       left = num_running_.load(std::memory_order_acquire)) {
+    num_running_.wait(left, std::memory_order_acquire);
+  }
+}
+
+void ThreadPool::RunPart(uint32_t part) const {
+  const size_t num_grains = CeilDiv(count_, grain_);
+  const size_t begin = num_grains * part / num_threads_ * grain_;
+  const size_t end =
+      std::min(count_, num_grains * (part + 1) / num_threads_ * grain_);
+  if (begin < end) function_(context_, begin, end);
+}
+
+void ThreadPool::WorkerLoop(uint32_t part) {
+  uint32_t seen = 0;
+  while (true) {
+    generation_.wait(seen, std::memory_order_acquire);
+    if (stop_.load()) return;
+    // The caller starts no new loop before every worker has finished this one,
+    // so no generation is ever missed.
+    seen = generation_.load(std::memory_order_acquire);
+    RunPart(part);
+    if (num_running_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      num_running_.notify_one();
+    }
+  }
+}
+
+}  // namespace flashelm

@@ -1,0 +1,71 @@
+// Fork and join over index ranges.
+#ifndef FLASHELM_CORE_BASE_THREAD_POOL_H_
+#define FLASHELM_CORE_BASE_THREAD_POOL_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "core/base/status.h"
+#include "core/base/thread.h"
+
+namespace flashelm {
+
+// A fixed set of workers that run one loop at a time, together with the caller.
+// The split of a loop depends on its length and the number of threads, so a
+// body must give the same result for any split. Used by one thread.
+class ThreadPool {
+ public:
+  // `num_threads` counts the caller: 1 starts no worker.
+  // kInvalidArgument: 0. kResourceExhausted: the system has no more threads.
+  static Result<std::unique_ptr<ThreadPool>> Create(uint32_t num_threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  // Calls body(begin, end) on parts of [0, count), every index once, and
+  // returns when all are done. Parts begin at multiples of `grain`. The body
+  // does not throw and does not call ParallelFor. Allocates nothing.
+  template <class Body>
+  void ParallelFor(size_t count, size_t grain, const Body& body) {
+    static_assert(std::is_invocable_v<const Body&, size_t, size_t>);
+    Run(
+        count, grain,
+        [](const void* context, size_t begin, size_t end) {
+          (*static_cast<const Body*>(context))(begin, end);
+        },
+        &body);
+  }
+
+  uint32_t num_threads() const { return num_threads_; }
+
+ private:
+  using Function = void (*)(const void* context, size_t begin, size_t end);
+
+  explicit ThreadPool(uint32_t num_threads) : num_threads_(num_threads) {}
+  void Run(size_t count, size_t grain, Function function, const void* context);
+  void RunPart(uint32_t part) const;
+  void WorkerLoop(uint32_t part);
+
+  const uint32_t num_threads_;
+
+  // The current loop: written by the caller before `generation_` moves on, and
+  // read by workers after they have seen it move.
+  size_t count_ = 0;
+  size_t grain_ = 1;
+  Function function_ = nullptr;
+  const void* context_ = nullptr;
+
+  std::atomic<uint32_t> generation_{0};
+  std::atomic<uint32_t> num_running_{0};
+  std::atomic<bool> stop_{false};
+
+  std::vector<Thread> workers_;  // Last: joined before the rest goes.
+};
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_BASE_THREAD_POOL_H_
