@@ -1,0 +1,192 @@
+#include "core/model_layout.h"
+
+#include <string_view>
+#include <utility>
+
+namespace flashelm {
+namespace {
+
+// Rows keep to cache lines, so a vector load crosses as few as it can.
+constexpr uint64_t kRecordAlignment = 64;
+
+// Adds a segment whose records hold the given parts, side by side.
+class LayoutBuilder {
+ public:
+  struct PartSpec {
+    const char* part;
+    std::string tensor;
+    uint64_t num_elements;
+  };
+
+  void Add(SegmentKind kind, std::optional<uint32_t> layer,
+           uint64_t num_records, Encoding encoding,
+           const std::vector<PartSpec>& parts) {
+    Segment segment;
+    segment.kind = kind;
+    segment.layer = layer;
+    segment.num_records = num_records;
+    for (const PartSpec& spec : parts) {
+      Part part{spec.part, encoding, segment.stride_bytes, spec.num_elements};
+      segment.stride_bytes += part.num_bytes();
+      Tensor tensor{spec.tensor, num_records, spec.num_elements, {}};
+      tensor.planes.push_back({static_cast<uint32_t>(layout.segments.size()),
+                               static_cast<uint32_t>(segment.parts.size()),
+                               EncodingBits(encoding), "none"});
+      layout.tensors.push_back(std::move(tensor));
+      segment.parts.push_back(std::move(part));
+    }
+    segment.stride_bytes = RoundUp(segment.stride_bytes, kRecordAlignment);
+    layout.segments.push_back(std::move(segment));
+  }
+
+  ModelLayout layout;
+};
+
+std::string LayerTensor(uint32_t layer, std::string_view name) {
+  return StatusMessage::Join("layers.", layer, ".", name);
+}
+
+}  // namespace
+
+ModelLayout MakeLayout(const ModelConfig& config, Encoding encoding) {
+  const uint64_t model_dim = config.model_dim;
+  const uint64_t head_dim = config.head_dim;
+  LayoutBuilder builder;
+  builder.Add(SegmentKind::kEmbedding, std::nullopt, config.vocab_size,
+              encoding, {{"row", "token_embedding", model_dim}});
+  for (uint32_t i = 0; i < config.num_layers(); ++i) {
+    const LayerConfig& layer = config.layers[i];
+    builder.Add(
+        SegmentKind::kNorms, i, 1, Encoding::kF32,
+        {{"attention_norm", LayerTensor(i, "attention_norm"), model_dim},
+         {"query_norm", LayerTensor(i, "query_norm"), head_dim},
+         {"key_norm", LayerTensor(i, "key_norm"), head_dim},
+         {"ffn_norm", LayerTensor(i, "ffn_norm"), model_dim}});
+    builder.Add(SegmentKind::kQkv, i, config.qkv_dim(layer), encoding,
+                {{"row", LayerTensor(i, "qkv"), model_dim}});
+    builder.Add(
+        SegmentKind::kAttentionOut, i, model_dim, encoding,
+        {{"row", LayerTensor(i, "attention_out"), config.query_dim(layer)}});
+    builder.Add(SegmentKind::kFfn, i, layer.ffn_dim, encoding,
+                {{"gate", LayerTensor(i, "ffn_gate"), model_dim},
+                 {"up", LayerTensor(i, "ffn_up"), model_dim},
+                 {"down", LayerTensor(i, "ffn_down"), model_dim}});
+  }
+  builder.Add(SegmentKind::kFinalNorm, std::nullopt, 1, Encoding::kF32,
+              {{"final_norm", "final_norm", model_dim}});
+  return std::move(builder.layout);
+}
+
+namespace {
+
+// Looks tensors up and compares what the file says with what the model needs.
+class Finder {
+ public:
+  explicit Finder(const WeightFile& file) : file_(file) {}
+
+  // On failure the first error stays and `ref` is left as it was.
+  void Find(const std::string& name, uint64_t rows, uint64_t cols,
+            SegmentKind kind, PartRef& ref) {
+    if (!status_.ok()) return;
+    auto found = Find(name, rows, cols, kind);
+    if (found) {
+      ref = *found;
+    } else {
+      status_ = found.error();
+    }
+  }
+  // Records that hold several parts are used as one.
+  void ExpectOneSegment(std::string_view name,
+                        std::initializer_list<PartRef> refs) {
+    for (const PartRef& ref : refs) {
+      if (status_.ok() && ref.segment != refs.begin()->segment) {
+        status_ = DataLoss(file_.path(), ": ", name, " lies in segments ",
+                           refs.begin()->segment, " and ", ref.segment,
+                           ", expected one");
+      }
+    }
+  }
+
+  Status TakeStatus() { return std::move(status_); }
+
+ private:
+  Result<PartRef> Find(const std::string& name, uint64_t rows, uint64_t cols,
+                       SegmentKind kind) const {
+    const Tensor* tensor = file_.FindTensor(name);
+    if (tensor == nullptr) {
+      return DataLoss(file_.path(), ": tensor \"", name, "\" is missing");
+    }
+    if (tensor->rows != rows || tensor->cols != cols) {
+      return DataLoss(file_.path(), ": tensor \"", name, "\" has shape [",
+                      tensor->rows, ", ", tensor->cols, "], expected [", rows,
+                      ", ", cols, "]");
+    }
+    if (tensor->planes.size() != 1 || tensor->planes[0].combine != "none") {
+      return Unimplemented(file_.path(), ": tensor \"", name, "\" in ",
+                           tensor->planes.size(), " planes combined by \"",
+                           tensor->planes.back().combine,
+                           "\", this version computes with 1");
+    }
+    const Plane& plane = tensor->planes[0];
+    const Segment& segment = file_.segments()[plane.segment];
+    if (segment.kind != kind) {
+      return DataLoss(file_.path(), ": tensor \"", name, "\" lies in a ",
+                      SegmentKindName(segment.kind), " segment, expected ",
+                      SegmentKindName(kind));
+    }
+    const Part& part = segment.parts[plane.part];
+    const bool is_norm =
+        kind == SegmentKind::kNorms || kind == SegmentKind::kFinalNorm;
+    if (is_norm && part.encoding != Encoding::kF32) {
+      return Unimplemented(file_.path(), ": tensor \"", name, "\" is ",
+                           EncodingName(part.encoding), ", expected f32");
+    }
+    return PartRef{plane.segment, part.offset_bytes, part.encoding};
+  }
+
+  const WeightFile& file_;
+  Status status_;
+};
+
+}  // namespace
+
+Result<ModelWeights> FindWeights(const ModelConfig& config,
+                                 const WeightFile& file) {
+  ModelWeights weights;
+  Finder finder(file);
+  const uint64_t model_dim = config.model_dim;
+  const uint64_t head_dim = config.head_dim;
+  finder.Find("token_embedding", config.vocab_size, model_dim,
+              SegmentKind::kEmbedding, weights.embedding);
+  weights.layers.resize(config.num_layers());
+  for (uint32_t i = 0; i < config.num_layers(); ++i) {
+    const LayerConfig& layer = config.layers[i];
+    LayerWeights& out = weights.layers[i];
+    const auto find = [&](const char* name, uint64_t rows, uint64_t cols,
+                          SegmentKind kind, PartRef& ref) {
+      finder.Find(LayerTensor(i, name), rows, cols, kind, ref);
+    };
+    find("attention_norm", 1, model_dim, SegmentKind::kNorms,
+         out.attention_norm);
+    find("query_norm", 1, head_dim, SegmentKind::kNorms, out.query_norm);
+    find("key_norm", 1, head_dim, SegmentKind::kNorms, out.key_norm);
+    find("ffn_norm", 1, model_dim, SegmentKind::kNorms, out.ffn_norm);
+    find("qkv", config.qkv_dim(layer), model_dim, SegmentKind::kQkv, out.qkv);
+    find("attention_out", model_dim, config.query_dim(layer),
+         SegmentKind::kAttentionOut, out.attention_out);
+    find("ffn_gate", layer.ffn_dim, model_dim, SegmentKind::kFfn, out.gate);
+    find("ffn_up", layer.ffn_dim, model_dim, SegmentKind::kFfn, out.up);
+    find("ffn_down", layer.ffn_dim, model_dim, SegmentKind::kFfn, out.down);
+    finder.ExpectOneSegment(LayerTensor(i, "ffn"),
+                            {out.gate, out.up, out.down});
+    finder.ExpectOneSegment(
+        LayerTensor(i, "norms"),
+        {out.attention_norm, out.query_norm, out.key_norm, out.ffn_norm});
+  }
+  finder.Find("final_norm", 1, model_dim, SegmentKind::kFinalNorm,
+              weights.final_norm);
+  FLASHELM_RETURN_IF_ERROR(finder.TakeStatus());
+  return weights;
+}
+
+}  // namespace flashelm

@@ -1,0 +1,60 @@
+// How an OpenELM model is laid out in a model file: which segments there are,
+// what their records hold, and which tensor is where.
+#ifndef FLASHELM_CORE_MODEL_LAYOUT_H_
+#define FLASHELM_CORE_MODEL_LAYOUT_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/base/status.h"
+#include "core/model_config.h"
+#include "storage/weight_file.h"
+#include "storage/weight_format.h"
+
+namespace flashelm {
+
+// Segments and tensors in the order in which a token uses them, as a converter
+// writes them. Every matrix gets `encoding`; norm vectors are f32. Offsets and
+// checksums are left to the writer.
+struct ModelLayout {
+  std::vector<Segment> segments;
+  std::vector<Tensor> tensors;
+};
+ModelLayout MakeLayout(const ModelConfig& config, Encoding encoding);
+
+// Where one matrix or vector of the model lies: a part of a segment's records.
+struct PartRef {
+  uint32_t segment = 0;
+  uint64_t offset_bytes = 0;  // Inside the record.
+  Encoding encoding = Encoding::kF32;
+};
+
+// The same, found by name in a file and checked against its configuration.
+struct LayerWeights {
+  // All four in one record of one segment.
+  PartRef attention_norm;  // [model_dim]
+  PartRef query_norm;      // [head_dim]
+  PartRef key_norm;        // [head_dim]
+  PartRef ffn_norm;        // [model_dim]
+  PartRef qkv;             // [qkv_dim, model_dim]
+  PartRef attention_out;   // [model_dim, query_dim]
+  // All three in the bundles of one segment.
+  PartRef gate;  // [ffn_dim, model_dim]
+  PartRef up;    // [ffn_dim, model_dim]
+  PartRef down;  // [ffn_dim, model_dim]: column i of the matrix is record i.
+};
+struct ModelWeights {
+  PartRef embedding;  // [vocab_size, model_dim]
+  std::vector<LayerWeights> layers;
+  PartRef final_norm;  // [model_dim]
+};
+
+// kDataLoss: a tensor is missing, or has another shape than the configuration
+// says. kUnimplemented: a tensor in planes that this engine does not combine.
+Result<ModelWeights> FindWeights(const ModelConfig& config,
+                                 const WeightFile& file);
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_MODEL_LAYOUT_H_

@@ -1,0 +1,156 @@
+#include "storage/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "core/base/checked_math.h"
+#include "core/base/types.h"
+
+namespace flashelm {
+namespace {
+
+// Reads until `target` is full or the file ends; whole blocks stay whole, as a
+// direct read that stops short is continued at an aligned offset or not at all.
+Result<size_t> ReadFully(int fd, uint64_t offset, std::span<std::byte> target,
+                         bool direct, const std::string& path) {
+  size_t done = 0;
+  while (done < target.size()) {
+    const ssize_t got = pread(fd, target.data() + done, target.size() - done,
+                              static_cast<off_t>(offset + done));
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      const int error = errno;
+      return Unavailable(path, ": reading ", target.size(), " bytes at byte ",
+                         offset,
+                         " failed: ", ErrnoStatus(error, "pread").message());
+    }
+    if (got == 0) break;
+    done += static_cast<size_t>(got);
+    if (direct && done % kIoAlignment != 0) break;  // The file's end.
+  }
+  return done;
+}
+
+class PosixFile : public RandomAccessFile {
+ public:
+  PosixFile(UniqueFd fd, std::string path, uint64_t size_bytes, bool direct_io,
+            bool drop_cache)
+      : fd_(std::move(fd)),
+        path_(std::move(path)),
+        size_bytes_(size_bytes),
+        direct_io_(direct_io),
+        drop_cache_(drop_cache) {}
+
+  Result<size_t> ReadAt(uint64_t offset,
+                        std::span<std::byte> target) const override {
+    auto got = ReadFully(fd_.get(), offset, target, direct_io_, path_);
+    if (got && drop_cache_) {
+      posix_fadvise(fd_.get(), static_cast<off_t>(offset),
+                    static_cast<off_t>(*got), POSIX_FADV_DONTNEED);
+    }
+    return got;
+  }
+  uint64_t size_bytes() const override { return size_bytes_; }
+  const std::string& path() const override { return path_; }
+  bool direct_io() const override { return direct_io_; }
+
+ private:
+  UniqueFd fd_;
+  std::string path_;
+  uint64_t size_bytes_;
+  bool direct_io_;
+  bool drop_cache_;
+};
+
+// Whether a direct read gives the same bytes as a buffered one. Some file
+// systems accept the flag and then refuse, or ignore alignment.
+bool DirectReadsWork(int direct_fd, int buffered_fd, uint64_t size_bytes) {
+  if (size_bytes < kIoAlignment) return false;
+  alignas(kIoAlignment) std::byte direct[kIoAlignment];
+  std::byte buffered[kIoAlignment];
+  const std::string no_path;
+  auto a = ReadFully(direct_fd, 0, direct, true, no_path);
+  auto b = ReadFully(buffered_fd, 0, buffered, false, no_path);
+  return a && b && *a == sizeof(direct) && *b == sizeof(buffered) &&
+         std::memcmp(direct, buffered, sizeof(direct)) == 0;
+}
+
+}  // namespace
+
+UniqueFd::~UniqueFd() {
+  if (fd_ >= 0) close(fd_);
+}
+
+UniqueFd::UniqueFd(UniqueFd&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)) {}
+
+UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+Result<std::unique_ptr<RandomAccessFile>> OpenFile(const std::string& path,
+                                                   CacheMode mode) {
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.is_open()) {
+    const int error = errno;
+    return ErrnoStatus(error, StatusMessage::Join("cannot open ", path));
+  }
+  struct stat info {};
+  if (fstat(fd.get(), &info) != 0) {
+    const int error = errno;
+    return ErrnoStatus(error, StatusMessage::Join("cannot examine ", path));
+  }
+  if (!S_ISREG(info.st_mode)) {
+    return InvalidArgument(path, ": not a regular file");
+  }
+  const uint64_t size_bytes = static_cast<uint64_t>(info.st_size);
+  if (mode == CacheMode::kBuffered) {
+    return std::make_unique<PosixFile>(std::move(fd), path, size_bytes,
+                                       /*direct_io=*/false,
+                                       /*drop_cache=*/false);
+  }
+#ifdef O_DIRECT
+  // By descriptor, not by path: the name may lead to another file by now.
+  const std::string self = StatusMessage::Join("/proc/self/fd/", fd.get());
+  UniqueFd direct(open(self.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
+  if (direct.is_open() && DirectReadsWork(direct.get(), fd.get(), size_bytes)) {
+    return std::make_unique<PosixFile>(std::move(direct), path, size_bytes,
+                                       /*direct_io=*/true,
+                                       /*drop_cache=*/false);
+  }
+#endif
+  return std::make_unique<PosixFile>(std::move(fd), path, size_bytes,
+                                     /*direct_io=*/false, /*drop_cache=*/true);
+}
+
+Status ReadExactly(const RandomAccessFile& file, uint64_t offset,
+                   std::span<std::byte> target, std::string_view what) {
+  FLASHELM_ASSIGN_OR_RETURN(const size_t got, file.ReadAt(offset, target));
+  if (got != target.size()) {
+    return DataLoss(file.path(), ": ", what, " at byte ", offset, " of ",
+                    target.size(), " bytes, but the file ends after ", got,
+                    " of them");
+  }
+  return OkStatus();
+}
+
+Result<std::string> ReadWholeFile(const std::string& path, uint64_t max_bytes) {
+  FLASHELM_ASSIGN_OR_RETURN(auto file, OpenFile(path, CacheMode::kBuffered));
+  if (file->size_bytes() > max_bytes) {
+    return DataLoss(path, ": ", file->size_bytes(), " bytes, expected at most ",
+                    max_bytes);
+  }
+  std::string text(file->size_bytes(), '\0');
+  FLASHELM_RETURN_IF_ERROR(ReadExactly(
+      *file, 0, std::as_writable_bytes(std::span(text)), "the whole file"));
+  return text;
+}
+
+}  // namespace flashelm

@@ -1,0 +1,71 @@
+// Files read at any offset.
+#ifndef FLASHELM_STORAGE_FILE_H_
+#define FLASHELM_STORAGE_FILE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "core/base/status.h"
+
+namespace flashelm {
+
+// Owns a file descriptor. Move-only.
+class UniqueFd {
+ public:
+  UniqueFd() = default;
+  explicit UniqueFd(int fd) : fd_(fd) {}
+  ~UniqueFd();
+  UniqueFd(UniqueFd&& other) noexcept;
+  UniqueFd& operator=(UniqueFd&& other) noexcept;
+
+  int get() const { return fd_; }
+  bool is_open() const { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+// An open file of fixed size. Thread-safe: reads may overlap.
+class RandomAccessFile {
+ public:
+  virtual ~RandomAccessFile() = default;
+
+  // Fills `target` from byte `offset`. Returns the bytes read, fewer than
+  // asked only where the file ends. With direct_io(), offset, size and address
+  // are multiples of kIoAlignment. kUnavailable: the device failed.
+  virtual Result<size_t> ReadAt(uint64_t offset,
+                                std::span<std::byte> target) const = 0;
+
+  // As it was when opened.
+  virtual uint64_t size_bytes() const = 0;
+  virtual const std::string& path() const = 0;
+
+  // Whether reads go past the operating system's cache.
+  virtual bool direct_io() const = 0;
+};
+
+enum class CacheMode {
+  kBuffered,  // Through the cache: for small files and for headers.
+  kDirect,    // Past the cache where the file system can, which is tried with
+              // one read; elsewhere buffered, with the pages dropped again.
+};
+
+// Opens a regular file for reading. kNotFound: no such file.
+// kInvalidArgument: not a regular file, or no permission.
+Result<std::unique_ptr<RandomAccessFile>> OpenFile(const std::string& path,
+                                                   CacheMode mode);
+
+// Reads all of `target` or says why not: kDataLoss when the file ends before,
+// with `what` being read in the message.
+Status ReadExactly(const RandomAccessFile& file, uint64_t offset,
+                   std::span<std::byte> target, std::string_view what);
+
+// A whole file as text. kDataLoss: larger than `max_bytes`.
+Result<std::string> ReadWholeFile(const std::string& path, uint64_t max_bytes);
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_STORAGE_FILE_H_

@@ -1,0 +1,140 @@
+#include "storage/output_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <utility>
+
+namespace flashelm {
+namespace {
+
+constexpr size_t kBufferBytes = size_t{1} << 20;
+constexpr mode_t kMode = 0644;
+
+std::string DirectoryOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+}  // namespace
+
+OutputFile::OutputFile(UniqueFd fd, std::string path,
+                       std::string temporary_path)
+    : fd_(std::move(fd)),
+      path_(std::move(path)),
+      temporary_path_(std::move(temporary_path)) {
+  buffer_.reserve(kBufferBytes);
+}
+
+Result<OutputFile> OutputFile::Create(const std::string& path,
+                                      uint64_t expected_bytes) {
+  struct stat info {};
+  if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    return InvalidArgument(path, ": exists and is not a regular file");
+  }
+  // The process id keeps two writers of one path apart.
+  std::string temporary = StatusMessage::Join(path, ".", getpid(), ".tmp");
+  UniqueFd fd(
+      open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kMode));
+  if (!fd.is_open()) {
+    const int error = errno;
+    return ErrnoStatus(error, StatusMessage::Join("cannot write ", temporary));
+  }
+  OutputFile file(std::move(fd), path, std::move(temporary));
+  if (expected_bytes > 0) {
+    // Only a definite "no room" counts; not every file system can reserve.
+#ifdef __linux__
+    if (fallocate(file.fd_.get(), 0, 0, static_cast<off_t>(expected_bytes)) !=
+            0 &&
+        (errno == ENOSPC || errno == EFBIG || errno == EDQUOT)) {
+      const int error = errno;
+      return ErrnoStatus(error,
+                         StatusMessage::Join("cannot reserve ", expected_bytes,
+                                             " bytes for ", path));
+    }
+#endif
+  }
+  return file;
+}
+
+OutputFile::~OutputFile() {
+  if (fd_.is_open() && !temporary_path_.empty()) {
+    unlink(temporary_path_.c_str());
+  }
+}
+
+Status OutputFile::Append(std::span<const std::byte> bytes) {
+  if (buffer_.size() + bytes.size() > kBufferBytes) {
+    FLASHELM_RETURN_IF_ERROR(Flush());
+  }
+  if (bytes.size() >= kBufferBytes) {
+    FLASHELM_RETURN_IF_ERROR(Write(flushed_bytes_, bytes));
+    flushed_bytes_ += bytes.size();
+    return OkStatus();
+  }
+  buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
+  return OkStatus();
+}
+
+Status OutputFile::WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
+  FLASHELM_RETURN_IF_ERROR(Flush());
+  return Write(offset, bytes);
+}
+
+Status OutputFile::Flush() {
+  FLASHELM_RETURN_IF_ERROR(Write(flushed_bytes_, buffer_));
+  flushed_bytes_ += buffer_.size();
+  buffer_.clear();
+  return OkStatus();
+}
+
+Status OutputFile::Write(uint64_t offset, std::span<const std::byte> bytes) {
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t wrote =
+        pwrite(fd_.get(), bytes.data() + done, bytes.size() - done,
+               static_cast<off_t>(offset + done));
+    if (wrote < 0) {
+      if (errno == EINTR) continue;
+      const int error = errno;
+      return ErrnoStatus(
+          error, StatusMessage::Join("cannot write ", bytes.size(),
+                                     " bytes at byte ", offset, " of ", path_));
+    }
+    done += static_cast<size_t>(wrote);
+  }
+  return OkStatus();
+}
+
+Status OutputFile::Commit() {
+  FLASHELM_RETURN_IF_ERROR(Flush());
+  // Reserved bytes that were not written are given back.
+  if (ftruncate(fd_.get(), static_cast<off_t>(flushed_bytes_)) != 0 ||
+      fsync(fd_.get()) != 0) {
+    const int error = errno;
+    return ErrnoStatus(error, StatusMessage::Join("cannot sync ", path_));
+  }
+  if (std::rename(temporary_path_.c_str(), path_.c_str()) != 0) {
+    const int error = errno;
+    return ErrnoStatus(
+        error,
+        StatusMessage::Join("cannot rename ", temporary_path_, " to ", path_));
+  }
+  temporary_path_.clear();
+  // The new name lasts only once its directory is on disk, too.
+  const std::string directory = DirectoryOf(path_);
+  UniqueFd fd(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.is_open() || fsync(fd.get()) != 0) {
+    const int error = errno;
+    if (error != EINVAL) {
+      return ErrnoStatus(error, StatusMessage::Join("cannot sync ", directory));
+    }
+  }
+  return OkStatus();
+}
+
+}  // namespace flashelm

@@ -1,0 +1,56 @@
+// Files that appear whole or not at all.
+#ifndef FLASHELM_STORAGE_OUTPUT_FILE_H_
+#define FLASHELM_STORAGE_OUTPUT_FILE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/base/status.h"
+#include "storage/file.h"
+
+namespace flashelm {
+
+// Writes to a temporary name beside `path`; Commit() syncs it and gives it the
+// real one. Without a Commit(), the destructor removes it, and what stood at
+// `path` before stays. Move-only, one thread.
+class OutputFile {
+ public:
+  // `expected_bytes`: reserved on the disk at once where the file system can,
+  // so that a full disk is known before the work; 0 when unknown.
+  // kNotFound: no such directory. kResourceExhausted: no room.
+  static Result<OutputFile> Create(const std::string& path,
+                                   uint64_t expected_bytes);
+
+  ~OutputFile();
+  OutputFile(OutputFile&& other) noexcept = default;
+  OutputFile& operator=(OutputFile&& other) = delete;
+
+  // Adds at the end. Buffered: an error may show in a later call.
+  // kResourceExhausted: the disk is full.
+  Status Append(std::span<const std::byte> bytes);
+  // Replaces bytes written before.
+  Status WriteAt(uint64_t offset, std::span<const std::byte> bytes);
+  // Flushes, syncs file and directory, renames. Nothing may follow.
+  Status Commit();
+
+  uint64_t size_bytes() const { return flushed_bytes_ + buffer_.size(); }
+  const std::string& path() const { return path_; }
+
+ private:
+  OutputFile(UniqueFd fd, std::string path, std::string temporary_path);
+  Status Flush();
+  Status Write(uint64_t offset, std::span<const std::byte> bytes);
+
+  UniqueFd fd_;
+  std::string path_;
+  std::string temporary_path_;  // Empty once there is nothing to remove.
+  std::vector<std::byte> buffer_;
+  uint64_t flushed_bytes_ = 0;
+};
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_STORAGE_OUTPUT_FILE_H_

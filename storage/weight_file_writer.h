@@ -1,0 +1,72 @@
+// Writes a model file from front to back.
+#ifndef FLASHELM_STORAGE_WEIGHT_FILE_WRITER_H_
+#define FLASHELM_STORAGE_WEIGHT_FILE_WRITER_H_
+
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/base/status.h"
+#include "storage/checksum.h"
+#include "storage/json.h"
+#include "storage/output_file.h"
+#include "storage/weight_format.h"
+
+namespace flashelm {
+
+// What a file will hold. Offsets, and the checksum fields of the segments, are
+// the writer's to choose.
+struct WeightFileContents {
+  Json config = Json::object();
+  Json provenance = Json::object();
+  std::string tokenizer;
+  std::vector<Segment> segments;  // In file order.
+  std::vector<Tensor> tensors;
+};
+
+// The checksum layout for a segment: one short checksum per bundle for FFN
+// segments, one long one per block of about 64 KiB, whole pages, for others.
+void ChooseChecksums(Segment& segment);
+
+// Takes the records of all segments in order. The file appears under its name
+// at Finish(); until then nothing is there. Move-only, one thread. Holds the
+// checksum table, 4 to 8 bytes per checksum.
+class WeightFileWriter {
+ public:
+  // kInvalidArgument, kNotFound, kResourceExhausted: as OutputFile::Create().
+  static Result<WeightFileWriter> Create(const std::string& path,
+                                         WeightFileContents contents);
+
+  // The next whole records of the segment being written; a call never crosses
+  // into the next segment. kInternal: it would.
+  Status Append(std::span<const std::byte> records);
+
+  // Records that the current segment still lacks; 0 when all are complete.
+  uint64_t records_left() const;
+
+  // Completes header and checksums and gives the file its name. kInternal:
+  // records are missing. Returns the size of the file.
+  Result<uint64_t> Finish();
+
+  uint64_t file_bytes() const { return header_.file_bytes; }
+
+ private:
+  WeightFileWriter(OutputFile file, std::vector<Segment> segments);
+  Status Pad();
+  void AddChecksum();
+
+  OutputFile file_;
+  FelmHeader header_;
+  std::vector<Segment> segments_;
+  std::vector<std::byte> table_;
+  size_t current_ = 0;           // Segment being written.
+  uint64_t records_done_ = 0;    // Of that segment.
+  uint64_t records_hashed_ = 0;  // Since the last checksum.
+  Xxh3Stream hash_;
+};
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_STORAGE_WEIGHT_FILE_WRITER_H_
