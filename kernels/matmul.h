@@ -1,0 +1,56 @@
+// Products of a weight matrix with the activations of one or many tokens.
+//
+// Canonical order. Every dot product of f32 or bf16 elements, here, in RMSNorm
+// and in attention, is computed as
+//
+//   partial[j] = 0                                        for j in [0, 32)
+//   partial[k % 32] = fma(w[k], x[k], partial[k % 32])    k ascending
+//   partial[j] += partial[j + half]      for half = 16, 8, 4, 2, 1; j < half
+//   result = partial[0]
+//
+// whatever the SIMD target, the number of tokens, the split of rows over
+// threads and the alignment. So one token has the same bits alone and in a
+// batch, and all targets with a fused multiply-add (AVX2, AVX3, NEON) agree bit
+// for bit. The targets without one (SSSE3, SSE4, EMU128, SCALAR) keep the order
+// but round each product first; they agree with each other.
+#ifndef FLASHELM_KERNELS_MATMUL_H_
+#define FLASHELM_KERNELS_MATMUL_H_
+
+#include <cstddef>
+
+#include "kernels/weight_view.h"
+
+namespace flashelm {
+
+// out[t * out_stride + r] = dot(row r of w, token t of x), in canonical order.
+//   w    [num_rows, num_cols]    rows at any address
+//   x    [num_tokens, num_cols]  token t begins at x + t * x_stride
+//   out  [num_tokens, num_rows]  token t begins at out + t * out_stride;
+//                                overlaps neither input
+// Sizes may be 0; no columns give zeros. Nothing past the end of a row or of a
+// token is read. Differs from reference::MatMul by at most
+// (num_cols / 32 + 7) epsilon times the sum of the magnitudes added, plus
+// num_cols times the least subnormal.
+void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
+            const float* x, size_t x_stride, size_t num_tokens, float* out,
+            size_t out_stride);
+
+// y[t * y_stride + d] += scale[t * scale_stride + i] * w[i][d], one fused
+// multiply-add per row, rows i ascending, for every d on its own. So the rows
+// may be given in several calls, in order, and the columns split over threads
+// by moving w.data and y, with the same bits.
+//   w      [num_rows, num_cols]    rows at any address
+//   scale  [num_tokens, num_rows]  token t begins at scale + t * scale_stride
+//   y      [num_tokens, num_cols]  token t begins at y + t * y_stride;
+//                                  overlaps neither input
+// Sizes may be 0. Nothing past the end of a row is read. Targets agree as in
+// MatMul. Differs from reference::AddScaledRows by at most (num_rows + 1)
+// epsilon times the sum of the magnitudes added, plus num_rows times the least
+// subnormal.
+void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
+                   const float* scale, size_t scale_stride, size_t num_tokens,
+                   float* y, size_t y_stride);
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_KERNELS_MATMUL_H_
