@@ -1,0 +1,138 @@
+// Every kernel as the loops one would write first: the definition, in double
+// where the kernel's own rounding is not the point. For tests.
+#ifndef FLASHELM_KERNELS_REFERENCE_H_
+#define FLASHELM_KERNELS_REFERENCE_H_
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <vector>
+
+#include "kernels/activation.h"
+#include "kernels/attention.h"
+#include "kernels/float_types.h"
+#include "kernels/weight_view.h"
+
+namespace flashelm::reference {
+
+inline float WeightAt(const WeightView& w, size_t row, size_t col) {
+  const std::byte* from =
+      w.data + row * w.stride_bytes + col * ElementBytes(w.type);
+  if (w.type == WeightType::kBf16) {
+    Bf16 bits;
+    std::memcpy(&bits, from, sizeof(bits));
+    return F32FromBf16(bits);
+  }
+  float value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+// The canonical order of matmul.h to the letter. `is_fused` as on targets with
+// a fused multiply-add; otherwise the product is rounded first.
+inline float CanonicalDot(const WeightView& w, size_t row, size_t num_cols,
+                          const float* x, bool is_fused) {
+  float partial[32] = {};
+  for (size_t k = 0; k < num_cols; ++k) {
+    const float weight = WeightAt(w, row, k);
+    float& sum = partial[k % 32];
+    if (is_fused) {
+      sum = std::fma(weight, x[k], sum);
+    } else {
+      const float product = weight * x[k];
+      sum = product + sum;
+    }
+  }
+  for (size_t half = 16; half > 0; half /= 2) {
+    for (size_t j = 0; j < half; ++j) partial[j] += partial[j + half];
+  }
+  return partial[0];
+}
+
+inline void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
+                   const float* x, size_t x_stride, size_t num_tokens,
+                   double* out, size_t out_stride) {
+  for (size_t t = 0; t < num_tokens; ++t) {
+    for (size_t r = 0; r < num_rows; ++r) {
+      double sum = 0;
+      for (size_t k = 0; k < num_cols; ++k) {
+        sum += static_cast<double>(WeightAt(w, r, k)) * x[t * x_stride + k];
+      }
+      out[t * out_stride + r] = sum;
+    }
+  }
+}
+
+inline void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
+                          const float* scale, size_t scale_stride,
+                          size_t num_tokens, double* y, size_t y_stride) {
+  for (size_t t = 0; t < num_tokens; ++t) {
+    for (size_t i = 0; i < num_rows; ++i) {
+      const double factor = scale[t * scale_stride + i];
+      for (size_t d = 0; d < num_cols; ++d) {
+        y[t * y_stride + d] += factor * WeightAt(w, i, d);
+      }
+    }
+  }
+}
+
+inline void RmsNorm(const float* x, const float* weight, size_t n, float eps,
+                    double* out) {
+  double sum = 0;
+  for (size_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * x[i];
+  const double root = std::sqrt(sum / static_cast<double>(n) + eps);
+  for (size_t i = 0; i < n; ++i) out[i] = weight[i] * (x[i] / root);
+}
+
+inline void Rope(const float* cos, const float* sin, size_t head_dim,
+                 const float* x, double* out) {
+  const size_t half = head_dim / 2;
+  for (size_t d = 0; d < half; ++d) {
+    const double low = x[d];
+    const double high = x[d + half];
+    out[d] = low * cos[d] - high * sin[d];
+    out[d + half] = high * cos[d] + low * sin[d];
+  }
+}
+
+inline void GluActivate(Activation activation, const float* gate,
+                        const float* up, size_t n, double* out) {
+  for (size_t i = 0; i < n; ++i) {
+    const double x = gate[i];
+    const double activated = activation == Activation::kSilu
+                                 ? x / (1 + std::exp(-x))
+                                 : std::max(x, 0.0);
+    out[i] = activated * up[i];
+  }
+}
+
+inline void Attend(const float* q, size_t num_heads, KvType type,
+                   const void* keys, const void* values, size_t num_positions,
+                   size_t head_dim, float scale, double* out) {
+  const WeightType element =
+      type == KvType::kBf16 ? WeightType::kBf16 : WeightType::kF32;
+  const size_t stride_bytes = head_dim * ElementBytes(element);
+  const WeightView k = {static_cast<const std::byte*>(keys), stride_bytes,
+                        element};
+  const WeightView v = {static_cast<const std::byte*>(values), stride_bytes,
+                        element};
+  for (size_t h = 0; h < num_heads; ++h) {
+    std::vector<double> p(num_positions);
+    MatMul(k, num_positions, head_dim, q + h * head_dim, 0, 1, p.data(), 0);
+    for (double& score : p) score *= scale;
+    const double max = *std::max_element(p.begin(), p.end());
+    double sum = 0;
+    for (double& score : p) sum += score = std::exp(score - max);
+    for (size_t d = 0; d < head_dim; ++d) {
+      double mix = 0;
+      for (size_t t = 0; t < num_positions; ++t)
+        mix += p[t] * WeightAt(v, t, d);
+      out[h * head_dim + d] = mix / sum;
+    }
+  }
+}
+
+}  // namespace flashelm::reference
+
+#endif  // FLASHELM_KERNELS_REFERENCE_H_
