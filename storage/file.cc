@@ -97,7 +97,9 @@ UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
 
 Result<std::unique_ptr<RandomAccessFile>> OpenFile(const std::string& path,
                                                    CacheMode mode) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // Without O_NONBLOCK, opening a pipe would wait for someone to write to it;
+  // to a regular file it means nothing.
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd.is_open()) {
     const int error = errno;
     return ErrnoStatus(error, StatusMessage::Join("cannot open ", path));
