@@ -39,8 +39,8 @@ class LimitChecker : public nlohmann::json_sax<Json> {
   }
   bool key(string_t& key) override {
     if (!keys_.back().insert(key).second) {
-      status_ = DataLoss(name_, ": JSON key \"", key,
-                         "\" appears twice in one object, expected once");
+      status_ = DataLoss(name_, ": JSON key ", Describe(Json(key)),
+                         " appears twice in one object, expected once");
       return false;
     }
     return Count();
