@@ -106,6 +106,8 @@ Result<WeightFileWriter> WeightFileWriter::Create(const std::string& path,
   }
   FLASHELM_ASSIGN_OR_RETURN(const std::string tokenizer,
                             ZstdCompress(contents.tokenizer));
+  const uint64_t raw_tokenizer_bytes = contents.tokenizer.size();
+  std::string().swap(contents.tokenizer);  // Up to 64 MiB, not needed again.
   // The manifest holds offsets that depend on its own compressed size. Offsets
   // are laid out as if it took its worst case, which ends that circle; the
   // pages between are zero.
@@ -134,7 +136,7 @@ Result<WeightFileWriter> WeightFileWriter::Create(const std::string& path,
                                         raw_manifest.size(), kZstd,
                                         Xxh3(AsBytes(manifest))};
   writer.header_.sections[kTokenizer] = {tokenizer_offset, tokenizer.size(),
-                                         contents.tokenizer.size(), kZstd,
+                                         raw_tokenizer_bytes, kZstd,
                                          Xxh3(AsBytes(tokenizer))};
   // Its checksum is known at the end.
   writer.header_.sections[kChecksums] = {table_offset, table_bytes, table_bytes,
