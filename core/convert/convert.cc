@@ -1,0 +1,596 @@
+#include "core/convert/convert.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "core/base/memory.h"
+#include "core/convert/checkpoint.h"
+#include "core/convert/hf_config.h"
+#include "core/model_layout.h"
+#include "kernels/float_types.h"
+#include "storage/checksum.h"
+#include "storage/json.h"
+#include "storage/weight_file_writer.h"
+
+namespace flashelm {
+namespace {
+
+// Values as the source has them, and finished records. Each is far larger than
+// the widest row that CheckConfig() lets through, 4 MiB.
+constexpr uint64_t kRawBytes = uint64_t{24} << 20;
+constexpr uint64_t kRecordBytes = uint64_t{32} << 20;
+// One read of the pass over all files; whole elements of any type.
+constexpr uint64_t kCheckBytes = uint64_t{4} << 20;
+constexpr uint64_t kProgressBytes = uint64_t{1} << 20;
+constexpr uint64_t kMaxTokenizerBytes = uint64_t{64} << 20;
+// Neurons and dimensions of a transposed block: what it reads and what it
+// writes stay in the first-level cache.
+constexpr size_t kTile = 64;
+
+uint32_t EncodedBytes(Encoding encoding) { return EncodingBits(encoding) / 8; }
+
+// `count` elements of `type` at `in` as `encoding` at `out`, not overlapping,
+// both aligned to their elements.
+void Encode(ElementType type, const std::byte* in, size_t count,
+            Encoding encoding, std::byte* out) {
+  const auto* in16 = reinterpret_cast<const uint16_t*>(in);
+  const auto* in32 = reinterpret_cast<const float*>(in);
+  auto* out16 = reinterpret_cast<Bf16*>(out);
+  auto* out32 = reinterpret_cast<float*>(out);
+  const bool same = encoding == Encoding::kF32 ? type == ElementType::kF32
+                                               : type == ElementType::kBf16;
+  if (same) {  // Also keeps the payload of a NaN.
+    std::memcpy(out, in, count * EncodedBytes(encoding));
+  } else if (type == ElementType::kF32) {
+    ConvertF32ToBf16(in32, count, out16);
+  } else if (type == ElementType::kBf16) {
+    ConvertBf16ToF32(in16, count, out32);
+  } else if (encoding == Encoding::kF32) {
+    ConvertF16ToF32(in16, count, out32);
+  } else {
+    std::array<float, 256> wide;
+    for (size_t at = 0; at < count; at += wide.size()) {
+      const size_t n = std::min(wide.size(), count - at);
+      ConvertF16ToF32(in16 + at, n, wide.data());
+      ConvertF32ToBf16(wide.data(), n, out16 + at);
+    }
+  }
+}
+
+// How many elements, read as unsigned with the sign cleared, reach `least`.
+template <class T>
+uint64_t CountAtLeast(const std::byte* in, size_t count, T least) {
+  constexpr T kMagnitude = static_cast<T>(~T{0}) >> 1;
+  const auto* values = reinterpret_cast<const T*>(in);
+  uint64_t found = 0;
+  for (size_t i = 0; i < count; ++i) found += (values[i] & kMagnitude) >= least;
+  return found;
+}
+
+// How many of the elements are NaN or infinite after Encode().
+uint64_t CountNonFiniteEncoded(ElementType type, const std::byte* in,
+                               size_t count, Encoding encoding) {
+  switch (type) {
+    case ElementType::kF32:
+      // From half a bf16 step below 2^128 on, rounding gives infinity.
+      return CountAtLeast<uint32_t>(
+          in, count, encoding == Encoding::kF32 ? 0x7F800000u : 0x7F7F8000u);
+    case ElementType::kBf16:
+      return CountAtLeast<uint16_t>(in, count, 0x7F80);
+    case ElementType::kF16:  // Every finite one is far inside bf16's range.
+      return CountAtLeast<uint16_t>(in, count, 0x7C00);
+    case ElementType::kOther:
+      break;
+  }
+  return 0;
+}
+
+// Polls for cancellation and reports how far a stage is.
+class Progress {
+ public:
+  Progress(const ConvertOptions& options, std::string_view stage,
+           uint64_t total_bytes)
+      : options_(options), stage_(stage), total_bytes_(total_bytes) {}
+
+  // kCancelled: as asked.
+  Status Poll() const {
+    if (options_.cancel != nullptr && options_.cancel->IsCancelled()) {
+      return Cancelled("conversion was cancelled");
+    }
+    return OkStatus();
+  }
+  void Add(uint64_t bytes) {
+    done_bytes_ += bytes;
+    if (!options_.progress) return;
+    if (done_bytes_ - reported_bytes_ >= kProgressBytes ||
+        done_bytes_ == total_bytes_) {
+      reported_bytes_ = done_bytes_;
+      options_.progress(stage_, done_bytes_, total_bytes_);
+    }
+  }
+
+ private:
+  const ConvertOptions& options_;
+  const std::string_view stage_;
+  const uint64_t total_bytes_;
+  uint64_t done_bytes_ = 0;
+  uint64_t reported_bytes_ = 0;
+};
+
+// JSON is UTF-8, a name on a disk need not be.
+std::string ToUtf8(const std::string& text) {
+  const std::string dumped =
+      Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+  return Json::parse(dumped).get<std::string>();
+}
+
+// The last component of a path, "." and a slash at the end resolved.
+std::string BaseName(const std::string& path) {
+  std::error_code error;
+  std::filesystem::path full = std::filesystem::absolute(path, error);
+  if (error) full = path;
+  full = full.lexically_normal();
+  if (!full.has_filename()) full = full.parent_path();
+  return ToUtf8(full.filename().string());
+}
+
+Json DescribeFile(std::string name, uint64_t num_bytes,
+                  const Xxh3Stream& hash) {
+  return {{"name", std::move(name)},
+          {"bytes", num_bytes},
+          {"xxh3_128", hash.Digest128Hex()}};
+}
+
+Json DescribeText(std::string name, std::string_view text) {
+  Xxh3Stream hash;
+  hash.Update(std::as_bytes(std::span(text)));
+  return DescribeFile(std::move(name), text.size(), hash);
+}
+
+// What would only show after the whole source was read: said at once.
+Status CheckOutput(const std::string& out_path,
+                   const std::vector<std::string>& source_paths) {
+  struct stat out {};
+  if (stat(out_path.c_str(), &out) == 0) {
+    if (!S_ISREG(out.st_mode)) {
+      return InvalidArgument(out_path,
+                             ": exists and is not a regular file, expected one "
+                             "to replace or none");
+    }
+    for (const std::string& path : source_paths) {
+      struct stat source {};
+      if (stat(path.c_str(), &source) == 0 && source.st_dev == out.st_dev &&
+          source.st_ino == out.st_ino) {
+        return InvalidArgument(out_path, ": is ", path,
+                               ", which is being converted");
+      }
+    }
+  }
+  const size_t slash = out_path.rfind('/');
+  const std::string directory =
+      slash == std::string::npos ? "." : out_path.substr(0, slash + 1);
+  struct stat info {};
+  if (stat(directory.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
+    return NotFound("cannot write ", out_path, ": no directory ", directory);
+  }
+  if (access(directory.c_str(), W_OK | X_OK) != 0) {
+    const int error = errno;
+    return ErrnoStatus(error, StatusMessage::Join("cannot write ", out_path));
+  }
+  return OkStatus();
+}
+
+Result<std::string> ReadTokenizer(const std::string& path,
+                                  const ConvertOptions& options,
+                                  uint32_t vocab_size) {
+  auto bytes = ReadWholeFile(path, kMaxTokenizerBytes);
+  if (!bytes && bytes.error().code() == StatusCode::kNotFound) {
+    return NotFound(bytes.error().message(),
+                    "; OpenELM uses the tokenizer.model of Meta's LLaMA, which "
+                    "its checkpoints do not contain: supply that file (see "
+                    "README)");
+  }
+  if (!bytes) return bytes;
+  if (bytes->empty()) {
+    return DataLoss(path,
+                    ": the tokenizer has 0 bytes, expected a "
+                    "SentencePiece model");
+  }
+  if (options.check_tokenizer) {
+    FLASHELM_RETURN_IF_ERROR(options.check_tokenizer(*bytes, path, vocab_size));
+  }
+  return bytes;
+}
+
+// One conversion, from checked sources to the file.
+class Converter {
+ public:
+  Converter(const Checkpoint& checkpoint, const ModelConfig& config,
+            const CheckpointWeights& weights, const ConvertOptions& options)
+      : checkpoint_(checkpoint),
+        config_(config),
+        weights_(weights),
+        options_(options) {
+    NoteEncodings();
+  }
+
+  // Reads every byte of the weight files once: their hashes for `files`, and
+  // how many values are not finite for `report`.
+  Status CheckFiles(Json& files, ConvertReport& report);
+  // Writes the records of all segments.
+  Status WriteSegments(const std::vector<Segment>& segments,
+                       WeightFileWriter& writer);
+
+ private:
+  void NoteEncodings();
+  Status CheckTensor(const SafetensorsFile& file,
+                     const SafetensorsTensor& tensor, Xxh3Stream& hash,
+                     Progress& progress, ConvertReport& report);
+  Status WriteSegment(const Segment& segment, WeightFileWriter& writer,
+                      Progress& progress);
+  Status WriteVectors(const Segment& segment,
+                      std::span<const CheckpointTensor> vectors,
+                      WeightFileWriter& writer, Progress& progress);
+  Status WriteRows(const Segment& segment, const CheckpointTensor& matrix,
+                   WeightFileWriter& writer, Progress& progress);
+  Status WriteBundles(const Segment& segment, const CheckpointLayer& layer,
+                      WeightFileWriter& writer, Progress& progress);
+
+  Status ReadElements(const CheckpointTensor& source, uint64_t first,
+                      std::span<std::byte> out, Progress& progress);
+  // Reads `count` rows of `part.num_elements` from row `first` on and puts them
+  // into that part of as many records.
+  Status ReadRowsInto(const Part& part, uint64_t stride_bytes,
+                      const CheckpointTensor& matrix, uint64_t first,
+                      uint64_t count, Progress& progress);
+  // The same for `count` columns of a matrix of `num_columns`.
+  Status ReadColumnsInto(const Part& part, uint64_t stride_bytes,
+                         const CheckpointTensor& matrix, uint64_t num_columns,
+                         uint64_t first, uint64_t count, Progress& progress);
+
+  const Checkpoint& checkpoint_;
+  const ModelConfig& config_;
+  const CheckpointWeights& weights_;
+  const ConvertOptions& options_;
+  // What each tensor that the model needs becomes.
+  std::map<const SafetensorsTensor*, Encoding> encodings_;
+  MemoryBudget budget_{kRawBytes + kRecordBytes};
+  AlignedBuffer raw_;
+  AlignedBuffer records_;
+};
+
+void Converter::NoteEncodings() {
+  const Encoding matrices = options_.weights;
+  encodings_[weights_.embedding.tensor] = matrices;
+  encodings_[weights_.final_norm.tensor] = Encoding::kF32;
+  for (const CheckpointLayer& layer : weights_.layers) {
+    for (const CheckpointTensor* vector :
+         {&layer.attention_norm, &layer.query_norm, &layer.key_norm,
+          &layer.ffn_norm}) {
+      encodings_[vector->tensor] = Encoding::kF32;
+    }
+    for (const CheckpointTensor* matrix :
+         {&layer.qkv, &layer.attention_out, &layer.gate_up, &layer.down}) {
+      encodings_[matrix->tensor] = matrices;
+    }
+  }
+}
+
+Status Converter::CheckFiles(Json& files, ConvertReport& report) {
+  FLASHELM_ASSIGN_OR_RETURN(
+      raw_, AlignedBuffer::Create(kCheckBytes, budget_, "source bytes"));
+  uint64_t total_bytes = 0;
+  for (const SafetensorsFile& file : checkpoint_.files()) {
+    total_bytes += file.file().size_bytes();
+  }
+  Progress progress(options_, "check", total_bytes);
+  for (size_t i = 0; i < checkpoint_.files().size(); ++i) {
+    const SafetensorsFile& file = checkpoint_.files()[i];
+    Xxh3Stream hash;
+    for (uint64_t at = 0; at < file.data_offset_bytes();) {
+      const auto piece = raw_.bytes().first(
+          std::min(kCheckBytes, file.data_offset_bytes() - at));
+      FLASHELM_RETURN_IF_ERROR(progress.Poll());
+      FLASHELM_RETURN_IF_ERROR(
+          ReadExactly(file.file(), at, piece, "the directory"));
+      hash.Update(piece);
+      progress.Add(piece.size());
+      at += piece.size();
+    }
+    // Tensors follow each other without a gap, so this is the whole file.
+    for (const SafetensorsTensor& tensor : file.tensors()) {
+      FLASHELM_RETURN_IF_ERROR(
+          CheckTensor(file, tensor, hash, progress, report));
+    }
+    files.push_back(DescribeFile(checkpoint_.file_names()[i],
+                                 file.file().size_bytes(), hash));
+  }
+  report.source_bytes += total_bytes;
+  raw_ = AlignedBuffer();
+  return OkStatus();
+}
+
+Status Converter::CheckTensor(const SafetensorsFile& file,
+                              const SafetensorsTensor& tensor, Xxh3Stream& hash,
+                              Progress& progress, ConvertReport& report) {
+  const auto encoding = encodings_.find(&tensor);
+  for (uint64_t at = 0; at < tensor.num_bytes;) {
+    const auto piece =
+        raw_.bytes().first(std::min(kCheckBytes, tensor.num_bytes - at));
+    FLASHELM_RETURN_IF_ERROR(progress.Poll());
+    FLASHELM_RETURN_IF_ERROR(
+        ReadExactly(file.file(), tensor.offset_bytes + at, piece, tensor.name));
+    hash.Update(piece);
+    if (encoding != encodings_.end()) {
+      const uint64_t found = CountNonFiniteEncoded(
+          tensor.type, piece.data(), piece.size() / ElementBytes(tensor.type),
+          encoding->second);
+      if (found > 0 && report.num_nonfinite == 0) {
+        report.first_nonfinite_tensor = tensor.name;
+      }
+      report.num_nonfinite += found;
+    }
+    progress.Add(piece.size());
+    at += piece.size();
+  }
+  return OkStatus();
+}
+
+Status Converter::WriteSegments(const std::vector<Segment>& segments,
+                                WeightFileWriter& writer) {
+  FLASHELM_ASSIGN_OR_RETURN(
+      raw_, AlignedBuffer::Create(kRawBytes, budget_, "source values"));
+  FLASHELM_ASSIGN_OR_RETURN(
+      records_, AlignedBuffer::Create(kRecordBytes, budget_, "records"));
+  uint64_t total_bytes = 0;
+  for (const auto& [tensor, encoding] : encodings_) {
+    total_bytes += tensor->num_bytes;
+  }
+  Progress progress(options_, "convert", total_bytes);
+  for (const Segment& segment : segments) {
+    FLASHELM_RETURN_IF_ERROR(WriteSegment(segment, writer, progress));
+  }
+  return progress.Poll();
+}
+
+Status Converter::WriteSegment(const Segment& segment, WeightFileWriter& writer,
+                               Progress& progress) {
+  const Part& last = segment.parts.back();
+  if (last.offset_bytes + last.num_bytes() < segment.stride_bytes) {
+    // Bytes between the last part and the next record are zero in the file.
+    const auto used = records_.bytes().first(
+        std::min<uint64_t>(records_.size(), segment.num_bytes()));
+    std::fill(used.begin(), used.end(), std::byte{0});
+  }
+  const CheckpointLayer& layer = weights_.layers[segment.layer.value_or(0)];
+  switch (segment.kind) {
+    case SegmentKind::kEmbedding:
+      return WriteRows(segment, weights_.embedding, writer, progress);
+    case SegmentKind::kNorms: {
+      const std::array vectors = {layer.attention_norm, layer.query_norm,
+                                  layer.key_norm, layer.ffn_norm};
+      return WriteVectors(segment, vectors, writer, progress);
+    }
+    case SegmentKind::kQkv:
+      return WriteRows(segment, layer.qkv, writer, progress);
+    case SegmentKind::kAttentionOut:
+      return WriteRows(segment, layer.attention_out, writer, progress);
+    case SegmentKind::kFfn:
+      return WriteBundles(segment, layer, writer, progress);
+    case SegmentKind::kFinalNorm:
+      return WriteVectors(segment, {&weights_.final_norm, 1}, writer, progress);
+  }
+  return Internal(segment.Describe(), ": not known to the converter");
+}
+
+Status Converter::WriteVectors(const Segment& segment,
+                               std::span<const CheckpointTensor> vectors,
+                               WeightFileWriter& writer, Progress& progress) {
+  if (segment.parts.size() != vectors.size()) {
+    return Internal(segment.Describe(), ": ", segment.parts.size(),
+                    " parts, expected ", vectors.size());
+  }
+  for (size_t i = 0; i < vectors.size(); ++i) {
+    FLASHELM_RETURN_IF_ERROR(ReadRowsInto(
+        segment.parts[i], segment.stride_bytes, vectors[i], 0, 1, progress));
+  }
+  return writer.Append(records_.bytes().first(segment.stride_bytes));
+}
+
+Status Converter::WriteRows(const Segment& segment,
+                            const CheckpointTensor& matrix,
+                            WeightFileWriter& writer, Progress& progress) {
+  const Part& part = segment.parts[0];
+  const uint64_t row_bytes =
+      part.num_elements * ElementBytes(matrix.tensor->type);
+  const uint64_t block =
+      std::min(kRawBytes / row_bytes, kRecordBytes / segment.stride_bytes);
+  for (uint64_t first = 0; first < segment.num_records; first += block) {
+    const uint64_t count = std::min(block, segment.num_records - first);
+    FLASHELM_RETURN_IF_ERROR(ReadRowsInto(part, segment.stride_bytes, matrix,
+                                          first, count, progress));
+    FLASHELM_RETURN_IF_ERROR(
+        writer.Append(records_.bytes().first(count * segment.stride_bytes)));
+  }
+  return OkStatus();
+}
+
+Status Converter::WriteBundles(const Segment& segment,
+                               const CheckpointLayer& layer,
+                               WeightFileWriter& writer, Progress& progress) {
+  const uint64_t ffn_dim = segment.num_records;
+  const uint64_t stride = segment.stride_bytes;
+  const uint64_t element_bytes =
+      std::max(ElementBytes(layer.gate_up.tensor->type),
+               ElementBytes(layer.down.tensor->type));
+  // As many neurons as fit: a column block reads model_dim pieces, and the
+  // longer they are, the less of every page is read in vain.
+  uint64_t block = std::min(kRawBytes / (config_.model_dim * element_bytes),
+                            kRecordBytes / stride);
+  if (block > kTile) block -= block % kTile;
+  for (uint64_t first = 0; first < ffn_dim; first += block) {
+    const uint64_t count = std::min(block, ffn_dim - first);
+    FLASHELM_RETURN_IF_ERROR(ReadRowsInto(
+        segment.parts[0], stride, layer.gate_up, first, count, progress));
+    FLASHELM_RETURN_IF_ERROR(ReadRowsInto(segment.parts[1], stride,
+                                          layer.gate_up, ffn_dim + first, count,
+                                          progress));
+    FLASHELM_RETURN_IF_ERROR(ReadColumnsInto(
+        segment.parts[2], stride, layer.down, ffn_dim, first, count, progress));
+    FLASHELM_RETURN_IF_ERROR(
+        writer.Append(records_.bytes().first(count * stride)));
+  }
+  return OkStatus();
+}
+
+Status Converter::ReadElements(const CheckpointTensor& source, uint64_t first,
+                               std::span<std::byte> out, Progress& progress) {
+  FLASHELM_RETURN_IF_ERROR(progress.Poll());
+  FLASHELM_RETURN_IF_ERROR(source.file->ReadRaw(*source.tensor, first, out));
+  progress.Add(out.size());
+  return OkStatus();
+}
+
+Status Converter::ReadRowsInto(const Part& part, uint64_t stride_bytes,
+                               const CheckpointTensor& matrix, uint64_t first,
+                               uint64_t count, Progress& progress) {
+  const uint64_t row_bytes =
+      part.num_elements * ElementBytes(matrix.tensor->type);
+  FLASHELM_RETURN_IF_ERROR(ReadElements(matrix, first * part.num_elements,
+                                        raw_.bytes().first(count * row_bytes),
+                                        progress));
+  for (uint64_t i = 0; i < count; ++i) {
+    Encode(matrix.tensor->type, raw_.data() + i * row_bytes, part.num_elements,
+           part.encoding,
+           records_.data() + i * stride_bytes + part.offset_bytes);
+  }
+  return OkStatus();
+}
+
+// tile [rows][kTile] to column i at out + i * stride_bytes.
+template <class T>
+void TransposeTile(const std::byte* tile, size_t rows, size_t columns,
+                   std::byte* out, uint64_t stride_bytes) {
+  const auto* in = reinterpret_cast<const T*>(tile);
+  for (size_t i = 0; i < columns; ++i) {
+    auto* column = reinterpret_cast<T*>(out + i * stride_bytes);
+    for (size_t row = 0; row < rows; ++row) column[row] = in[row * kTile + i];
+  }
+}
+
+Status Converter::ReadColumnsInto(const Part& part, uint64_t stride_bytes,
+                                  const CheckpointTensor& matrix,
+                                  uint64_t num_columns, uint64_t first,
+                                  uint64_t count, Progress& progress) {
+  const uint64_t element_bytes = ElementBytes(matrix.tensor->type);
+  const uint64_t encoded_bytes = EncodedBytes(part.encoding);
+  const uint64_t rows = part.num_elements;
+  const uint64_t piece_bytes = count * element_bytes;
+  for (uint64_t row = 0; row < rows; ++row) {
+    FLASHELM_RETURN_IF_ERROR(ReadElements(
+        matrix, row * num_columns + first,
+        raw_.bytes().subspan(row * piece_bytes, piece_bytes), progress));
+  }
+  alignas(64) std::array<std::byte, kTile * kTile * sizeof(float)> tile;
+  for (uint64_t column = 0; column < count; column += kTile) {
+    const size_t tile_columns = std::min<uint64_t>(kTile, count - column);
+    for (uint64_t row = 0; row < rows; row += kTile) {
+      const size_t tile_rows = std::min<uint64_t>(kTile, rows - row);
+      for (size_t i = 0; i < tile_rows; ++i) {
+        Encode(matrix.tensor->type,
+               raw_.data() + (row + i) * piece_bytes + column * element_bytes,
+               tile_columns, part.encoding,
+               tile.data() + i * kTile * encoded_bytes);
+      }
+      std::byte* out = records_.data() + column * stride_bytes +
+                       part.offset_bytes + row * encoded_bytes;
+      if (encoded_bytes == 2) {
+        TransposeTile<uint16_t>(tile.data(), tile_rows, tile_columns, out,
+                                stride_bytes);
+      } else {
+        TransposeTile<uint32_t>(tile.data(), tile_rows, tile_columns, out,
+                                stride_bytes);
+      }
+    }
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Result<ConvertReport> Convert(const std::string& source_dir,
+                              const std::string& out_path,
+                              const ConvertOptions& options) {
+  FLASHELM_ASSIGN_OR_RETURN(const Checkpoint checkpoint,
+                            Checkpoint::Open(source_dir));
+  ConvertReport report;
+  FLASHELM_ASSIGN_OR_RETURN(
+      report.config,
+      ParseHfConfig(checkpoint.config_text(), checkpoint.config_path()));
+  report.num_params = report.config.num_params();
+  FLASHELM_ASSIGN_OR_RETURN(const CheckpointWeights weights,
+                            FindCheckpointWeights(report.config, checkpoint));
+  const std::string tokenizer_path = options.tokenizer_path.empty()
+                                         ? source_dir + "/tokenizer.model"
+                                         : options.tokenizer_path;
+  WeightFileContents contents;
+  FLASHELM_ASSIGN_OR_RETURN(
+      contents.tokenizer,
+      ReadTokenizer(tokenizer_path, options, report.config.vocab_size));
+
+  std::vector<std::string> source_paths = {tokenizer_path};
+  Json files = Json::array();
+  for (const Checkpoint::TextFile& text : checkpoint.texts()) {
+    source_paths.push_back(source_dir + "/" + text.name);
+    files.push_back(DescribeText(text.name, text.text));
+    report.source_bytes += text.text.size();
+  }
+  for (const SafetensorsFile& file : checkpoint.files()) {
+    source_paths.push_back(file.path());
+  }
+  FLASHELM_RETURN_IF_ERROR(CheckOutput(out_path, source_paths));
+
+  Converter converter(checkpoint, report.config, weights, options);
+  FLASHELM_RETURN_IF_ERROR(converter.CheckFiles(files, report));
+  files.push_back(DescribeText(BaseName(tokenizer_path), contents.tokenizer));
+  report.source_bytes += contents.tokenizer.size();
+  if (report.num_nonfinite > 0 && !options.allow_nonfinite) {
+    return DataLoss(source_dir, ": ", report.num_nonfinite,
+                    " weights are NaN or infinite as ",
+                    EncodingName(options.weights), ", the first in tensor \"",
+                    report.first_nonfinite_tensor, "\", expected none");
+  }
+
+  ModelLayout layout = MakeLayout(report.config, options.weights);
+  contents.config = ConfigToJson(report.config);
+  contents.provenance = {
+      {"converter",
+       {{"name", "flashelm"}, {"version", ToUtf8(options.converter_version)}}},
+      {"source", BaseName(source_dir)},
+      {"files", std::move(files)},
+      {"weights", EncodingName(options.weights)}};
+  if (report.num_nonfinite > 0) {
+    contents.provenance["nonfinite_values"] = report.num_nonfinite;
+  }
+  contents.segments = layout.segments;
+  contents.tensors = std::move(layout.tensors);
+  FLASHELM_ASSIGN_OR_RETURN(
+      WeightFileWriter writer,
+      WeightFileWriter::Create(out_path, std::move(contents)));
+  FLASHELM_RETURN_IF_ERROR(converter.WriteSegments(layout.segments, writer));
+  FLASHELM_ASSIGN_OR_RETURN(report.file_bytes, writer.Finish());
+  return report;
+}
+
+}  // namespace flashelm
