@@ -1,9 +1,10 @@
 #include "storage/checksum.h"
 
-#include <fmt/format.h>
 #include <xxhash.h>
 
 #include <new>
+
+#include "core/base/status.h"
 
 namespace flashelm {
 

@@ -16,7 +16,7 @@ namespace flashelm {
 #ifdef FLASHELM_SANITIZED
 inline constexpr size_t kThreadStackBytes = size_t{4} << 20;
 #else
-inline constexpr size_t kThreadStackBytes = size_t{128} << 10;
+inline constexpr size_t kThreadStackBytes = size_t{64} << 10;
 #endif
 
 // Joins in its destructor, so whatever makes `body` return has to come first.
