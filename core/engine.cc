@@ -1,0 +1,56 @@
+#include "core/engine.h"
+
+#include <utility>
+
+#include "storage/pread_reader.h"
+
+namespace flashelm {
+
+Engine::Engine(ModelFile model, MemoryPlan plan,
+               const PlanOptions& plan_options)
+    : model_(std::move(model)),
+      plan_(std::move(plan)),
+      plan_options_(plan_options),
+      budget_(plan_.total_bytes) {}
+
+Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
+                                               const EngineOptions& options) {
+  FLASHELM_ASSIGN_OR_RETURN(MemoryPlan plan, MakePlan(model, options.plan));
+  // Parts of the plan that no buffer of ours holds are spoken for at once.
+  uint64_t spoken_for =
+      plan.total_bytes - plan.residency.RingBytes() -
+      WeightStoreOverheadBytes(model.weight_file(), plan.residency) -
+      plan.residency.ResidentBytes(model.weight_file().segments());
+  for (const PlanLine& line : plan.lines) {
+    if (line.name == "activations" || line.name == "KV cache") {
+      spoken_for -= line.bytes;
+    }
+  }
+  std::unique_ptr<Engine> engine(
+      new Engine(std::move(model), std::move(plan), options.plan));
+  FLASHELM_RETURN_IF_ERROR(
+      engine->budget_.Charge(spoken_for, "code, directory and threads"));
+
+  const WeightFile& file = engine->model_.weight_file();
+  const ResidencyPlan& residency = engine->plan_.residency;
+  const uint32_t depth = WeightStore::MaxReadsInFlight(residency);
+  if (options.make_reader) {
+    FLASHELM_ASSIGN_OR_RETURN(engine->reader_,
+                              options.make_reader(file.file(), depth));
+  } else {
+    FLASHELM_ASSIGN_OR_RETURN(
+        engine->reader_,
+        PreadReader::Create(file.file(), depth, options.plan.num_io_threads));
+  }
+  FLASHELM_ASSIGN_OR_RETURN(
+      engine->store_,
+      WeightStore::Create(file, residency, *engine->reader_, engine->budget_));
+  FLASHELM_ASSIGN_OR_RETURN(engine->pool_,
+                            ThreadPool::Create(options.plan.num_threads));
+  const CancelToken never;
+  FLASHELM_RETURN_IF_ERROR(engine->store_->Load(
+      options.cancel != nullptr ? *options.cancel : never, options.progress));
+  return engine;
+}
+
+}  // namespace flashelm

@@ -1,0 +1,70 @@
+// A loaded model.
+#ifndef FLASHELM_CORE_ENGINE_H_
+#define FLASHELM_CORE_ENGINE_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "core/base/cancel.h"
+#include "core/base/memory.h"
+#include "core/base/thread_pool.h"
+#include "core/memory_plan.h"
+#include "core/model_file.h"
+#include "storage/async_reader.h"
+#include "storage/weight_store.h"
+
+namespace flashelm {
+
+struct EngineOptions {
+  PlanOptions plan;
+  // Stops loading; may be null. Outlives Create().
+  const CancelToken* cancel = nullptr;
+  // Bytes of resident weights read so far, and in all; may be empty.
+  WeightStore::ProgressFunction progress;
+  // Makes the reader, given the file and the depth it needs; empty for the
+  // default, a PreadReader. Tests put faults in here.
+  std::function<Result<std::unique_ptr<AsyncReader>>(const RandomAccessFile&,
+                                                     uint32_t depth)>
+      make_reader;
+};
+
+// The model, its plan, and what all sequences share: resident weights, reader,
+// threads. One Session at a time uses it. Stays where it was made.
+class Engine {
+ public:
+  // Plans, then takes memory, then reads the resident weights, which takes
+  // seconds for a large model. kBudgetInfeasible, kInvalidArgument: as
+  // MakePlan(). kUnavailable: a read failed or brought wrong bytes.
+  // kResourceExhausted: the system has less than was planned.
+  static Result<std::unique_ptr<Engine>> Create(ModelFile model,
+                                                const EngineOptions& options);
+
+  const ModelFile& model() const { return model_; }
+  const ModelConfig& config() const { return model_.config(); }
+  const Tokenizer& tokenizer() const { return model_.tokenizer(); }
+  const MemoryPlan& plan() const { return plan_; }
+  const PlanOptions& plan_options() const { return plan_options_; }
+  std::string_view io_backend() const { return "pread"; }
+
+  // For Session.
+  MemoryBudget& budget() { return budget_; }
+  WeightStore& store() { return *store_; }
+  ThreadPool& pool() { return *pool_; }
+
+ private:
+  Engine(ModelFile model, MemoryPlan plan, const PlanOptions& plan_options);
+
+  ModelFile model_;
+  const MemoryPlan plan_;
+  const PlanOptions plan_options_;
+  MemoryBudget budget_;
+  // In this order: the store uses the reader, both use the file.
+  std::unique_ptr<AsyncReader> reader_;
+  std::unique_ptr<WeightStore> store_;
+  std::unique_ptr<ThreadPool> pool_;
+};
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_ENGINE_H_

@@ -1,0 +1,313 @@
+#include "core/memory_plan.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "core/base/checked_math.h"
+#include "core/base/process_memory.h"
+#include "core/base/thread.h"
+#include "core/kv_cache.h"
+#include "core/scratch.h"
+
+namespace flashelm {
+namespace {
+
+// The main thread's stack, as deep as this program goes.
+constexpr uint64_t kMainStackBytes = uint64_t{256} << 10;
+// Heap of the C++ runtime and of small objects.
+constexpr uint64_t kHeapBytes = uint64_t{768} << 10;
+// While a manifest is parsed, its tree takes this many times its text.
+constexpr uint64_t kManifestFactor = 12;
+// Where a platform does not say how large the program is.
+constexpr uint64_t kUnknownCodeBytes = uint64_t{12} << 20;
+
+// Page tables: 8 bytes per 4 KiB page, and the kernel's own records of the
+// process. Not part of VmHWM, but charged to a memory cgroup.
+constexpr uint64_t kPagesRatio = 512;
+constexpr uint64_t kKernelBytes = uint64_t{64} << 10;
+
+constexpr uint32_t kMinSlots = 4;
+constexpr uint32_t kSlots = 8;
+constexpr uint64_t kSlotSizes[] = {1 << 20, 512 << 10, 256 << 10, 128 << 10};
+// Ring and activations may each take this part of what fixed parts leave.
+constexpr uint64_t kShare = 8;
+
+uint64_t KernelBytes(uint64_t user_bytes) {
+  return kKernelBytes + RoundUp(user_bytes / kPagesRatio, kIoAlignment);
+}
+
+// The most that may be planned so that its page tables fit the budget, too.
+uint64_t WithoutKernelBytes(uint64_t budget) {
+  if (budget < KernelBytes(budget)) return 0;
+  // Tables for less than the budget are no larger than for the budget.
+  return RoundDown(budget - KernelBytes(budget), kIoAlignment);
+}
+
+// The smallest budget whose WithoutKernelBytes() is at least `user_bytes`.
+uint64_t SmallestBudget(uint64_t user_bytes) {
+  uint64_t budget = user_bytes + KernelBytes(user_bytes);
+  while (WithoutKernelBytes(budget) < user_bytes) budget += kIoAlignment;
+  return budget;
+}
+
+// Decides one model's residency, given the bytes there are.
+class Planner {
+ public:
+  Planner(const ModelFile& model, const PlanOptions& options)
+      : model_(model),
+        options_(options),
+        segments_(model.weight_file().segments()) {
+    plan_.context =
+        options.context == 0 ? model.config().max_context : options.context;
+    plan_.weight_bytes = model.weight_file().weight_bytes();
+    ResidencyPlan& residency = plan_.residency;
+    residency.resident_records.assign(segments_.size(), 0);
+    residency.chunk_records.assign(segments_.size(), 0);
+    for (uint32_t i = 0; i < segments_.size(); ++i) {
+      switch (segments_[i].kind) {
+        case SegmentKind::kEmbedding:
+          residency.head = i;
+          break;
+        case SegmentKind::kNorms:
+        case SegmentKind::kFinalNorm:
+          residency.resident_records[i] = segments_[i].num_records;
+          norm_bytes_ += RoundUp(segments_[i].num_bytes(), kIoAlignment);
+          break;
+        default:
+          residency.sweep.push_back(i);
+      }
+    }
+  }
+
+  Result<MemoryPlan> Make() {
+    AddFixedLines();
+    const uint64_t fixed = Sum();
+    const uint64_t whole = fixed + AllWeightBytes() + OverheadBytes(true);
+
+    const uint64_t ring_floor = ChooseRing(0, kMinSlots);
+    plan_.minimum_bytes = SmallestBudget(
+        std::min(fixed + ring_floor + OverheadBytes(false) + ScratchBytes(1),
+                 whole + ScratchBytes(1)));
+    const uint64_t budget =
+        std::min(options_.budget_bytes,
+                 SmallestBudget(whole + ScratchBytes(MaxBatch())));
+    if (budget < plan_.minimum_bytes) return Infeasible(fixed);
+
+    const uint64_t usable = WithoutKernelBytes(budget);
+    if (whole + ScratchBytes(1) <= usable) {
+      ChooseBatch(usable - whole);
+      MakeAllResident();
+    } else {
+      const uint64_t left = usable - fixed - OverheadBytes(false);
+      ChooseBatch(std::max(std::min(left / kShare, left - ring_floor),
+                           ScratchBytes(1)));
+      uint64_t ring = 0;
+      for (const uint64_t slot_bytes : kSlotSizes) {
+        ring = ChooseRing(slot_bytes, kSlots);
+        if (ring <= left / kShare) break;
+      }
+      if (ring > left / kShare) ring = ChooseRing(0, kMinSlots);
+      Pin(left - ring - ScratchBytes(plan_.batch));
+    }
+    AddChosenLines();
+    plan_.total_bytes = Sum();
+    return std::move(plan_);
+  }
+
+ private:
+  void Add(std::string name, uint64_t bytes) {
+    if (bytes > 0) plan_.lines.push_back({std::move(name), bytes});
+  }
+  uint64_t Sum() const {
+    uint64_t total = 0;
+    for (const PlanLine& line : plan_.lines) total += line.bytes;
+    return total;
+  }
+
+  void AddFixedLines() {
+    const FelmHeader& header = model_.weight_file().header();
+    if (options_.whole_process) {
+      Add("code and shared libraries",
+          MappedFileBytes().value_or(kUnknownCodeBytes));
+      Add("heap and main stack", kHeapBytes + kMainStackBytes);
+    }
+    Add("model directory",
+        RoundUp(kManifestFactor * header.sections[kManifest].raw_bytes,
+                kIoAlignment));
+    Add("tokenizer", RoundUp(model_.tokenizer().memory_bytes() +
+                                 header.sections[kTokenizer].raw_bytes +
+                                 header.sections[kTokenizer].stored_bytes,
+                             kIoAlignment));
+    Add("threads", (options_.num_threads - 1 + options_.num_io_threads) *
+                       uint64_t{kThreadStackBytes});
+    Add("caller", RoundUp(options_.caller_bytes, kIoAlignment));
+    Add("KV cache",
+        KvCache::NumBytes(model_.config(), plan_.context, options_.kv_type));
+    Add("norm vectors", norm_bytes_);
+  }
+
+  void AddChosenLines() {
+    Add("activations", ScratchBytes(plan_.batch));
+    const ResidencyPlan& residency = plan_.residency;
+    Add("checksums and row buffer",
+        WeightStoreOverheadBytes(model_.weight_file(), residency));
+    Add("read ring", residency.RingBytes());
+    Add("resident weights", residency.ResidentBytes(segments_) - norm_bytes_);
+    Add("page tables and kernel", KernelBytes(Sum()));
+    plan_.streamed_bytes_per_token =
+        residency.StreamedBytes(segments_, /*with_head=*/true);
+  }
+
+  uint32_t MaxBatch() const {
+    return std::max(1u, std::min(options_.max_batch, plan_.context));
+  }
+  uint64_t ScratchBytes(uint32_t batch) const {
+    return Scratch::NumBytes(model_.config(), batch,
+                             options_.all_logits ? batch : 1);
+  }
+  // The largest batch whose activations fit; 1 fits always.
+  void ChooseBatch(uint64_t bytes) {
+    plan_.batch = MaxBatch();
+    while (plan_.batch > 1 && ScratchBytes(plan_.batch) > bytes) {
+      plan_.batch = (plan_.batch + 1) / 2;
+    }
+    plan_.max_logit_rows = options_.all_logits ? plan_.batch : 1;
+  }
+
+  uint64_t OverheadBytes(bool all_resident) const {
+    ResidencyPlan residency = plan_.residency;
+    residency.resident_records[residency.head] =
+        all_resident ? segments_[residency.head].num_records : 0;
+    return WeightStoreOverheadBytes(model_.weight_file(), residency);
+  }
+  template <class Visit>
+  void ForEachStreamable(const Visit& visit) const {
+    for (const uint32_t index : plan_.residency.sweep) visit(index);
+    visit(plan_.residency.head);
+  }
+  uint64_t AllWeightBytes() const {
+    uint64_t total = 0;
+    ForEachStreamable([&](uint32_t index) {
+      total += RoundUp(segments_[index].num_bytes(), kIoAlignment);
+    });
+    return total;
+  }
+
+  // Slots of about `slot_bytes`, or of the fewest bytes that hold one unit of
+  // every segment. Returns the bytes of the ring.
+  uint64_t ChooseRing(uint64_t slot_bytes, uint32_t num_slots) {
+    ResidencyPlan& residency = plan_.residency;
+    residency.num_slots = num_slots;
+    residency.slot_bytes = 0;
+    ForEachStreamable([&](uint32_t index) {
+      const Segment& segment = segments_[index];
+      const uint64_t unit = segment.unit_records();
+      const uint64_t units =
+          std::max<uint64_t>(1, slot_bytes / segment.stride_bytes / unit);
+      const uint64_t chunk = std::min(segment.num_records, unit * units);
+      residency.chunk_records[index] = chunk;
+      residency.slot_bytes =
+          std::max(residency.slot_bytes,
+                   RoundUp(chunk * segment.stride_bytes, kIoAlignment));
+    });
+    return residency.RingBytes();
+  }
+
+  void MakeAllResident() {
+    ResidencyPlan& residency = plan_.residency;
+    ForEachStreamable([&](uint32_t index) {
+      residency.resident_records[index] = segments_[index].num_records;
+    });
+    residency.num_slots = 0;
+    residency.slot_bytes = 0;
+  }
+
+  // The same part of every segment, in whole units, and what rounding left
+  // over unit by unit.
+  void Pin(uint64_t bytes) {
+    std::vector<uint64_t>& resident = plan_.residency.resident_records;
+    const uint64_t total = AllWeightBytes();
+    const double part = static_cast<double>(bytes) / static_cast<double>(total);
+    uint64_t left = bytes;
+    ForEachStreamable([&](uint32_t index) {
+      const Segment& segment = segments_[index];
+      const auto wanted = static_cast<uint64_t>(
+          part * static_cast<double>(segment.num_records));
+      resident[index] = std::min(RoundDown(wanted, segment.unit_records()),
+                                 segment.num_records);
+      left -= std::min(left, resident[index] * segment.stride_bytes);
+    });
+    bool pinned_more = true;
+    while (pinned_more) {
+      pinned_more = false;
+      ForEachStreamable([&](uint32_t index) {
+        const Segment& segment = segments_[index];
+        const uint64_t more = std::min(segment.unit_records(),
+                                       segment.num_records - resident[index]);
+        const uint64_t more_bytes =
+            RoundUp(more * segment.stride_bytes, kIoAlignment);
+        if (more > 0 && more_bytes <= left) {
+          resident[index] += more;
+          left -= more_bytes;
+          pinned_more = true;
+        }
+      });
+    }
+  }
+
+  Result<MemoryPlan> Infeasible(uint64_t fixed) const {
+    std::string parts;
+    for (const PlanLine& line : plan_.lines) {
+      parts += StatusMessage::Join(parts.empty() ? "" : ", ", line.name, " ",
+                                   FormatBytes(line.bytes));
+    }
+    return BudgetInfeasible(
+        model_.path(), ": a memory budget of ", options_.budget_bytes,
+        " bytes (", FormatBytes(options_.budget_bytes),
+        ") is too small: the smallest feasible one is ", plan_.minimum_bytes,
+        " bytes (", FormatBytes(plan_.minimum_bytes), ") with a context of ",
+        plan_.context, " positions and ", options_.num_threads,
+        " threads. Fixed parts take ", FormatBytes(fixed), ": ", parts,
+        ". A smaller context (-c), a bf16 KV cache or fewer threads need "
+        "less.");
+  }
+
+  const ModelFile& model_;
+  const PlanOptions& options_;
+  const std::vector<Segment>& segments_;
+  MemoryPlan plan_;
+  uint64_t norm_bytes_ = 0;
+};
+
+}  // namespace
+
+Result<MemoryPlan> MakePlan(const ModelFile& model,
+                            const PlanOptions& options) {
+  const uint32_t most = model.config().max_context;
+  if (options.context > most) {
+    return InvalidArgument(model.path(), ": a context of ", options.context,
+                           " positions, but the model was made for ", most);
+  }
+  if (options.num_threads == 0 || options.num_io_threads == 0 ||
+      options.max_batch == 0) {
+    return InvalidArgument("threads, reader threads and batch are ",
+                           options.num_threads, ", ", options.num_io_threads,
+                           " and ", options.max_batch,
+                           "; each has to be at least 1");
+  }
+  return Planner(model, options).Make();
+}
+
+std::string FormatBytes(uint64_t bytes) {
+  constexpr double kKib = 1024;
+  const double value = static_cast<double>(bytes);
+  if (bytes < 1024) return fmt::format("{} B", bytes);
+  if (value < kKib * kKib) return fmt::format("{:.1f} KiB", value / kKib);
+  if (value < kKib * kKib * kKib) {
+    return fmt::format("{:.2f} MiB", value / (kKib * kKib));
+  }
+  return fmt::format("{:.2f} GiB", value / (kKib * kKib * kKib));
+}
+
+}  // namespace flashelm

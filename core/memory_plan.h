@@ -1,0 +1,68 @@
+// What a model will take of RAM, before any of it is taken.
+#ifndef FLASHELM_CORE_MEMORY_PLAN_H_
+#define FLASHELM_CORE_MEMORY_PLAN_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/base/status.h"
+#include "core/model_file.h"
+#include "kernels/attention.h"
+#include "storage/weight_store.h"
+
+namespace flashelm {
+
+// A budget that refuses nothing.
+inline constexpr uint64_t kUnlimitedBytes = UINT64_MAX;
+
+struct PlanOptions {
+  // Covers everything below, and the process around it when `whole_process`.
+  uint64_t budget_bytes = kUnlimitedBytes;
+  // Whether code, heap and stack of this process count, as for a command; a
+  // library inside an application answers for its own share alone.
+  bool whole_process = true;
+  uint32_t context = 0;      // Positions; 0: as many as the model was made for.
+  uint32_t max_batch = 512;  // Prompt tokens per sweep; fewer if RAM is short.
+  // Whether a call may ask for the logits of every position in a batch, or of
+  // one only. With all of them a batch takes vocab_size floats more per token.
+  bool all_logits = false;
+  KvType kv_type = KvType::kF32;
+  uint32_t num_threads = 1;     // Of computation, the caller's included.
+  uint32_t num_io_threads = 4;  // Of reading, besides.
+  // What the caller will hold itself while the model runs: prompts, outputs.
+  uint64_t caller_bytes = 0;
+};
+
+struct PlanLine {
+  std::string name;
+  uint64_t bytes = 0;
+};
+
+struct MemoryPlan {
+  std::vector<PlanLine> lines;  // Their sum is total_bytes.
+  uint64_t total_bytes = 0;     // At most the budget.
+  uint64_t minimum_bytes = 0;   // The smallest budget that is feasible.
+
+  ResidencyPlan residency;
+  uint32_t context = 0;
+  uint32_t batch = 0;           // Tokens per sweep.
+  uint32_t max_logit_rows = 0;  // Positions whose logits one call may ask for.
+  uint64_t weight_bytes = 0;    // M: what a token needs.
+  // Of M, what every token's sweep streams: what is not resident.
+  uint64_t streamed_bytes_per_token = 0;
+};
+
+// Fixed parts first, then the ring, then as many weights as the rest holds,
+// spread evenly over the segments so that neither end of the cycle starves.
+// Depends on its arguments and on the program alone, so that a budget once
+// feasible stays so. kBudgetInfeasible: with the smallest budget that would do.
+// kInvalidArgument: a context longer than the model's.
+Result<MemoryPlan> MakePlan(const ModelFile& model, const PlanOptions& options);
+
+// "12.3 MiB", for people.
+std::string FormatBytes(uint64_t bytes);
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_MEMORY_PLAN_H_

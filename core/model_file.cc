@@ -1,0 +1,54 @@
+#include "core/model_file.h"
+
+#include <utility>
+
+namespace flashelm {
+
+ModelFile::ModelFile(WeightFile weight_file, ModelConfig config,
+                     ModelWeights weights, Tokenizer tokenizer)
+    : weight_file_(std::move(weight_file)),
+      config_(std::move(config)),
+      weights_(std::move(weights)),
+      tokenizer_(std::move(tokenizer)) {}
+
+Result<ModelFile> ModelFile::Open(const std::string& path) {
+  FLASHELM_ASSIGN_OR_RETURN(auto file, OpenFile(path, CacheMode::kDirect));
+  return Open(std::move(file));
+}
+
+Result<ModelFile> ModelFile::Open(std::unique_ptr<RandomAccessFile> file) {
+  FLASHELM_ASSIGN_OR_RETURN(WeightFile weight_file,
+                            WeightFile::Open(std::move(file)));
+  const std::string& path = weight_file.path();
+  FLASHELM_ASSIGN_OR_RETURN(
+      ModelConfig config,
+      ConfigFromJson(weight_file.config(),
+                     StatusMessage::Join(path, ": config")));
+  FLASHELM_ASSIGN_OR_RETURN(ModelWeights weights,
+                            FindWeights(config, weight_file));
+  FLASHELM_ASSIGN_OR_RETURN(const std::string tokenizer_bytes,
+                            weight_file.ReadTokenizer());
+  FLASHELM_ASSIGN_OR_RETURN(
+      Tokenizer tokenizer,
+      Tokenizer::Parse(tokenizer_bytes,
+                       StatusMessage::Join(path, ": tokenizer")));
+  if (tokenizer.vocab_size() > config.vocab_size) {
+    return DataLoss(path, ": the tokenizer has ", tokenizer.vocab_size(),
+                    " pieces, the model a vocabulary of ", config.vocab_size);
+  }
+  return ModelFile(std::move(weight_file), std::move(config),
+                   std::move(weights), std::move(tokenizer));
+}
+
+std::string ModelFile::weights_name() const {
+  const Encoding first = weights_.embedding.encoding;
+  for (const LayerWeights& layer : weights_.layers) {
+    for (const PartRef* part : {&layer.qkv, &layer.attention_out, &layer.gate,
+                                &layer.up, &layer.down}) {
+      if (part->encoding != first) return "mixed";
+    }
+  }
+  return std::string(EncodingName(first));
+}
+
+}  // namespace flashelm

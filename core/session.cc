@@ -1,0 +1,110 @@
+#include "core/session.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+namespace flashelm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+uint64_t NanosecondsSince(Clock::time_point begin) {
+  return static_cast<uint64_t>(
+      std::chrono::nanoseconds(Clock::now() - begin).count());
+}
+
+}  // namespace
+
+Session::Session(Engine& engine, KvCache cache, Scratch scratch)
+    : engine_(engine),
+      cache_(std::move(cache)),
+      scratch_(std::move(scratch)),
+      transformer_(engine.model(), engine.store(), engine.pool(), cache_,
+                   scratch_),
+      batch_(engine.plan().batch),
+      max_logit_rows_(engine.plan().max_logit_rows) {
+  wanted_.reserve(batch_);
+}
+
+Result<std::unique_ptr<Session>> Session::Create(Engine& engine) {
+  const MemoryPlan& plan = engine.plan();
+  FLASHELM_ASSIGN_OR_RETURN(
+      KvCache cache,
+      KvCache::Create(engine.config(), plan.context,
+                      engine.plan_options().kv_type, engine.budget()));
+  FLASHELM_ASSIGN_OR_RETURN(
+      Scratch scratch, Scratch::Create(engine.config(), plan.batch,
+                                       plan.max_logit_rows, engine.budget()));
+  return std::unique_ptr<Session>(
+      new Session(engine, std::move(cache), std::move(scratch)));
+}
+
+Status Session::Run(std::span<const TokenId> tokens,
+                    std::span<const uint32_t> wanted,
+                    const CancelToken& cancel) {
+  if (tokens.size() > context() - position_) {
+    return InvalidArgument("the context is full: ", tokens.size(),
+                           " tokens from position ", position_, " do not fit ",
+                           context(), " positions");
+  }
+  if (wanted.size() > max_logit_rows_) {
+    return InvalidArgument("logits of ", wanted.size(),
+                           " tokens in one call, planned were ",
+                           max_logit_rows_);
+  }
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    if (wanted[i] >= tokens.size() || (i > 0 && wanted[i] <= wanted[i - 1])) {
+      return InvalidArgument("logits of token ", wanted[i], " of ",
+                             tokens.size(), "; indices have to ascend");
+    }
+  }
+  const uint32_t vocab_size = engine_.config().vocab_size;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] >= vocab_size) {
+      return InvalidArgument("token ", i, " is ", tokens[i],
+                             ", the vocabulary has ", vocab_size);
+    }
+  }
+
+  const auto begin = Clock::now();
+  size_t logit_row = 0;
+  Status status;
+  uint64_t num_sweeps = 0;
+  for (size_t first = 0; first < tokens.size() && status.ok();
+       first += batch_) {
+    const size_t count = std::min<size_t>(batch_, tokens.size() - first);
+    wanted_.clear();
+    const size_t first_row = logit_row;
+    while (logit_row < wanted.size() && wanted[logit_row] < first + count) {
+      wanted_.push_back(wanted[logit_row++] - static_cast<uint32_t>(first));
+    }
+    status = transformer_.Forward(
+        tokens.subspan(first, count), position_ + static_cast<uint32_t>(first),
+        wanted_, cancel, scratch_.logits + first_row * vocab_size);
+    ++num_sweeps;
+  }
+  stats_.total_ns += NanosecondsSince(begin);
+  stats_.num_sweeps += num_sweeps;
+  stats_.store = engine_.store().stats();
+  if (!status.ok()) return status;
+  stats_.num_tokens += tokens.size();
+  position_ += static_cast<uint32_t>(tokens.size());
+  return OkStatus();
+}
+
+std::span<const float> Session::logits(size_t i) const {
+  const uint32_t vocab_size = engine_.config().vocab_size;
+  return {scratch_.logits + i * vocab_size, vocab_size};
+}
+
+Status Session::Truncate(uint32_t position) {
+  if (position > position_) {
+    return InvalidArgument("cannot truncate to position ", position,
+                           ", the sequence ends at ", position_);
+  }
+  position_ = position;
+  return OkStatus();
+}
+
+}  // namespace flashelm

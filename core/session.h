@@ -1,0 +1,74 @@
+// One sequence being decoded.
+#ifndef FLASHELM_CORE_SESSION_H_
+#define FLASHELM_CORE_SESSION_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "core/base/cancel.h"
+#include "core/engine.h"
+#include "core/kv_cache.h"
+#include "core/scratch.h"
+#include "core/transformer.h"
+
+namespace flashelm {
+
+// Where the time and the bytes of a session's calls went.
+struct SessionStats {
+  uint64_t num_tokens = 0;  // Positions computed.
+  uint64_t num_sweeps = 0;  // Times the weights were gone through.
+  uint64_t total_ns = 0;    // In Run().
+  WeightStoreStats store;   // Of the same calls.
+};
+
+// Holds the KV cache and the activations. Used by one thread. The engine
+// outlives the session and has one session at a time.
+class Session {
+ public:
+  // kResourceExhausted: the engine's budget has no room, as when it has a
+  // session already.
+  static Result<std::unique_ptr<Session>> Create(Engine& engine);
+
+  // Computes `tokens` at positions position(), position() + 1, ..., in batches
+  // of the planned size, and keeps the logits of those that `wanted` names:
+  // ascending indices into `tokens`, at most max_logit_rows() of them.
+  // Allocates nothing unless it fails.
+  //
+  // kInvalidArgument: an id outside the vocabulary, or more positions than the
+  // context has left; nothing was computed. kUnavailable: a read failed.
+  // kCancelled: as asked. After these two, position() is as before the call,
+  // and the call may be repeated.
+  Status Run(std::span<const TokenId> tokens, std::span<const uint32_t> wanted,
+             const CancelToken& cancel);
+
+  // Logits of the i-th wanted token of the last Run(), [vocab_size]; until the
+  // next one.
+  std::span<const float> logits(size_t i) const;
+
+  // Forgets everything from `position` on; the next Run() writes there.
+  // kInvalidArgument: beyond position().
+  Status Truncate(uint32_t position);
+
+  uint32_t position() const { return position_; }
+  uint32_t context() const { return cache_.context(); }
+  uint32_t max_logit_rows() const { return max_logit_rows_; }
+  const SessionStats& stats() const { return stats_; }
+
+ private:
+  Session(Engine& engine, KvCache cache, Scratch scratch);
+
+  Engine& engine_;
+  KvCache cache_;
+  Scratch scratch_;
+  Transformer transformer_;
+  const uint32_t batch_;
+  const uint32_t max_logit_rows_;
+  std::vector<uint32_t> wanted_;  // Of one batch; [batch], taken once.
+  uint32_t position_ = 0;
+  SessionStats stats_;
+};
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_SESSION_H_

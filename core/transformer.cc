@@ -1,0 +1,266 @@
+#include "core/transformer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/attention.h"
+#include "kernels/float_types.h"
+#include "kernels/matmul.h"
+#include "kernels/norm.h"
+#include "kernels/rope.h"
+
+namespace flashelm {
+namespace {
+
+// Fewest rows or columns worth a thread of their own.
+constexpr size_t kRowGrain = 8;
+constexpr size_t kColumnGrain = 64;
+
+WeightType TypeOf(Encoding encoding) {
+  return encoding == Encoding::kF32 ? WeightType::kF32 : WeightType::kBf16;
+}
+
+// Part `part` of the record `skip` records into a run.
+WeightView ViewOf(const RecordRun& run, uint64_t skip, const PartRef& part,
+                  uint64_t stride_bytes) {
+  return {run.data + skip * stride_bytes + part.offset_bytes, stride_bytes,
+          TypeOf(part.encoding)};
+}
+
+}  // namespace
+
+Transformer::Transformer(const ModelFile& model, WeightStore& store,
+                         ThreadPool& pool, KvCache& cache, Scratch& scratch)
+    : config_(model.config()),
+      weights_(model.weights()),
+      segments_(model.weight_file().segments()),
+      store_(store),
+      pool_(pool),
+      cache_(cache),
+      s_(scratch),
+      activation_(config_.activation == "relu" ? Activation::kRelu
+                                               : Activation::kSilu) {}
+
+Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
+                            std::span<const uint32_t> wanted,
+                            const CancelToken& cancel, float* logits) {
+  const size_t num_tokens = tokens.size();
+  FLASHELM_RETURN_IF_ERROR(store_.BeginSweep(/*with_head=*/!wanted.empty()));
+  FLASHELM_RETURN_IF_ERROR(Embed(tokens));
+  const size_t half = config_.head_dim / 2;
+  for (size_t t = 0; t < num_tokens; ++t) {
+    RopeAngles(position + static_cast<uint32_t>(t), config_.rope_theta,
+               config_.head_dim, s_.cos + t * half, s_.sin + t * half);
+  }
+  for (uint32_t layer = 0; layer < config_.num_layers(); ++layer) {
+    if (cancel.IsCancelled()) {
+      store_.Abort();
+      return Cancelled("stopped before layer ", layer, " of position ",
+                       position);
+    }
+    FLASHELM_RETURN_IF_ERROR(AttentionBlock(layer, num_tokens, position));
+    FLASHELM_RETURN_IF_ERROR(FfnBlock(layer, num_tokens));
+  }
+  if (wanted.empty()) return OkStatus();
+  return OutputHead(wanted, logits);
+}
+
+// x = E[token]
+Status Transformer::Embed(std::span<const TokenId> tokens) {
+  const size_t model_dim = config_.model_dim;
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    FLASHELM_ASSIGN_OR_RETURN(const std::byte* record,
+                              store_.FindHeadRecord(tokens[t]));
+    const std::byte* row = record + weights_.embedding.offset_bytes;
+    float* x = s_.x + t * model_dim;
+    if (weights_.embedding.encoding == Encoding::kF32) {
+      std::memcpy(x, row, model_dim * sizeof(float));
+    } else {
+      ConvertBf16ToF32(reinterpret_cast<const Bf16*>(row), model_dim, x);
+    }
+  }
+  return OkStatus();
+}
+
+// x += W_out . concat_h softmax(q_h K^T / sqrt(head_dim)) V
+Status Transformer::AttentionBlock(uint32_t layer, size_t num_tokens,
+                                   uint32_t position) {
+  const LayerConfig& layer_config = config_.layers[layer];
+  const LayerWeights& weights = weights_.layers[layer];
+  const size_t model_dim = config_.model_dim;
+
+  const float* norm = Norm(weights.attention_norm);
+  for (size_t t = 0; t < num_tokens; ++t) {
+    RmsNorm(s_.x + t * model_dim, norm, model_dim, kNormEpsilon,
+            s_.normed + t * model_dim);
+  }
+  FLASHELM_RETURN_IF_ERROR(MatMulAll(weights.qkv, config_.qkv_dim(layer_config),
+                                     model_dim, s_.normed, model_dim,
+                                     num_tokens, s_.qkv, s_.qkv_stride));
+  RotateAndStoreKeys(layer, num_tokens, position);
+  AttendToCache(layer, num_tokens, position);
+  FLASHELM_RETURN_IF_ERROR(MatMulAll(
+      weights.attention_out, model_dim, config_.query_dim(layer_config),
+      s_.attention, s_.attention_stride, num_tokens, s_.partial, model_dim));
+  AddPartialToResidual(num_tokens);
+  return OkStatus();
+}
+
+// Per head: RMSNorm over its head_dim values, then rotation to its position.
+// Queries stay in the scratch; keys and values go to the cache.
+void Transformer::RotateAndStoreKeys(uint32_t layer, size_t num_tokens,
+                                     uint32_t position) {
+  const LayerConfig& layer_config = config_.layers[layer];
+  const float* query_norm = Norm(weights_.layers[layer].query_norm);
+  const float* key_norm = Norm(weights_.layers[layer].key_norm);
+  const size_t head_dim = config_.head_dim;
+  pool_.ParallelFor(num_tokens, 1, [&](size_t begin, size_t end) {
+    for (size_t t = begin; t < end; ++t) {
+      float* queries = s_.qkv + t * s_.qkv_stride;
+      float* keys = queries + config_.query_dim(layer_config);
+      const float* values = keys + config_.kv_dim(layer_config);
+      const float* cos = s_.cos + t * (head_dim / 2);
+      const float* sin = s_.sin + t * (head_dim / 2);
+      for (uint32_t h = 0; h < layer_config.num_heads; ++h) {
+        float* q = queries + h * head_dim;
+        RmsNorm(q, query_norm, head_dim, kNormEpsilon, q);
+        Rope(cos, sin, head_dim, q);
+      }
+      for (uint32_t h = 0; h < layer_config.num_kv_heads; ++h) {
+        float* k = keys + h * head_dim;
+        RmsNorm(k, key_norm, head_dim, kNormEpsilon, k);
+        Rope(cos, sin, head_dim, k);
+        cache_.Store(layer, h, position + static_cast<uint32_t>(t), k,
+                     values + h * head_dim);
+      }
+    }
+  });
+}
+
+// Query head h uses kv head floor(h / num_gqa_groups); a position sees itself
+// and all before it.
+void Transformer::AttendToCache(uint32_t layer, size_t num_tokens,
+                                uint32_t position) {
+  const size_t head_dim = config_.head_dim;
+  const size_t num_kv_heads = config_.layers[layer].num_kv_heads;
+  const size_t group_dim = config_.num_gqa_groups * head_dim;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  pool_.ParallelFor(
+      num_tokens * num_kv_heads, 1, [&](size_t begin, size_t end) {
+        for (size_t i = begin; i < end; ++i) {
+          const size_t t = i / num_kv_heads;
+          const auto kv_head = static_cast<uint32_t>(i % num_kv_heads);
+          Attend(s_.qkv + t * s_.qkv_stride + kv_head * group_dim,
+                 config_.num_gqa_groups, cache_.type(),
+                 cache_.keys(layer, kv_head), cache_.values(layer, kv_head),
+                 position + t + 1, head_dim, scale,
+                 s_.attention + t * s_.attention_stride + kv_head * group_dim);
+        }
+      });
+}
+
+// x += sum over neurons i of act(g_i . b) (u_i . b) d_i, with b = RMSNorm(x),
+// in blocks of kFfnBlock neurons: each block is summed from zero, and block
+// sums join the residual stream in order.
+Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
+  const LayerWeights& weights = weights_.layers[layer];
+  const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
+  const size_t model_dim = config_.model_dim;
+
+  const float* norm = Norm(weights.ffn_norm);
+  for (size_t t = 0; t < num_tokens; ++t) {
+    RmsNorm(s_.x + t * model_dim, norm, model_dim, kNormEpsilon,
+            s_.normed + t * model_dim);
+  }
+  std::fill_n(s_.partial, num_tokens * model_dim, 0.0f);
+  for (uint32_t neuron = 0; neuron < ffn_dim;) {
+    FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
+                              store_.Next(weights.gate.segment, neuron));
+    const auto run_end =
+        static_cast<uint32_t>(run.first_record + run.num_records);
+    while (neuron < run_end) {
+      const uint32_t block_end =
+          std::min(neuron - neuron % kFfnBlock + kFfnBlock, ffn_dim);
+      const uint32_t end = std::min(block_end, run_end);
+      FfnNeurons(weights, run, neuron, end - neuron, num_tokens);
+      if (end == block_end) {
+        AddPartialToResidual(num_tokens);
+        std::fill_n(s_.partial, num_tokens * model_dim, 0.0f);
+      }
+      neuron = end;
+    }
+  }
+  return OkStatus();
+}
+
+// Neurons [first, first + count), at most one block of them, into `partial`.
+void Transformer::FfnNeurons(const LayerWeights& weights, const RecordRun& run,
+                             uint32_t first, uint32_t count,
+                             size_t num_tokens) {
+  const uint64_t skip = first - run.first_record;
+  const uint64_t stride = segments_[weights.gate.segment].stride_bytes;
+  const size_t model_dim = config_.model_dim;
+  pool_.ParallelFor(count, kRowGrain, [&](size_t begin, size_t end) {
+    MatMul(ViewOf(run, skip + begin, weights.gate, stride), end - begin,
+           model_dim, s_.normed, model_dim, num_tokens, s_.gate + begin,
+           kFfnBlock);
+    MatMul(ViewOf(run, skip + begin, weights.up, stride), end - begin,
+           model_dim, s_.normed, model_dim, num_tokens, s_.up + begin,
+           kFfnBlock);
+    for (size_t t = 0; t < num_tokens; ++t) {
+      float* gate = s_.gate + t * kFfnBlock + begin;
+      GluActivate(activation_, gate, s_.up + t * kFfnBlock + begin, end - begin,
+                  gate);
+    }
+  });
+  // Threads share the columns here, so each sum runs over neurons in order.
+  pool_.ParallelFor(model_dim, kColumnGrain, [&](size_t begin, size_t end) {
+    WeightView down = ViewOf(run, skip, weights.down, stride);
+    down.data += begin * ElementBytes(down.type);
+    AddScaledRows(down, count, end - begin, s_.gate, kFfnBlock, num_tokens,
+                  s_.partial + begin, model_dim);
+  });
+}
+
+void Transformer::AddPartialToResidual(size_t num_tokens) {
+  AddInPlace(s_.partial, num_tokens * config_.model_dim, s_.x);
+}
+
+// logits = E . RMSNorm(x), for the wanted tokens.
+Status Transformer::OutputHead(std::span<const uint32_t> wanted,
+                               float* logits) {
+  const size_t model_dim = config_.model_dim;
+  const float* norm = Norm(weights_.final_norm);
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    RmsNorm(s_.x + wanted[i] * model_dim, norm, model_dim, kNormEpsilon,
+            s_.normed + i * model_dim);
+  }
+  return MatMulAll(weights_.embedding, config_.vocab_size, model_dim, s_.normed,
+                   model_dim, wanted.size(), logits, config_.vocab_size);
+}
+
+Status Transformer::MatMulAll(const PartRef& matrix, uint64_t num_rows,
+                              uint64_t num_cols, const float* x,
+                              uint64_t x_stride, size_t num_tokens, float* out,
+                              uint64_t out_stride) {
+  const uint64_t stride = segments_[matrix.segment].stride_bytes;
+  for (uint64_t row = 0; row < num_rows;) {
+    FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
+                              store_.Next(matrix.segment, row));
+    pool_.ParallelFor(
+        run.num_records, kRowGrain, [&](size_t begin, size_t end) {
+          MatMul(ViewOf(run, begin, matrix, stride), end - begin, num_cols, x,
+                 x_stride, num_tokens, out + row + begin, out_stride);
+        });
+    row += run.num_records;
+  }
+  return OkStatus();
+}
+
+const float* Transformer::Norm(const PartRef& part) const {
+  return reinterpret_cast<const float*>(store_.ResidentRecord(part.segment, 0) +
+                                        part.offset_bytes);
+}
+
+}  // namespace flashelm

@@ -1,0 +1,72 @@
+// OpenELM's forward pass.
+#ifndef FLASHELM_CORE_TRANSFORMER_H_
+#define FLASHELM_CORE_TRANSFORMER_H_
+
+#include <cstdint>
+#include <span>
+
+#include "core/base/cancel.h"
+#include "core/base/thread_pool.h"
+#include "core/kv_cache.h"
+#include "core/model_file.h"
+#include "core/scratch.h"
+#include "kernels/activation.h"
+#include "kernels/weight_view.h"
+#include "storage/weight_store.h"
+
+namespace flashelm {
+
+// Computes tokens through all layers of OpenELM (Mehta et al., "OpenELM: An
+// Efficient Language Model Family with Open Training and Inference Framework",
+// arXiv 2404.14619). Owns nothing; all that it refers to outlives it. Used by
+// one thread, which the pool's workers help.
+//
+// Logits depend on the weights and the tokens before alone: every output is
+// accumulated in one fixed order, for one token and for many, for any number of
+// threads, and wherever the weights come from.
+class Transformer {
+ public:
+  Transformer(const ModelFile& model, WeightStore& store, ThreadPool& pool,
+              KvCache& cache, Scratch& scratch);
+
+  // Computes `tokens`, 1 to the scratch's batch of them, at positions
+  // `position`, position + 1, ... of the cache, which holds all positions
+  // before. `wanted`, ascending indices into `tokens`, says whose logits to
+  // compute; they go to `logits`, [wanted.size(), vocab_size].
+  // Reads every layer once. kUnavailable: a read failed. kCancelled: as asked.
+  // After an error the cache's positions from `position` on are undefined.
+  Status Forward(std::span<const TokenId> tokens, uint32_t position,
+                 std::span<const uint32_t> wanted, const CancelToken& cancel,
+                 float* logits);
+
+ private:
+  Status Embed(std::span<const TokenId> tokens);
+  Status AttentionBlock(uint32_t layer, size_t num_tokens, uint32_t position);
+  Status FfnBlock(uint32_t layer, size_t num_tokens);
+  Status OutputHead(std::span<const uint32_t> wanted, float* logits);
+
+  void RotateAndStoreKeys(uint32_t layer, size_t num_tokens, uint32_t position);
+  void AttendToCache(uint32_t layer, size_t num_tokens, uint32_t position);
+  void FfnNeurons(const LayerWeights& weights, const RecordRun& run,
+                  uint32_t first, uint32_t count, size_t num_tokens);
+  void AddPartialToResidual(size_t num_tokens);
+
+  // out[t, r] = row r of the matrix times x[t], for all rows.
+  Status MatMulAll(const PartRef& matrix, uint64_t num_rows, uint64_t num_cols,
+                   const float* x, uint64_t x_stride, size_t num_tokens,
+                   float* out, uint64_t out_stride);
+  const float* Norm(const PartRef& part) const;
+
+  const ModelConfig& config_;
+  const ModelWeights& weights_;
+  const std::vector<Segment>& segments_;
+  WeightStore& store_;
+  ThreadPool& pool_;
+  KvCache& cache_;
+  Scratch& s_;
+  const Activation activation_;
+};
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_TRANSFORMER_H_
