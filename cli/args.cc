@@ -1,0 +1,219 @@
+#include "cli/args.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <functional>
+#include <string>
+
+#include "cli/exit_code.h"
+#include "cli/verbs.h"
+
+namespace flashelm::cli {
+namespace {
+
+constexpr char kDescription[] =
+    "FlashELM runs OpenELM language models on machines whose free RAM is "
+    "smaller than the model.";
+
+constexpr char kFooter[] =
+    "Sizes: a plain number is bytes; K, M and G are powers of 1024.\n"
+    "Exit codes: 0 ok, 2 wrong usage, 3 bad model or input file, 4 memory "
+    "budget too\nsmall, 5 a read failed, 6 out of memory or disk, 70 bug, 130 "
+    "interrupted.";
+
+void AddModel(CLI::App* app, std::string* model) {
+  app->add_option("-m,--model", *model, "Model file (.felm)")
+      ->required()
+      ->type_name("FILE");
+}
+
+void AddEngine(CLI::App* app, EngineArgs* args) {
+  AddModel(app, &args->model);
+  app->add_option("--mem-budget", args->mem_budget,
+                  "RAM that the whole process may take: 900M, 1.5G, 40% of "
+                  "the model file, or auto for what is free less a reserve of "
+                  "a tenth, at least 64M")
+      ->capture_default_str()
+      ->type_name("SIZE");
+  app->add_option("-c,--ctx-size", args->context,
+                  "Positions to hold, prompt included; 0: the model's own "
+                  "limit")
+      ->capture_default_str();
+  app->add_option("-t,--threads", args->threads,
+                  "Threads of computation; 0: one per processor")
+      ->capture_default_str();
+  app->add_option("-b,--batch-size", args->batch,
+                  "Most prompt tokens that share one sweep through the "
+                  "weights; fewer are used where RAM is short")
+      ->capture_default_str();
+  app->add_option("--io", args->io,
+                  "How the file is read: pread, or auto for the best there is")
+      ->check(CLI::IsMember({"auto", "pread"}))
+      ->capture_default_str();
+  app->add_option("--kv-type", args->kv_type,
+                  "Numbers of the KV cache: f32, or bf16 for half the RAM at "
+                  "a cost in precision")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str();
+}
+
+// Returns the -p option, so that a verb can say what excludes it.
+CLI::Option* AddText(CLI::App* app, TextArgs* args) {
+  CLI::Option* prompt =
+      app->add_option("-p,--prompt", args->prompt,
+                      "The prompt; \"-\" reads standard input")
+          ->type_name("TEXT")
+          ->each([args](const std::string&) { args->has_prompt = true; });
+  app->add_option("-f,--file", args->file, "Read the prompt from a file")
+      ->type_name("FILE")
+      ->excludes(prompt);
+  return prompt;
+}
+
+void AddStats(CLI::App* app, std::string* path) {
+  app->add_option("--stats", *path,
+                  "Write a JSON object about the run to this file")
+      ->type_name("FILE");
+}
+
+void AddSampling(CLI::App* app, RunArgs* args) {
+  SamplerOptions* sampler = &args->sampler;
+  const std::string group = "Sampling";
+  app->add_option("--temp", sampler->temperature,
+                  "Temperature; 0 takes the most likely token always")
+      ->capture_default_str()
+      ->group(group);
+  app->add_option("--top-k", sampler->top_k,
+                  "Sample from the K most likely tokens; 0: all")
+      ->capture_default_str()
+      ->group(group);
+  app->add_option("--top-p", sampler->top_p,
+                  "Sample from the fewest tokens whose probability reaches P; "
+                  "1: all")
+      ->capture_default_str()
+      ->group(group);
+  app->add_option("--min-p", sampler->min_p,
+                  "Leave out tokens below this part of the likeliest one's "
+                  "probability; 0: none")
+      ->capture_default_str()
+      ->group(group);
+  app->add_option("--repeat-penalty", sampler->repeat_penalty,
+                  "Makes every token of the context less likely again; 1: "
+                  "off; Apple's examples use 1.2")
+      ->capture_default_str()
+      ->group(group);
+  app->add_option("-s,--seed", args->seed, "Random seed; -1: a new one")
+      ->check(CLI::Range(int64_t{-1}, INT64_MAX))
+      ->capture_default_str()
+      ->group(group);
+}
+
+}  // namespace
+
+int ParseAndRun(int argc, char** argv) {
+  CLI::App app(kDescription, "flashelm");
+  app.set_version_flag("--version", "flashelm " FLASHELM_VERSION);
+  app.require_subcommand(1);
+  app.footer(kFooter);
+  std::function<Status()> verb;
+
+  ConvertArgs convert;
+  CLI::App* sub = app.add_subcommand(
+      "convert", "Turn a Hugging Face OpenELM directory into a model file");
+  sub->add_option("source", convert.source,
+                  "Directory with config.json, model.safetensors (or its "
+                  "shards and their index) and tokenizer.model")
+      ->required()
+      ->type_name("SRC");
+  sub->add_option("-o,--output", convert.output, "Model file to write (.felm)")
+      ->required()
+      ->type_name("FILE");
+  sub->add_option("--weights", convert.weights, "Encoding of the matrices")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
+  sub->add_option("--tokenizer", convert.tokenizer,
+                  "SentencePiece model, if not SRC/tokenizer.model")
+      ->type_name("FILE");
+  sub->add_flag("--allow-nonfinite", convert.allow_nonfinite,
+                "Convert although weights are NaN or infinite");
+  sub->callback([&] { verb = [&] { return RunConvert(convert); }; });
+
+  InspectArgs inspect;
+  sub = app.add_subcommand("inspect", "Print what a model file holds");
+  AddModel(sub, &inspect.model);
+  sub->add_flag("--json", inspect.json, "Print JSON");
+  sub->callback([&] { verb = [&] { return RunInspect(inspect); }; });
+
+  VerifyArgs verify;
+  sub = app.add_subcommand("verify", "Check every checksum of a model file");
+  AddModel(sub, &verify.model);
+  sub->add_flag("--json", verify.json, "Print JSON");
+  sub->callback([&] { verb = [&] { return RunVerify(verify); }; });
+
+  RunArgs run;
+  sub = app.add_subcommand("run", "Generate text");
+  AddEngine(sub, &run.engine);
+  AddText(sub, &run.text);
+  sub->add_option("-n,--n-predict", run.n_predict,
+                  "Most tokens to generate; -1: until the context is full")
+      ->check(CLI::Range(int64_t{-1}, INT64_MAX))
+      ->capture_default_str();
+  AddSampling(sub, &run);
+  sub->add_option("--stop", run.stop,
+                  "End generation where this text appears; may be repeated")
+      ->type_name("TEXT")
+      ->take_all()
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  sub->add_flag("--ignore-eos", run.ignore_eos,
+                "Go on after the end-of-text token");
+  sub->add_flag("--echo", run.echo, "Print the prompt, too");
+  AddStats(sub, &run.stats);
+  sub->callback([&] { verb = [&] { return RunRun(run); }; });
+
+  LogitsArgs logits;
+  sub = app.add_subcommand(
+      "logits", "Write the logits of every position as a NumPy array");
+  AddEngine(sub, &logits.engine);
+  CLI::Option* prompt = AddText(sub, &logits.text);
+  sub->add_option("--tokens", logits.tokens,
+                  "Token ids, taken as they are (no BOS is added)")
+      ->delimiter(',')
+      ->type_name("ID,...")
+      ->excludes(prompt)
+      ->excludes("--file");
+  sub->add_option("-o,--output", logits.output,
+                  "NPY file to write: float32 [n_tokens, vocab]")
+      ->required()
+      ->type_name("FILE");
+  AddStats(sub, &logits.stats);
+  sub->callback([&] { verb = [&] { return RunLogits(logits); }; });
+
+  PerplexityArgs perplexity;
+  sub = app.add_subcommand("perplexity",
+                           "Measure how well a model predicts a text");
+  AddEngine(sub, &perplexity.engine);
+  sub->remove_option(sub->get_option("--ctx-size"));
+  sub->add_option("-c,--ctx-size", perplexity.n_ctx,
+                  "Positions per window, BOS included")
+      ->capture_default_str();
+  sub->add_option("-f,--file", perplexity.file, "The text")
+      ->required()
+      ->type_name("FILE");
+  sub->add_flag("--json", perplexity.json, "Print JSON");
+  sub->callback([&] { verb = [&] { return RunPerplexity(perplexity); }; });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // Help and version are "errors" of exit code 0 here.
+    return app.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  const Status status = verb();
+  if (!status.ok()) {
+    std::fprintf(stderr, "flashelm: %s\n", status.message().c_str());
+  }
+  return ExitCode(status);
+}
+
+}  // namespace flashelm::cli

@@ -1,0 +1,41 @@
+// From flags to a loaded engine.
+#ifndef FLASHELM_CLI_ENGINE_SETUP_H_
+#define FLASHELM_CLI_ENGINE_SETUP_H_
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "core/engine.h"
+#include "core/model_file.h"
+
+namespace flashelm::cli {
+
+// "900M", "1.5G", "4096": bytes. kInvalidArgument, naming `flag`: anything
+// else, negative numbers among it.
+Result<uint64_t> ParseSize(std::string_view text, std::string_view flag);
+
+// What --mem-budget means for a model file of that size: a size, "40%" of the
+// file, or "auto".
+Result<uint64_t> ResolveBudget(std::string_view text, uint64_t file_bytes);
+
+// The text that -p or -f names, standard input included.
+Result<std::string> ReadText(const TextArgs& args);
+
+// What a verb adds to the plan.
+struct EngineNeeds {
+  bool all_logits = false;
+  uint64_t caller_bytes = 0;
+};
+
+// Plans and loads, with a progress bar.
+Result<std::unique_ptr<Engine>> LoadEngine(ModelFile model,
+                                           const EngineArgs& args,
+                                           const EngineNeeds& needs,
+                                           const CancelToken& cancel);
+
+}  // namespace flashelm::cli
+
+#endif  // FLASHELM_CLI_ENGINE_SETUP_H_

@@ -1,0 +1,75 @@
+#include "core/perplexity.h"
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/engine_setup.h"
+#include "cli/verbs.h"
+#include "core/base/process_memory.h"
+#include "core/text_file.h"
+
+namespace flashelm::cli {
+namespace {
+
+void PrintJson(const Engine& engine, const PerplexityResult& result,
+               uint32_t n_ctx) {
+  nlohmann::ordered_json json;
+  json["model_path"] = engine.model().path();
+  json["weights"] = engine.model().weights_name();
+  json["perplexity"] = result.perplexity;
+  json["mean_nll"] = result.mean_nll;
+  json["stderr_nll"] = result.stderr_nll;
+  json["n_tokens"] = result.num_tokens;
+  json["n_ctx"] = n_ctx;
+  const auto memory = ReadProcessMemory();
+  json["peak_rss_bytes"] = nullptr;
+  if (memory) json["peak_rss_bytes"] = memory->peak_resident_bytes;
+  std::printf("%s\n", json.dump(2).c_str());
+}
+
+}  // namespace
+
+Status RunPerplexity(const PerplexityArgs& args) {
+  const CancelToken& cancel = InterruptToken();
+  FLASHELM_ASSIGN_OR_RETURN(ModelFile model,
+                            ModelFile::Open(args.engine.model));
+  EngineArgs engine_args = args.engine;
+  engine_args.context = args.n_ctx;
+  EngineNeeds needs;
+  needs.all_logits = true;
+  std::vector<TokenId> tokens;
+  {
+    FLASHELM_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(args.file));
+    needs.caller_bytes =
+        text.size() + model.tokenizer().EncodeScratchBytes(text);
+    tokens = model.tokenizer().Encode(text, /*add_bos=*/false);
+  }
+  needs.caller_bytes += tokens.size() * sizeof(TokenId);
+  FLASHELM_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Engine> engine,
+      LoadEngine(std::move(model), engine_args, needs, cancel));
+  FLASHELM_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session,
+                            Session::Create(*engine));
+  ProgressBar bar;
+  FLASHELM_ASSIGN_OR_RETURN(
+      const PerplexityResult result,
+      MeasurePerplexity(
+          *session, tokens, engine->config().bos_id, args.n_ctx, cancel,
+          [&](uint64_t done) { bar.Show("scoring", done, tokens.size()); }));
+  bar.Clear();
+  if (args.json) {
+    PrintJson(*engine, result, args.n_ctx);
+  } else {
+    std::printf(
+        "perplexity %.4f (mean NLL %.6f +- %.6f nats, %llu tokens, windows of "
+        "%u positions)\n",
+        result.perplexity, result.mean_nll, result.stderr_nll,
+        static_cast<unsigned long long>(result.num_tokens), args.n_ctx);
+  }
+  return OkStatus();
+}
+
+}  // namespace flashelm::cli

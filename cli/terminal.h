@@ -1,0 +1,43 @@
+// What a person sees on stderr while something takes long, and how they stop
+// it.
+#ifndef FLASHELM_CLI_TERMINAL_H_
+#define FLASHELM_CLI_TERMINAL_H_
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "core/base/cancel.h"
+
+namespace flashelm::cli {
+
+// A line that moves, on a terminal only, at most ten times a second.
+class ProgressBar {
+ public:
+  ProgressBar();
+  ~ProgressBar() { Clear(); }
+  ProgressBar(const ProgressBar&) = delete;
+  ProgressBar& operator=(const ProgressBar&) = delete;
+
+  // Shows `done` of `total` units of `stage`, with the time left.
+  void Show(std::string_view stage, uint64_t done, uint64_t total);
+  // Takes the line away.
+  void Clear();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  const bool is_terminal_;
+  bool is_shown_ = false;
+  std::string stage_;
+  Clock::time_point stage_begin_;
+  Clock::time_point shown_at_;
+};
+
+// Cancelled by the first SIGINT or SIGTERM from this call on; a second one
+// ends the process.
+const CancelToken& InterruptToken();
+
+}  // namespace flashelm::cli
+
+#endif  // FLASHELM_CLI_TERMINAL_H_

@@ -1,0 +1,86 @@
+// One struct of options and one function per verb.
+#ifndef FLASHELM_CLI_VERBS_H_
+#define FLASHELM_CLI_VERBS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/base/status.h"
+#include "core/sampler.h"
+
+namespace flashelm::cli {
+
+struct ConvertArgs {
+  std::string source;
+  std::string output;
+  std::string weights = "bf16";
+  std::string tokenizer;  // Empty: tokenizer.model in the source directory.
+  bool allow_nonfinite = false;
+};
+
+struct InspectArgs {
+  std::string model;
+  bool json = false;
+};
+
+struct VerifyArgs {
+  std::string model;
+  bool json = false;
+};
+
+// What every verb that computes with a model takes.
+struct EngineArgs {
+  std::string model;
+  std::string mem_budget = "auto";
+  uint32_t context = 0;  // 0: the model's.
+  uint32_t threads = 0;  // 0: as many as there are processors.
+  uint32_t batch = 512;
+  std::string io = "auto";
+  std::string kv_type = "f32";
+};
+
+// Where a text comes from; exactly one of the two is set.
+struct TextArgs {
+  std::string prompt;  // "-" is standard input.
+  bool has_prompt = false;
+  std::string file;
+};
+
+struct RunArgs {
+  EngineArgs engine;
+  TextArgs text;
+  int64_t n_predict = 256;  // -1: until the context is full.
+  SamplerOptions sampler;
+  int64_t seed = -1;  // -1: a random one.
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+  bool echo = false;
+  std::string stats;
+};
+
+struct LogitsArgs {
+  EngineArgs engine;
+  TextArgs text;
+  std::vector<uint32_t> tokens;
+  std::string output;
+  std::string stats;
+};
+
+struct PerplexityArgs {
+  EngineArgs engine;
+  std::string file;
+  uint32_t n_ctx = 256;
+  bool json = false;
+};
+
+Status RunConvert(const ConvertArgs& args);
+Status RunInspect(const InspectArgs& args);
+Status RunVerify(const VerifyArgs& args);
+Status RunRun(const RunArgs& args);
+Status RunLogits(const LogitsArgs& args);
+Status RunPerplexity(const PerplexityArgs& args);
+
+}  // namespace flashelm::cli
+
+#endif  // FLASHELM_CLI_VERBS_H_
