@@ -1,0 +1,395 @@
+// The command as a user sees it: output, exit codes, files, memory.
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <string>
+
+#include "tests/cli/command.h"
+#include "tests/core/checkpoint_builder.h"
+#include "tests/core/golden.h"
+#include "tests/core/test_model.h"
+
+namespace flashelm::test {
+namespace {
+
+using nlohmann::json;
+
+// One model file for all tests of this program.
+class CliTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    directory_ = new TempDirectory();
+    const auto converted =
+        Flashelm({"convert", SampleModelDirectory("tiny-stories"), "-o",
+                  Model(), "--weights", "f32"});
+    ASSERT_EQ(converted.exit_code, 0) << converted.err;
+    EXPECT_EQ(converted.out, "") << "results alone go to stdout";
+  }
+  static void TearDownTestSuite() {
+    delete directory_;
+    directory_ = nullptr;
+  }
+
+  static std::string Model() { return directory_->File("tiny.felm"); }
+  static std::string File(const std::string& name) {
+    return directory_->File(name);
+  }
+  // The figure in the message of a budget that is too small.
+  static uint64_t NamedBudget(const CommandResult& refused) {
+    std::smatch match;
+    EXPECT_TRUE(std::regex_search(
+        refused.err, match,
+        std::regex("smallest feasible one is ([0-9]+) bytes")))
+        << refused.err;
+    return match.empty() ? 0 : std::stoull(match[1]);
+  }
+
+  static TempDirectory* directory_;
+};
+TempDirectory* CliTest::directory_ = nullptr;
+
+TEST_F(CliTest, RunWritesTheGoldenTextAndNothingElseToStdout) {
+  const Golden golden = ReadGolden("tiny-stories");
+  for (const GoldenPrompt& prompt : golden.prompts) {
+    const auto result = Flashelm({"run", "-m", Model(), "-p", prompt.text, "-n",
+                                  std::to_string(prompt.greedy_ids.size()),
+                                  "--ignore-eos", "--echo"});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(result.out, prompt.greedy_text + "\n");
+  }
+}
+
+TEST_F(CliTest, PromptComesFromArgumentFileAndStandardInputAlike) {
+  const std::string prompt = "The king had";
+  WriteFile(File("prompt.txt"), prompt);
+  const auto from_argument =
+      Flashelm({"run", "-m", Model(), "-p", prompt, "-n", "12"});
+  ASSERT_EQ(from_argument.exit_code, 0) << from_argument.err;
+  const auto from_file =
+      Flashelm({"run", "-m", Model(), "-f", File("prompt.txt"), "-n", "12"});
+  const auto from_stdin = Flashelm(
+      {"run", "-m", Model(), "-p", "-", "-n", "12"}, {.input = prompt});
+  EXPECT_EQ(from_file.out, from_argument.out);
+  EXPECT_EQ(from_stdin.out, from_argument.out);
+}
+
+TEST_F(CliTest, TheBudgetNamedOnRefusalWorksAndIsKept) {
+  const std::vector<std::string> run = {"run",
+                                        "-m",
+                                        Model(),
+                                        "-p",
+                                        "Once upon a time",
+                                        "-n",
+                                        "100",
+                                        "--stats",
+                                        File("stats.json"),
+                                        "--mem-budget"};
+  const auto with_budget = [&](const std::string& budget) {
+    std::vector<std::string> args = run;
+    args.push_back(budget);
+    return Flashelm(args);
+  };
+  const auto refused = with_budget("1");
+  EXPECT_EQ(refused.exit_code, 4);
+  EXPECT_EQ(refused.out, "");
+  const uint64_t least = NamedBudget(refused);
+  EXPECT_EQ(with_budget(std::to_string(least - 1)).exit_code, 4);
+
+  const auto resident = with_budget("64M");
+  ASSERT_EQ(resident.exit_code, 0) << resident.err;
+  const json resident_stats = json::parse(ReadFile(File("stats.json")));
+  EXPECT_EQ(resident_stats["flash_bytes_per_token"], 0);
+
+  const auto floor = with_budget(std::to_string(least));
+  ASSERT_EQ(floor.exit_code, 0) << floor.err;
+  EXPECT_EQ(floor.out, resident.out);
+  const json stats = json::parse(ReadFile(File("stats.json")));
+  EXPECT_GE(stats["flash_bytes_per_token"].get<double>(), 0.8 * 16333312);
+  EXPECT_GE(stats["flash_bytes_per_token"].get<double>(),
+            stats["flash_bytes_bound_per_token"].get<double>());
+#ifndef FLASHELM_SANITIZED
+  EXPECT_LE(stats["peak_rss_bytes"].get<uint64_t>(), least);
+  EXPECT_LE(resident_stats["peak_rss_bytes"].get<uint64_t>(), 64u << 20);
+#endif
+}
+
+TEST_F(CliTest, LogitsAreTheSameFileAtTheFloorAndResident) {
+  const std::vector<std::string> base = {"logits", "-m", Model(), "-p",
+                                         "Tom and Sam went to the park."};
+  const auto logits = [&](const std::string& budget, const std::string& file) {
+    std::vector<std::string> args = base;
+    args.insert(args.end(), {"-o", File(file), "--mem-budget", budget,
+                             "--stats", File("logits.json")});
+    return Flashelm(args);
+  };
+  const auto refused = logits("1", "refused.npy");
+  EXPECT_EQ(refused.exit_code, 4);
+  EXPECT_FALSE(std::filesystem::exists(File("refused.npy")));
+  const uint64_t least = NamedBudget(refused);
+  ASSERT_EQ(logits("64M", "resident.npy").exit_code, 0);
+  const auto floor = logits(std::to_string(least), "floor.npy");
+  ASSERT_EQ(floor.exit_code, 0) << floor.err;
+  EXPECT_EQ(ReadFile(File("floor.npy")), ReadFile(File("resident.npy")));
+#ifndef FLASHELM_SANITIZED
+  const json stats = json::parse(ReadFile(File("logits.json")));
+  EXPECT_LE(stats["peak_rss_bytes"].get<uint64_t>(), least);
+#endif
+  const NpyMatrix matrix = ReadNpy(File("floor.npy"));
+  EXPECT_EQ(matrix.cols, 2048u);
+}
+
+TEST_F(CliTest, LogitsOfTokensAreThoseOfTheirText) {
+  ASSERT_EQ(Flashelm({"logits", "-m", Model(), "-p", "Once upon a time", "-o",
+                      File("text.npy")})
+                .exit_code,
+            0);
+  ASSERT_EQ(Flashelm({"logits", "-m", Model(), "--tokens", "1,509,491,261,424",
+                      "-o", File("ids.npy")})
+                .exit_code,
+            0);
+  EXPECT_EQ(ReadFile(File("text.npy")), ReadFile(File("ids.npy")));
+}
+
+TEST_F(CliTest, PerplexityPrintsTheAgreedKeys) {
+  WriteFile(File("short.txt"), "Once upon a time there was a little dog. ");
+  const auto result = Flashelm({"perplexity", "-m", Model(), "-f",
+                                File("short.txt"), "-c", "8", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json printed = json::parse(result.out);
+  for (const char* key :
+       {"perplexity", "mean_nll", "stderr_nll", "n_tokens", "n_ctx"}) {
+    EXPECT_TRUE(printed.contains(key)) << key;
+  }
+  EXPECT_EQ(printed["n_ctx"], 8);
+  EXPECT_NE(Flashelm({"perplexity", "-m", Model(), "-f", File("short.txt")})
+                .out.find("perplexity "),
+            std::string::npos);
+}
+
+TEST_F(CliTest, StatsHaveEveryAgreedKey) {
+  ASSERT_EQ(Flashelm({"run", "-m", Model(), "-p", "A", "-n", "3", "--stats",
+                      File("keys.json")})
+                .exit_code,
+            0);
+  const json stats = json::parse(ReadFile(File("keys.json")));
+  for (const char* key : {"model_path",
+                          "model_size_bytes",
+                          "n_params",
+                          "weights",
+                          "n_threads",
+                          "mem_budget_bytes",
+                          "peak_rss_bytes",
+                          "io_backend",
+                          "direct_io",
+                          "n_prompt",
+                          "n_gen",
+                          "prompt_tps",
+                          "gen_tps",
+                          "ttft_ms",
+                          "itl_p50_ms",
+                          "itl_p95_ms",
+                          "flash_bytes_per_token",
+                          "flash_bytes_bound_per_token",
+                          "flash_read_gbps",
+                          "io_busy_ms",
+                          "io_wait_ms",
+                          "compute_ms",
+                          "cache_hit_rate",
+                          "simd"}) {
+    EXPECT_TRUE(stats.contains(key)) << key;
+  }
+  EXPECT_EQ(stats["n_gen"], 3);
+  EXPECT_EQ(stats["n_prompt"], 2);
+  EXPECT_TRUE(stats["cache_hit_rate"].is_null());
+}
+
+TEST_F(CliTest, InspectPrintsTheSameFactsAsTextAndJson) {
+  const auto text = Flashelm({"inspect", "-m", Model()});
+  ASSERT_EQ(text.exit_code, 0) << text.err;
+  const auto printed = Flashelm({"inspect", "-m", Model(), "--json"});
+  ASSERT_EQ(printed.exit_code, 0) << printed.err;
+  const json facts = json::parse(printed.out);
+  EXPECT_EQ(facts["n_params"], 4083328);
+  EXPECT_EQ(facts["weights"], "f32");
+  EXPECT_EQ(facts["layers"].size(), 6u);
+  EXPECT_EQ(facts["layers"][5]["ffn_dim"], 1024);
+  EXPECT_EQ(facts["provenance"]["files"].size(), 3u);
+  EXPECT_NE(text.out.find("4083328"), std::string::npos);
+  EXPECT_NE(text.out.find(facts["weights_xxh3"].get<std::string>()),
+            std::string::npos);
+}
+
+TEST_F(CliTest, VerifyNamesWhatIsDamaged) {
+  EXPECT_EQ(Flashelm({"verify", "-m", Model()}).exit_code, 0);
+  std::string bytes = ReadFile(Model());
+  bytes[bytes.size() / 2] ^= 1;
+  WriteFile(File("bad.felm"), bytes);
+  const auto verified = Flashelm({"verify", "-m", File("bad.felm")});
+  EXPECT_EQ(verified.exit_code, 3);
+  EXPECT_NE(verified.err.find("layer "), std::string::npos) << verified.err;
+  EXPECT_NE(verified.err.find("byte "), std::string::npos) << verified.err;
+  // Running into it is a failed read.
+  EXPECT_EQ(Flashelm({"run", "-m", File("bad.felm"), "-p", "A"}).exit_code, 5);
+  EXPECT_EQ(Flashelm({"run", "-m", File("bad.felm"), "-p", "A", "--mem-budget",
+                      "12M"})
+                .exit_code,
+            5);
+}
+
+TEST_F(CliTest, ExitCodesFollowTheKindOfError) {
+  struct Case {
+    const char* name;
+    std::vector<std::string> args;
+    int exit_code;
+  };
+  WriteFile(File("empty.felm"), "");
+  WriteFile(File("text.felm"), std::string(10000, 'x'));
+  WriteFile(File("cut.felm"), ReadFile(Model()).substr(0, 100000));
+  const std::vector<Case> cases = {
+      {"no verb", {}, 2},
+      {"unknown verb", {"walk"}, 2},
+      {"unknown flag", {"run", "-m", Model(), "-p", "A", "--window", "3"}, 2},
+      {"a reader that is not there",
+       {"run", "-m", Model(), "-p", "A", "--io", "uring"},
+       2},
+      {"no prompt", {"run", "-m", Model()}, 2},
+      {"two prompts",
+       {"run", "-m", Model(), "-p", "A", "-f", File("empty.felm")},
+       2},
+      {"budget in words",
+       {"run", "-m", Model(), "-p", "A", "--mem-budget", "lots"},
+       2},
+      {"negative budget",
+       {"run", "-m", Model(), "-p", "A", "--mem-budget", "-5M"},
+       2},
+      {"budget of zero",
+       {"run", "-m", Model(), "-p", "A", "--mem-budget", "0"},
+       4},
+      {"budget below the floor",
+       {"run", "-m", Model(), "-p", "A", "--mem-budget", "1%"},
+       4},
+      {"context beyond the model's",
+       {"run", "-m", Model(), "-p", "A", "-c", "513"},
+       2},
+      {"prompt beyond the context",
+       {"run", "-m", Model(), "-p", "A b c d e f", "-c", "4"},
+       2},
+      {"temperature below zero",
+       {"run", "-m", Model(), "-p", "A", "--temp", "-1"},
+       2},
+      {"no model", {"run", "-m", File("none.felm"), "-p", "A"}, 3},
+      {"empty model", {"run", "-m", File("empty.felm"), "-p", "A"}, 3},
+      {"text as model", {"inspect", "-m", File("text.felm")}, 3},
+      {"model cut short", {"verify", "-m", File("cut.felm")}, 3},
+      {"no checkpoint", {"convert", File("nowhere"), "-o", File("x.felm")}, 3},
+      {"encoding unknown",
+       {"convert", SampleModelDirectory("tiny-stories"), "-o", File("x.felm"),
+        "--weights", "q9"},
+       2},
+      {"token outside the vocabulary",
+       {"logits", "-m", Model(), "--tokens", "1,2048", "-o", File("x.npy")},
+       2},
+      {"no such text",
+       {"perplexity", "-m", Model(), "-f", File("none.txt")},
+       3},
+      {"help", {"--help"}, 0},
+      {"help of a verb", {"run", "--help"}, 0},
+      {"version", {"--version"}, 0},
+  };
+  for (const Case& c : cases) {
+    const auto result = Flashelm(c.args);
+    EXPECT_EQ(result.exit_code, c.exit_code) << c.name << ": " << result.err;
+    if (c.exit_code != 0) {
+      EXPECT_EQ(result.out, "") << c.name;
+      EXPECT_NE(result.err, "") << c.name;
+    } else {
+      EXPECT_NE(result.out, "") << c.name;
+    }
+  }
+  EXPECT_FALSE(std::filesystem::exists(File("x.npy")));
+  EXPECT_FALSE(std::filesystem::exists(File("x.felm")));
+}
+
+TEST_F(CliTest, GenerationStopsWhereItIsTold) {
+  const std::vector<std::string> run = {"run",
+                                        "-m",
+                                        Model(),
+                                        "-p",
+                                        "Once upon a time",
+                                        "--stats",
+                                        File("stop.json")};
+  const auto reason = [&](std::vector<std::string> more) {
+    std::vector<std::string> args = run;
+    args.insert(args.end(), more.begin(), more.end());
+    const auto result = Flashelm(args);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    const json stats = json::parse(ReadFile(File("stop.json")));
+    return std::pair(stats["stop_reason"].get<std::string>(), result);
+  };
+  const auto by_count = reason({"-n", "5"});
+  EXPECT_EQ(by_count.first, "n_predict");
+  const auto nothing = reason({"-n", "0"});
+  EXPECT_EQ(nothing.first, "n_predict");
+  EXPECT_EQ(nothing.second.out, "\n");
+  const auto by_string = reason({"--stop", " girl", "--stop", "Lily"});
+  EXPECT_EQ(by_string.first, "stop_string");
+  EXPECT_EQ(by_string.second.out, ", there was a little\n");
+  const auto by_context = reason({"-n", "-1", "-c", "16", "--ignore-eos"});
+  EXPECT_EQ(by_context.first, "context_full");
+  EXPECT_NE(by_context.second.err.find("context of 16 positions is full"),
+            std::string::npos);
+}
+
+TEST_F(CliTest, TheSameSeedWritesTheSameText) {
+  const auto run = [&](const char* seed) {
+    return Flashelm({"run", "-m", Model(), "-p", "One day", "-n", "40",
+                     "--temp", "1", "-s", seed})
+        .out;
+  };
+  EXPECT_EQ(run("7"), run("7"));
+  EXPECT_NE(run("7"), run("8"));
+}
+
+TEST_F(CliTest, InterruptStopsGenerationCleanly) {
+  const auto result = Flashelm(
+      {"run", "-m", Model(), "-p", "Once upon a time", "-n", "-1",
+       "--ignore-eos", "--mem-budget", "12M", "--stats", File("int.json")},
+      {.interrupt_after_bytes = 20});
+  EXPECT_EQ(result.exit_code, 130) << result.err;
+  EXPECT_EQ(result.out.back(), '\n');
+  const json stats = json::parse(ReadFile(File("int.json")));
+  EXPECT_EQ(stats["stop_reason"], "cancelled");
+}
+
+TEST_F(CliTest, AFullDiskLeavesNothingBehind) {
+  const TempDirectory output;
+  const auto converted =
+      Flashelm({"convert", SampleModelDirectory("tiny-stories"), "-o",
+                output.File("out.felm")},
+               {.max_file_bytes = 1 << 20});
+  EXPECT_EQ(converted.exit_code, 6) << converted.err;
+  EXPECT_TRUE(output.List().empty());
+}
+
+TEST_F(CliTest, AHalfWrittenCodePointIsNeverPrinted) {
+  // The prompt's emoji makes the model continue with byte pieces.
+  const Golden golden = ReadGolden("tiny-stories-relu");
+  const GoldenPrompt& prompt = golden.prompts.back();
+  const std::string relu = File("relu.felm");
+  ASSERT_EQ(Flashelm({"convert", SampleModelDirectory("tiny-stories-relu"),
+                      "-o", relu})
+                .exit_code,
+            0);
+  for (int n = 1; n <= 6; ++n) {
+    const auto result = Flashelm({"run", "-m", relu, "-p", prompt.text, "-n",
+                                  std::to_string(n), "--echo"});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_NO_THROW(json(result.out).dump()) << "not UTF-8: " << result.out;
+  }
+}
+
+}  // namespace
+}  // namespace flashelm::test

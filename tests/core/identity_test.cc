@@ -1,0 +1,126 @@
+// Residency never changes results: budget, threads and chunks leave every bit
+// of every logit as it is.
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "tests/core/test_model.h"
+
+namespace flashelm::test {
+namespace {
+
+CheckpointOptions SmallCheckpoint() {
+  CheckpointOptions checkpoint;
+  checkpoint.num_layers = 4;
+  checkpoint.model_dim = 256;
+  checkpoint.head_dim = 32;
+  checkpoint.ffn_dim_divisor = 64;
+  return checkpoint;
+}
+
+// Comparing bytes, not values: -0 and 0 differ.
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() &&
+         std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+class IdentityTest : public testing::TestWithParam<Encoding> {
+ protected:
+  IdentityTest() : model_(SmallCheckpoint(), GetParam()) {
+    EngineOptions options = Options(kUnlimitedBytes, 1, 128);
+    Running running = Start(model_.path(), options);
+    vocab_size_ = running.engine->config().vocab_size;
+    // More than one attention block, and no multiple of any chunk.
+    tokens_ = SomeTokens(101, vocab_size_);
+    expected_ = AllLogits(*running.session, tokens_, vocab_size_);
+    EXPECT_EQ(running.engine->plan().streamed_bytes_per_token, 0u);
+  }
+
+  static EngineOptions Options(uint64_t budget, uint32_t threads,
+                               uint32_t batch) {
+    EngineOptions options;
+    options.plan.budget_bytes = budget;
+    options.plan.num_threads = threads;
+    options.plan.max_batch = batch;
+    options.plan.all_logits = true;
+    return options;
+  }
+
+  const ConvertedModel model_;
+  uint32_t vocab_size_ = 0;
+  std::vector<TokenId> tokens_;
+  std::vector<float> expected_;
+};
+
+TEST_P(IdentityTest, AnyBudgetGivesTheSameBits) {
+  const uint64_t least =
+      SmallestBudget(model_.path(), Options(kUnlimitedBytes, 2, 64));
+  Running whole = Start(model_.path(), Options(kUnlimitedBytes, 2, 64));
+  const uint64_t most = whole.engine->plan().total_bytes;
+  ASSERT_LT(least, most);
+  uint64_t streamed_before = UINT64_MAX;
+  for (int part = 0; part <= 4; ++part) {
+    const uint64_t budget = least + (most - least) * part / 4;
+    SCOPED_TRACE(budget);
+    Running running = Start(model_.path(), Options(budget, 2, 64));
+    ASSERT_NE(running.session, nullptr);
+    const uint64_t streamed = running.engine->plan().streamed_bytes_per_token;
+    EXPECT_LT(streamed, streamed_before) << "more memory pins more";
+    streamed_before = streamed;
+    EXPECT_TRUE(
+        SameBits(AllLogits(*running.session, tokens_, vocab_size_), expected_));
+  }
+}
+
+TEST_P(IdentityTest, AnyNumberOfThreadsGivesTheSameBits) {
+  const uint64_t least =
+      SmallestBudget(model_.path(), Options(kUnlimitedBytes, 4, 16));
+  for (uint32_t threads = 1; threads <= 4; ++threads) {
+    for (const uint64_t budget : {least, kUnlimitedBytes}) {
+      SCOPED_TRACE(testing::Message() << threads << " threads, " << budget);
+      Running running = Start(model_.path(), Options(budget, threads, 16));
+      ASSERT_NE(running.session, nullptr);
+      EXPECT_TRUE(SameBits(AllLogits(*running.session, tokens_, vocab_size_),
+                           expected_));
+    }
+  }
+}
+
+TEST_P(IdentityTest, AnyChunkGivesTheSameBits) {
+  for (const uint32_t chunk : {1u, 3u, 64u}) {
+    SCOPED_TRACE(chunk);
+    // By the engine's own batches, and by the caller's calls.
+    Running batches = Start(model_.path(), Options(kUnlimitedBytes, 2, chunk));
+    ASSERT_NE(batches.session, nullptr);
+    EXPECT_TRUE(
+        SameBits(AllLogits(*batches.session, tokens_, vocab_size_), expected_));
+    Running calls = Start(model_.path(), Options(kUnlimitedBytes, 2, 64));
+    ASSERT_NE(calls.session, nullptr);
+    EXPECT_TRUE(SameBits(AllLogits(*calls.session, tokens_, vocab_size_, chunk),
+                         expected_));
+  }
+}
+
+TEST_P(IdentityTest, LogitsOfTheLastTokenAloneAreTheSame) {
+  EngineOptions options = Options(kUnlimitedBytes, 2, 16);
+  options.plan.all_logits = false;
+  Running running = Start(model_.path(), options);
+  ASSERT_NE(running.session, nullptr);
+  const auto last = static_cast<uint32_t>(tokens_.size() - 1);
+  const CancelToken never;
+  ASSERT_TRUE(running.session->Run(tokens_, {&last, 1}, never).ok());
+  const auto logits = running.session->logits(0);
+  EXPECT_EQ(std::memcmp(logits.data(), expected_.data() + last * vocab_size_,
+                        vocab_size_ * sizeof(float)),
+            0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Encodings, IdentityTest,
+                         testing::Values(Encoding::kF32, Encoding::kBf16),
+                         [](const auto& test) {
+                           return std::string(EncodingName(test.param));
+                         });
+
+}  // namespace
+}  // namespace flashelm::test

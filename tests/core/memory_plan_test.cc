@@ -1,0 +1,112 @@
+#include "core/memory_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "tests/core/test_model.h"
+
+namespace flashelm::test {
+namespace {
+
+class MemoryPlanTest : public testing::Test {
+ protected:
+  MemoryPlanTest()
+      : converted_(SampleModelDirectory("tiny-stories"), Encoding::kF32) {
+    auto model = ModelFile::Open(converted_.path());
+    EXPECT_TRUE(model) << model.error().message();
+    model_ = std::make_unique<ModelFile>(std::move(*model));
+  }
+
+  Result<MemoryPlan> Plan(uint64_t budget) const {
+    PlanOptions options = options_;
+    options.budget_bytes = budget;
+    return MakePlan(*model_, options);
+  }
+
+  const ConvertedModel converted_;
+  std::unique_ptr<ModelFile> model_;
+  PlanOptions options_;
+};
+
+TEST_F(MemoryPlanTest, RefusesTheByteBelowTheSmallestFeasibleBudget) {
+  const auto refused = Plan(1);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), StatusCode::kBudgetInfeasible);
+  const uint64_t least = Plan(kUnlimitedBytes)->minimum_bytes;
+  EXPECT_NE(refused.error().message().find(std::to_string(least)),
+            std::string::npos)
+      << refused.error().message();
+  EXPECT_FALSE(Plan(0));
+  EXPECT_FALSE(Plan(least - 1));
+  const auto plan = Plan(least);
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_LE(plan->total_bytes, least);
+  EXPECT_EQ(plan->minimum_bytes, least);
+}
+
+TEST_F(MemoryPlanTest, KeepsToAnyFeasibleBudgetAndUsesIt) {
+  const uint64_t least = Plan(kUnlimitedBytes)->minimum_bytes;
+  const uint64_t most = Plan(kUnlimitedBytes)->total_bytes;
+  std::mt19937_64 random(3);
+  uint64_t budget = least;
+  for (int i = 0; i < 300; ++i) {
+    SCOPED_TRACE(budget);
+    const auto plan = Plan(budget);
+    ASSERT_TRUE(plan) << plan.error().message();
+    uint64_t sum = 0;
+    for (const PlanLine& line : plan->lines) sum += line.bytes;
+    EXPECT_EQ(sum, plan->total_bytes);
+    EXPECT_LE(plan->total_bytes, budget);
+    // What is left is less than one more unit of any segment, and pages that
+    // page tables may need.
+    if (plan->streamed_bytes_per_token > 0) {
+      EXPECT_LT(budget - plan->total_bytes, 128u << 10);
+    }
+    const auto& segments = model_->weight_file().segments();
+    for (size_t s = 0; s < segments.size(); ++s) {
+      const uint64_t resident = plan->residency.resident_records[s];
+      EXPECT_TRUE(resident == segments[s].num_records ||
+                  resident % segments[s].unit_records() == 0);
+    }
+    budget = least + random() % (most - least + 1);
+  }
+}
+
+TEST_F(MemoryPlanTest, EverySegmentKeepsAboutTheSamePart) {
+  const uint64_t least = Plan(kUnlimitedBytes)->minimum_bytes;
+  const uint64_t most = Plan(kUnlimitedBytes)->total_bytes;
+  const auto plan = Plan((least + most) / 2);
+  ASSERT_TRUE(plan);
+  const auto& segments = model_->weight_file().segments();
+  const double part = 1 - static_cast<double>(plan->streamed_bytes_per_token) /
+                              static_cast<double>(plan->weight_bytes);
+  for (const uint32_t index : plan->residency.sweep) {
+    const Segment& segment = segments[index];
+    // Within a unit of the segment, and one more from what rounding left.
+    const double unit = static_cast<double>(segment.unit_records());
+    EXPECT_NEAR(static_cast<double>(plan->residency.resident_records[index]),
+                part * static_cast<double>(segment.num_records), 2 * unit)
+        << segment.Describe();
+  }
+}
+
+TEST_F(MemoryPlanTest, ASmallerContextOrCacheLowersTheFloor) {
+  const uint64_t least = Plan(kUnlimitedBytes)->minimum_bytes;
+  options_.context = 64;
+  const uint64_t small = Plan(kUnlimitedBytes)->minimum_bytes;
+  EXPECT_LT(small, least);
+  options_.kv_type = KvType::kBf16;
+  EXPECT_LT(Plan(kUnlimitedBytes)->minimum_bytes, small);
+}
+
+TEST_F(MemoryPlanTest, RefusesAContextTheModelWasNotMadeFor) {
+  options_.context = 513;
+  EXPECT_EQ(Plan(kUnlimitedBytes).error().code(), StatusCode::kInvalidArgument);
+  options_.context = 512;
+  options_.num_threads = 0;
+  EXPECT_EQ(Plan(kUnlimitedBytes).error().code(), StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace flashelm::test

@@ -1,0 +1,81 @@
+#include "core/perplexity.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/text_file.h"
+#include "tests/core/golden.h"
+#include "tests/core/test_model.h"
+
+namespace flashelm::test {
+namespace {
+
+TEST(PerplexityTest, OfUniformLogitsIsTheirNumber) {
+  const std::vector<float> logits(37, 2.5f);
+  EXPECT_NEAR(NegativeLogLikelihood(logits, 3), std::log(37.0), 1e-12);
+}
+
+TEST(PerplexityTest, DoesNotOverflowOnLargeLogits) {
+  const std::vector<float> logits = {1e4f, 0.0f, -1e4f};
+  EXPECT_NEAR(NegativeLogLikelihood(logits, 0), 0.0, 1e-12);
+  EXPECT_NEAR(NegativeLogLikelihood(logits, 2), 2e4, 1e-6);
+}
+
+TEST(PerplexityTest, RefusesNoTextAndImpossibleWindows) {
+  const ConvertedModel model(CheckpointOptions{}, Encoding::kF32);
+  EngineOptions options;
+  options.plan.all_logits = true;
+  Running running = Start(model.path(), options);
+  ASSERT_NE(running.session, nullptr);
+  const CancelToken never;
+  const std::vector<TokenId> tokens = {5, 6, 7};
+  for (const uint32_t n_ctx : {0u, 1u, 129u}) {
+    EXPECT_EQ(MeasurePerplexity(*running.session, tokens, 1, n_ctx, never, {})
+                  .error()
+                  .code(),
+              StatusCode::kInvalidArgument)
+        << n_ctx;
+  }
+  EXPECT_EQ(
+      MeasurePerplexity(*running.session, {}, 1, 16, never, {}).error().code(),
+      StatusCode::kInvalidArgument);
+}
+
+// Scoring whole texts takes a minute or more under a sanitizer, where it would
+// show nothing new.
+TEST(PerplexityGoldenTest, OfBothTextsIsThatOfTheReference) {
+#ifdef FLASHELM_SANITIZED
+  GTEST_SKIP() << "too slow under a sanitizer";
+#endif
+  for (const char* name : {"tiny-stories", "tiny-stories-relu"}) {
+    const ConvertedModel model(SampleModelDirectory(name), Encoding::kBf16);
+    EngineOptions options;
+    options.plan.all_logits = true;
+    options.plan.num_threads = 2;
+    Running running = Start(model.path(), options);
+    ASSERT_NE(running.session, nullptr);
+    for (const GoldenPerplexity& golden : ReadGolden(name).perplexity) {
+      SCOPED_TRACE(std::string(name) + " on " + golden.file);
+      const auto text = ReadTextFile(
+          std::string(FLASHELM_SOURCE_DIR "/tests/data/") + golden.file);
+      ASSERT_TRUE(text) << text.error().message();
+      const std::vector<TokenId> tokens =
+          running.engine->tokenizer().Encode(*text, /*add_bos=*/false);
+      const CancelToken never;
+      const auto result = MeasurePerplexity(*running.session, tokens,
+                                            running.engine->config().bos_id,
+                                            golden.n_ctx, never, {});
+      ASSERT_TRUE(result) << result.error().message();
+      EXPECT_EQ(result->num_tokens, golden.n_tokens);
+      EXPECT_NEAR(result->perplexity, golden.perplexity,
+                  0.0005 * golden.perplexity);
+      EXPECT_NEAR(result->mean_nll, golden.mean_nll, 0.0005);
+      EXPECT_NEAR(result->stderr_nll, golden.stderr_nll,
+                  0.001 * golden.stderr_nll);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace flashelm::test

@@ -1,0 +1,58 @@
+// Models for tests of the engine.
+#ifndef FLASHELM_TESTS_CORE_TEST_MODEL_H_
+#define FLASHELM_TESTS_CORE_TEST_MODEL_H_
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/engine.h"
+#include "core/session.h"
+#include "storage/weight_format.h"
+#include "tests/core/checkpoint_builder.h"
+
+namespace flashelm::test {
+
+// models/NAME of the repository.
+std::string SampleModelDirectory(const std::string& name);
+
+// A checkpoint converted into a directory of its own, which goes with it.
+class ConvertedModel {
+ public:
+  // Fails the test, and path() is useless, when conversion does.
+  ConvertedModel(const std::string& source_directory, Encoding weights);
+  // The same for a random checkpoint.
+  ConvertedModel(const CheckpointOptions& checkpoint, Encoding weights);
+
+  const std::string& path() const { return path_; }
+
+ private:
+  void Convert(const std::string& source_directory, Encoding weights);
+
+  TempDirectory directory_;
+  std::string path_;
+};
+
+// An engine with its session; fails the test and stays empty on error.
+struct Running {
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<Session> session;
+};
+// The plan leaves the process out, so that it is the same in every build.
+Running Start(const std::string& path, EngineOptions options);
+
+// The smallest budget that the plan accepts.
+uint64_t SmallestBudget(const std::string& path, EngineOptions options);
+
+// Logits of every token, [tokens, vocab_size], in calls of at most `chunk`
+// tokens; 0: as many as one call takes. Fails the test on error.
+std::vector<float> AllLogits(Session& session, std::span<const TokenId> tokens,
+                             uint32_t vocab_size, uint32_t chunk = 0);
+
+// A fixed sequence of `count` ids below `vocab_size`.
+std::vector<TokenId> SomeTokens(size_t count, uint32_t vocab_size);
+
+}  // namespace flashelm::test
+
+#endif  // FLASHELM_TESTS_CORE_TEST_MODEL_H_
