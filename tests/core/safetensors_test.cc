@@ -243,20 +243,20 @@ TEST_F(SafetensorsTest, DamagedFilesAreRefusedWithTheReason) {
        OneTensor(R"("dtype":"F32","shape":[4.0],"data_offsets":[0,16])"),
        "a dimension is 4.0"},
       {"shape beyond 2^64",
-       OneTensor(
-           R"("dtype":"F32","shape":[36893488147419103232],"data_offsets":[0,16])"),
+       OneTensor(R"("dtype":"F32","shape":[36893488147419103232],)"
+                 R"("data_offsets":[0,16])"),
        "a dimension is 3.68"},
       {"nine dimensions",
-       OneTensor(
-           R"("dtype":"F32","shape":[1,1,1,1,1,1,1,1,4],"data_offsets":[0,16])"),
+       OneTensor(R"("dtype":"F32","shape":[1,1,1,1,1,1,1,1,4],)"
+                 R"("data_offsets":[0,16])"),
        "9 dimensions"},
       {"product of the shape beyond 2^64",
-       OneTensor(
-           R"("dtype":"F32","shape":[9223372036854775808,2],"data_offsets":[0,16])"),
+       OneTensor(R"("dtype":"F32","shape":[9223372036854775808,2],)"
+                 R"("data_offsets":[0,16])"),
        "more than 2^64 elements"},
       {"bytes of the shape beyond 2^64",
-       OneTensor(
-           R"("dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,16])"),
+       OneTensor(R"("dtype":"F32","shape":[9223372036854775808],)"
+                 R"("data_offsets":[0,16])"),
        "more than 2^64"},
       {"no offsets", OneTensor(R"("dtype":"F32","shape":[4])"),
        "\"data_offsets\" is missing"},
@@ -273,8 +273,8 @@ TEST_F(SafetensorsTest, DamagedFilesAreRefusedWithTheReason) {
        OneTensor(R"("dtype":"F32","shape":[5],"data_offsets":[0,20])"),
        "to 20 of the data, which has 16 bytes"},
       {"end at 2^64 - 1",
-       OneTensor(
-           R"("dtype":"F32","shape":[4],"data_offsets":[0,18446744073709551615])"),
+       OneTensor(R"("dtype":"F32","shape":[4],)"
+                 R"("data_offsets":[0,18446744073709551615])"),
        "which has 16 bytes"},
       {"fewer bytes than the shape",
        OneTensor(R"("dtype":"F32","shape":[5],"data_offsets":[0,16])"),
