@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 
 namespace flashelm {
 namespace {
@@ -154,7 +155,13 @@ Result<ModelConfig> ConfigFromJson(const Json& json, std::string_view name) {
   if (theta == json.end() || !theta->is_number()) {
     return DataLoss(name, ": \"rope_theta\" is missing or not a number");
   }
-  config.rope_theta = theta->get<float>();
+  // Narrowing a number beyond float's range is undefined.
+  const double wide_theta = theta->get<double>();
+  if (!(wide_theta >= 1 && wide_theta <= 1e30)) {
+    return DataLoss(name, ": \"rope_theta\" is ", wide_theta,
+                    ", expected 1 to 1e30");
+  }
+  config.rope_theta = static_cast<float>(wide_theta);
   FLASHELM_ASSIGN_OR_RETURN(const std::string_view activation,
                             GetString(json, "activation", name));
   config.activation = std::string(activation);

@@ -357,7 +357,7 @@ TEST_F(CliTest, InterruptStopsGenerationCleanly) {
   const auto result = Flashelm(
       {"run", "-m", Model(), "-p", "Once upon a time", "-n", "-1",
        "--ignore-eos", "--mem-budget", "12M", "--stats", File("int.json")},
-      {.interrupt_after_bytes = 20});
+      {.input = "", .interrupt_after_bytes = 20});
   EXPECT_EQ(result.exit_code, 130) << result.err;
   EXPECT_EQ(result.out.back(), '\n');
   const json stats = json::parse(ReadFile(File("int.json")));
@@ -369,7 +369,7 @@ TEST_F(CliTest, AFullDiskLeavesNothingBehind) {
   const auto converted =
       Flashelm({"convert", SampleModelDirectory("tiny-stories"), "-o",
                 output.File("out.felm")},
-               {.max_file_bytes = 1 << 20});
+               {.input = "", .max_file_bytes = 1 << 20});
   EXPECT_EQ(converted.exit_code, 6) << converted.err;
   EXPECT_TRUE(output.List().empty());
 }

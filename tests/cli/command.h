@@ -2,6 +2,8 @@
 #ifndef FLASHELM_TESTS_CLI_COMMAND_H_
 #define FLASHELM_TESTS_CLI_COMMAND_H_
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -13,14 +15,14 @@ struct CommandResult {
   std::string err;
 };
 
-// Runs flashelm with these arguments and `input` on standard input. With
-// `interrupt_after_bytes`, sends SIGINT once that much of stdout has come.
-// `max_file_bytes` limits the size of files it may write; 0: no limit.
 struct CommandOptions {
-  std::string input;
+  std::string input;  // On standard input.
+  // Sends SIGINT once that much of stdout has come; 0: never.
   size_t interrupt_after_bytes = 0;
-  uint64_t max_file_bytes = 0;
+  uint64_t max_file_bytes = 0;  // No file may become larger; 0: no limit.
 };
+
+// Runs flashelm with these arguments and waits for its end.
 CommandResult Flashelm(const std::vector<std::string>& args,
                        const CommandOptions& options = {});
 
