@@ -13,7 +13,11 @@ function(flashelm_target name)
   # results must not depend on that; kernels ask for fused operations by name.
   target_compile_options(${name} PRIVATE
     -Wall -Wextra -Wpedantic -Wshadow -ffp-contract=off
+    -ffunction-sections -fdata-sections
     $<$<BOOL:${FLASHELM_WERROR}>:-Werror>)
+  # Code that nothing calls would still be mapped, and so be planned for.
+  target_link_options(${name} PRIVATE
+    $<$<NOT:$<PLATFORM_ID:Darwin>>:-Wl,--gc-sections>)
   if(FLASHELM_SANITIZE)
     target_compile_options(${name} PRIVATE
       -fsanitize=${FLASHELM_SANITIZE} -fno-omit-frame-pointer

@@ -13,10 +13,11 @@
 namespace flashelm {
 namespace {
 
-// The main thread's stack, as deep as this program goes.
-constexpr uint64_t kMainStackBytes = uint64_t{256} << 10;
-// Heap of the C++ runtime and of small objects.
-constexpr uint64_t kHeapBytes = uint64_t{768} << 10;
+// The main thread's stack, as deep as this program goes: 44 KiB were seen.
+constexpr uint64_t kMainStackBytes = uint64_t{128} << 10;
+// Heap of the C++ runtime and of small objects: 270 KiB were seen, the model
+// directory included.
+constexpr uint64_t kHeapBytes = uint64_t{384} << 10;
 // While a manifest is parsed, its tree takes this many times its text.
 constexpr uint64_t kManifestFactor = 12;
 // Where a platform does not say how large the program is.
@@ -30,8 +31,11 @@ constexpr uint64_t kKernelBytes = uint64_t{64} << 10;
 constexpr uint32_t kMinSlots = 4;
 constexpr uint32_t kSlots = 8;
 constexpr uint64_t kSlotSizes[] = {1 << 20, 512 << 10, 256 << 10, 128 << 10};
-// Ring and activations may each take this part of what fixed parts leave.
-constexpr uint64_t kShare = 8;
+// Activations may take one part in kBatchShare of what fixed parts leave, the
+// ring one in kRingShare: with little memory, a ring that keeps the device busy
+// is worth more than the few weights that could be pinned in its place.
+constexpr uint64_t kBatchShare = 8;
+constexpr uint64_t kRingShare = 4;
 
 uint64_t KernelBytes(uint64_t user_bytes) {
   return kKernelBytes + RoundUp(user_bytes / kPagesRatio, kIoAlignment);
@@ -100,14 +104,14 @@ class Planner {
       MakeAllResident();
     } else {
       const uint64_t left = usable - fixed - OverheadBytes(false);
-      ChooseBatch(std::max(std::min(left / kShare, left - ring_floor),
+      ChooseBatch(std::max(std::min(left / kBatchShare, left - ring_floor),
                            ScratchBytes(1)));
       uint64_t ring = 0;
       for (const uint64_t slot_bytes : kSlotSizes) {
         ring = ChooseRing(slot_bytes, kSlots);
-        if (ring <= left / kShare) break;
+        if (ring <= left / kRingShare) break;
       }
-      if (ring > left / kShare) ring = ChooseRing(0, kMinSlots);
+      if (ring > left / kRingShare) ring = ChooseRing(0, kMinSlots);
       Pin(left - ring - ScratchBytes(plan_.batch));
     }
     AddChosenLines();

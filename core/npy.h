@@ -15,7 +15,7 @@ namespace flashelm {
 class NpyWriter {
  public:
   // What a writer takes of memory: the buffer of its file.
-  static constexpr uint64_t kBytes = (uint64_t{1} << 20) + 4096;
+  static constexpr uint64_t kBytes = OutputFile::kBufferBytes + 4096;
 
   // Errors as OutputFile::Create().
   static Result<NpyWriter> Create(const std::string& path, uint64_t rows,

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/base/checked_math.h"
 #include "kernels/attention.h"
 #include "kernels/float_types.h"
 #include "kernels/matmul.h"
@@ -13,9 +14,18 @@
 namespace flashelm {
 namespace {
 
-// Fewest rows or columns worth a thread of their own.
-constexpr size_t kRowGrain = 8;
-constexpr size_t kColumnGrain = 64;
+// Work below this, in bytes of weights times tokens, is done before another
+// thread would have woken.
+constexpr uint64_t kMinBytesPerThread = uint64_t{128} << 10;
+// Parts of a loop begin at multiples of this, so that rows fill cache lines.
+constexpr uint64_t kMinGrain = 16;
+
+// Items of `bytes` each that are worth a thread of their own.
+size_t GrainFor(uint64_t bytes, size_t num_tokens) {
+  return RoundUp(
+      std::max<uint64_t>(1, kMinBytesPerThread / (bytes * num_tokens)),
+      kMinGrain);
+}
 
 WeightType TypeOf(Encoding encoding) {
   return encoding == Encoding::kF32 ? WeightType::kF32 : WeightType::kBf16;
@@ -115,7 +125,9 @@ void Transformer::RotateAndStoreKeys(uint32_t layer, size_t num_tokens,
   const float* query_norm = Norm(weights_.layers[layer].query_norm);
   const float* key_norm = Norm(weights_.layers[layer].key_norm);
   const size_t head_dim = config_.head_dim;
-  pool_.ParallelFor(num_tokens, 1, [&](size_t begin, size_t end) {
+  const size_t grain =
+      GrainFor(config_.qkv_dim(layer_config) * sizeof(float), 1);
+  pool_.ParallelFor(num_tokens, grain, [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
       float* queries = s_.qkv + t * s_.qkv_stride;
       float* keys = queries + config_.query_dim(layer_config);
@@ -146,8 +158,11 @@ void Transformer::AttendToCache(uint32_t layer, size_t num_tokens,
   const size_t num_kv_heads = config_.layers[layer].num_kv_heads;
   const size_t group_dim = config_.num_gqa_groups * head_dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+  const uint64_t kv_bytes =
+      2 * uint64_t{position + num_tokens} * head_dim * sizeof(float);
+  const size_t grain = std::max<uint64_t>(1, kMinBytesPerThread / kv_bytes);
   pool_.ParallelFor(
-      num_tokens * num_kv_heads, 1, [&](size_t begin, size_t end) {
+      num_tokens * num_kv_heads, grain, [&](size_t begin, size_t end) {
         for (size_t i = begin; i < end; ++i) {
           const size_t t = i / num_kv_heads;
           const auto kv_head = static_cast<uint32_t>(i % num_kv_heads);
@@ -201,7 +216,8 @@ void Transformer::FfnNeurons(const LayerWeights& weights, const RecordRun& run,
   const uint64_t skip = first - run.first_record;
   const uint64_t stride = segments_[weights.gate.segment].stride_bytes;
   const size_t model_dim = config_.model_dim;
-  pool_.ParallelFor(count, kRowGrain, [&](size_t begin, size_t end) {
+  const size_t grain = GrainFor(stride, num_tokens);
+  pool_.ParallelFor(count, grain, [&](size_t begin, size_t end) {
     MatMul(ViewOf(run, skip + begin, weights.gate, stride), end - begin,
            model_dim, s_.normed, model_dim, num_tokens, s_.gate + begin,
            kFfnBlock);
@@ -215,7 +231,9 @@ void Transformer::FfnNeurons(const LayerWeights& weights, const RecordRun& run,
     }
   });
   // Threads share the columns here, so each sum runs over neurons in order.
-  pool_.ParallelFor(model_dim, kColumnGrain, [&](size_t begin, size_t end) {
+  const size_t column_grain =
+      GrainFor(count * ElementBytes(TypeOf(weights.down.encoding)), num_tokens);
+  pool_.ParallelFor(model_dim, column_grain, [&](size_t begin, size_t end) {
     WeightView down = ViewOf(run, skip, weights.down, stride);
     down.data += begin * ElementBytes(down.type);
     AddScaledRows(down, count, end - begin, s_.gate, kFfnBlock, num_tokens,

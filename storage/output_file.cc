@@ -11,7 +11,6 @@
 namespace flashelm {
 namespace {
 
-constexpr size_t kBufferBytes = size_t{1} << 20;
 constexpr mode_t kMode = 0644;
 
 std::string DirectoryOf(const std::string& path) {

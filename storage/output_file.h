@@ -18,6 +18,9 @@ namespace flashelm {
 // `path` before stays. Move-only, one thread.
 class OutputFile {
  public:
+  // What an open one takes of memory.
+  static constexpr size_t kBufferBytes = size_t{256} << 10;
+
   // `expected_bytes`: reserved on the disk at once where the file system can,
   // so that a full disk is known before the work; 0 when unknown.
   // kNotFound: no such directory. kResourceExhausted: no room.
