@@ -302,12 +302,17 @@ Status WeightFile::ReadHeader() {
     FLASHELM_RETURN_IF_ERROR(
         CheckSection(section, kSectionNames[id], header_.file_bytes, path()));
   }
-  if (header_.sections[kManifest].raw_bytes > kMaxManifestBytes ||
-      header_.sections[kTokenizer].raw_bytes > kMaxTokenizerBytes) {
-    return DataLoss(
-        path(), ": a manifest of ", header_.sections[kManifest].raw_bytes,
-        " bytes and a tokenizer of ", header_.sections[kTokenizer].raw_bytes,
-        ", expected at most ", kMaxManifestBytes, " and ", kMaxTokenizerBytes);
+  // Stored bytes too: a frame may be far larger than what comes out of it.
+  const auto bytes_needed = [&](SectionId id) {
+    const Section& section = header_.sections[id];
+    return std::max(section.raw_bytes, section.stored_bytes);
+  };
+  if (bytes_needed(kManifest) > kMaxManifestBytes ||
+      bytes_needed(kTokenizer) > kMaxTokenizerBytes) {
+    return DataLoss(path(), ": a manifest of ", bytes_needed(kManifest),
+                    " bytes and a tokenizer of ", bytes_needed(kTokenizer),
+                    ", expected at most ", kMaxManifestBytes, " and ",
+                    kMaxTokenizerBytes);
   }
   if (header_.sections[kChecksums].codec !=
       static_cast<uint32_t>(SectionCodec::kNone)) {
