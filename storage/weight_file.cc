@@ -18,6 +18,8 @@ constexpr uint64_t kMaxTokenizerBytes = uint64_t{64} << 20;
 // A zstd frame cannot expand more than this (RFC 8878 blocks).
 constexpr uint64_t kMaxExpansion = 1u << 16;
 constexpr uint64_t kMaxSegments = 1u << 16;
+// In the checksum table, which is used as an array of 32-bit words.
+constexpr uint64_t kChecksumAlignment = 4;
 
 // Reads the fixed-width fields of a header in order.
 class FieldReader {
@@ -165,13 +167,17 @@ Result<Segment> ParseSegment(const Json& json, const std::string& name,
                     " records per checksum of ", segment.num_records);
   }
   const uint64_t table_bytes = header.sections[kChecksums].raw_bytes;
-  const uint64_t checksum_bytes =
-      segment.num_checksums() * ChecksumBytes(segment.checksum);
-  if (segment.first_checksum_byte > table_bytes ||
-      checksum_bytes > table_bytes - segment.first_checksum_byte) {
-    return DataLoss(name, ": checksums at byte ", segment.first_checksum_byte,
-                    " of ", checksum_bytes, " bytes, but the table has ",
-                    table_bytes);
+  const uint64_t num_checksums = segment.num_checksums();
+  const uint64_t checksum_bytes = ChecksumBytes(segment.checksum);
+  if (segment.first_checksum_byte % kChecksumAlignment != 0 ||
+      segment.first_checksum_byte > table_bytes ||
+      num_checksums >
+          (table_bytes - segment.first_checksum_byte) / checksum_bytes) {
+    return DataLoss(name, ": ", num_checksums, " checksums of ", checksum_bytes,
+                    " bytes at byte ", segment.first_checksum_byte,
+                    ", but the table has ", table_bytes,
+                    " bytes and checksums start at multiples of ",
+                    kChecksumAlignment);
   }
   FLASHELM_ASSIGN_OR_RETURN(const Json* parts, GetArray(json, "parts", name));
   for (const Json& part_json : *parts) {
@@ -379,6 +385,7 @@ Status WeightFile::ReadManifest() {
   for (const Section& section : header_.sections) {
     end = std::max(end, section.offset_bytes + section.stored_bytes);
   }
+  uint64_t checksums_end = 0;
   segments_.reserve(segments->size());
   for (const Json& json : *segments) {
     const std::string where =
@@ -390,6 +397,14 @@ Status WeightFile::ReadManifest() {
                       ", inside what ends at byte ", end);
     }
     end = segment.offset_bytes + segment.num_bytes();
+    // A checksum that two segments shared would count as compared for both.
+    if (segment.first_checksum_byte < checksums_end) {
+      return DataLoss(where, ": checksums at byte ",
+                      segment.first_checksum_byte,
+                      ", inside those that end at byte ", checksums_end);
+    }
+    checksums_end = segment.first_checksum_byte +
+                    segment.num_checksums() * ChecksumBytes(segment.checksum);
     weight_bytes_ += segment.num_bytes();
     segments_.push_back(std::move(segment));
   }
