@@ -106,9 +106,13 @@ Result<Part> ParsePart(const Json& json, const std::string& name,
                     " elements at byte ", part.offset_bytes,
                     " does not fit a record of ", stride_bytes, " bytes");
   }
-  if (part.offset_bytes % (EncodingBits(part.encoding) / 8) != 0) {
+  // Every record, not only the first, which begins at a page.
+  const uint64_t element_bytes = EncodingBits(part.encoding) / 8;
+  if (part.offset_bytes % element_bytes != 0 ||
+      stride_bytes % element_bytes != 0) {
     return DataLoss(name, ": part \"", part.name, "\" at byte ",
-                    part.offset_bytes, " is not aligned to its elements");
+                    part.offset_bytes, " of records of ", stride_bytes,
+                    " bytes is not aligned to its elements of ", element_bytes);
   }
   return part;
 }
