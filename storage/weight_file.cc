@@ -18,6 +18,9 @@ constexpr uint64_t kMaxTokenizerBytes = uint64_t{64} << 20;
 // A zstd frame cannot expand more than this (RFC 8878 blocks).
 constexpr uint64_t kMaxExpansion = 1u << 16;
 constexpr uint64_t kMaxSegments = 1u << 16;
+// What has to be in memory at once to be compared with its checksums. Writers
+// stay below 1 MiB, except where a page run of wide records is longer.
+constexpr uint64_t kMaxUnitBytes = uint64_t{64} << 20;
 // In the checksum table, which is used as an array of 32-bit words.
 constexpr uint64_t kChecksumAlignment = 4;
 
@@ -169,6 +172,19 @@ Result<Segment> ParseSegment(const Json& json, const std::string& name,
       segment.records_per_checksum > segment.num_records) {
     return DataLoss(name, ": ", segment.records_per_checksum,
                     " records per checksum of ", segment.num_records);
+  }
+  // In this order: the unit is a product that is known to fit only once the
+  // block is known to be small.
+  const auto too_large = [&](uint64_t records) {
+    return std::min(records, segment.num_records) >
+           kMaxUnitBytes / segment.stride_bytes;
+  };
+  if (too_large(segment.records_per_checksum) ||
+      too_large(segment.unit_records())) {
+    return DataLoss(name, ": ", segment.records_per_checksum, " records of ",
+                    segment.stride_bytes,
+                    " bytes share a checksum and pages; at most ",
+                    kMaxUnitBytes, " bytes may");
   }
   const uint64_t table_bytes = header.sections[kChecksums].raw_bytes;
   const uint64_t num_checksums = segment.num_checksums();
