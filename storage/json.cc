@@ -7,6 +7,8 @@
 namespace flashelm {
 namespace {
 
+constexpr size_t kMaxError = 200;
+
 // Walks the text and builds nothing: depth, size and repeated keys are known
 // before memory is taken for a tree.
 class LimitChecker : public nlohmann::json_sax<Json> {
@@ -47,8 +49,9 @@ class LimitChecker : public nlohmann::json_sax<Json> {
   }
   bool parse_error(std::size_t position, const std::string&,
                    const nlohmann::detail::exception& error) override {
+    // It quotes what it read last, which may be a string of megabytes.
     status_ = DataLoss(name_, ": not valid JSON at byte ", position, ": ",
-                       error.what());
+                       std::string_view(error.what()).substr(0, kMaxError));
     return false;
   }
 

@@ -86,8 +86,8 @@ Result<Enum> GetName(const Json& object, const char* key,
                             GetString(object, key, name));
   const std::optional<Enum> value = from_name(text);
   if (!value) {
-    return Unimplemented(name, ": ", key, " \"", text,
-                         "\" is not known to this version");
+    return Unimplemented(name, ": ", key, " ", Describe(Json(text)),
+                         " is not known to this version");
   }
   return *value;
 }
@@ -105,15 +105,15 @@ Result<Part> ParsePart(const Json& json, const std::string& name,
   const auto bits = CheckedMul(part.num_elements, EncodingBits(part.encoding));
   if (!bits || part.offset_bytes > stride_bytes ||
       *bits / 8 > stride_bytes - part.offset_bytes) {
-    return DataLoss(name, ": part \"", part.name, "\" of ", part.num_elements,
-                    " elements at byte ", part.offset_bytes,
+    return DataLoss(name, ": part ", Describe(Json(part.name)), " of ",
+                    part.num_elements, " elements at byte ", part.offset_bytes,
                     " does not fit a record of ", stride_bytes, " bytes");
   }
   // Every record, not only the first, which begins at a page.
   const uint64_t element_bytes = EncodingBits(part.encoding) / 8;
   if (part.offset_bytes % element_bytes != 0 ||
       stride_bytes % element_bytes != 0) {
-    return DataLoss(name, ": part \"", part.name, "\" at byte ",
+    return DataLoss(name, ": part ", Describe(Json(part.name)), " at byte ",
                     part.offset_bytes, " of records of ", stride_bytes,
                     " bytes is not aligned to its elements of ", element_bytes);
   }
@@ -133,14 +133,14 @@ Result<Segment> ParseSegment(const Json& json, const std::string& name,
   FLASHELM_ASSIGN_OR_RETURN(const std::string_view codec,
                             GetString(json, "codec", name));
   if (codec != "none") {
-    return Unimplemented(name, ": codec \"", codec,
-                         "\" is not known to this version");
+    return Unimplemented(name, ": codec ", Describe(Json(codec)),
+                         " is not known to this version");
   }
   FLASHELM_ASSIGN_OR_RETURN(const std::string_view addressing,
                             GetString(json, "addressing", name));
   if (addressing != "stride") {
-    return Unimplemented(name, ": addressing \"", addressing,
-                         "\" is not known to this version");
+    return Unimplemented(name, ": addressing ", Describe(Json(addressing)),
+                         " is not known to this version");
   }
   FLASHELM_ASSIGN_OR_RETURN(segment.offset_bytes,
                             GetUint(json, "offset", name));
@@ -209,8 +209,8 @@ Result<Segment> ParseSegment(const Json& json, const std::string& name,
     const Part& before = segment.parts[i - 1];
     if (segment.parts[i].offset_bytes <
         before.offset_bytes + before.num_bytes()) {
-      return DataLoss(name, ": part \"", segment.parts[i].name,
-                      "\" overlaps part \"", before.name, "\"");
+      return DataLoss(name, ": part ", Describe(Json(segment.parts[i].name)),
+                      " overlaps part ", Describe(Json(before.name)));
     }
   }
   if (segment.parts.empty()) return DataLoss(name, ": no parts");
@@ -254,7 +254,8 @@ Result<Tensor> ParseTensor(const Json& json, const std::string& where,
   FLASHELM_ASSIGN_OR_RETURN(const std::string_view tensor_name,
                             GetString(json, "name", where));
   tensor.name = std::string(tensor_name);
-  const std::string name = StatusMessage::Join(where, " \"", tensor.name, "\"");
+  const std::string name =
+      StatusMessage::Join(where, " ", Describe(Json(tensor.name)));
   FLASHELM_ASSIGN_OR_RETURN(tensor.rows, GetUint(json, "rows", name));
   FLASHELM_ASSIGN_OR_RETURN(tensor.cols, GetUint(json, "cols", name));
   FLASHELM_ASSIGN_OR_RETURN(const Json* planes, GetArray(json, "planes", name));
@@ -439,7 +440,8 @@ Status WeightFile::ReadManifest() {
     FLASHELM_ASSIGN_OR_RETURN(Tensor tensor,
                               ParseTensor(json, where, segments_));
     if (FindTensor(tensor.name) != nullptr) {
-      return DataLoss(where, ": \"", tensor.name, "\" appears twice");
+      return DataLoss(where, ": ", Describe(Json(tensor.name)),
+                      " appears twice");
     }
     tensors_.push_back(std::move(tensor));
   }
