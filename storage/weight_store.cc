@@ -266,7 +266,14 @@ Status WeightStore::WaitFor(uint32_t tag) {
     io_wait_ns_ += static_cast<uint64_t>(
         std::chrono::nanoseconds(Clock::now() - begin).count());
   }
-  if (!wanted.status.ok()) return std::exchange(wanted.status, OkStatus());
+  if (!wanted.status.ok()) {
+    const Status status = std::exchange(wanted.status, OkStatus());
+    return Status(status.code(),
+                  StatusMessage::Join(
+                      file_.path(), ": reading ",
+                      file_.segments()[wanted.segment].Describe(), " at byte ",
+                      wanted.offset_bytes, ": ", status.message()));
+  }
   if (wanted.num_bytes < wanted.expected_bytes) {
     return Unavailable(file_.path(), ": reading ",
                        file_.segments()[wanted.segment].Describe(), " at byte ",
