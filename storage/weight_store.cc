@@ -87,6 +87,12 @@ Result<std::unique_ptr<WeightStore>> WeightStore::Create(
         " of ", segments.size(), " segments, with a reader of depth ",
         reader.depth());
   }
+  if (plan.slot_bytes % kIoAlignment != 0 ||
+      !CheckedMul(plan.num_slots, plan.slot_bytes)) {
+    return InvalidArgument(file.path(), ": a ring of ", plan.num_slots,
+                           " slots of ", plan.slot_bytes,
+                           " bytes, expected whole pages of ", kIoAlignment);
+  }
   std::vector<bool> in_sweep(segments.size(), false);
   in_sweep[plan.head] = true;
   for (const uint32_t index : plan.sweep) {

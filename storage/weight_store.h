@@ -38,7 +38,7 @@ struct ResidencyPlan {
   uint32_t head = 0;
   // The ring. No slots are needed when everything in the sweep is resident.
   uint32_t num_slots = 0;
-  uint64_t slot_bytes = 0;
+  uint64_t slot_bytes = 0;  // A multiple of kIoAlignment.
 
   // Bytes that one sweep streams, head included or not.
   uint64_t StreamedBytes(const std::vector<Segment>& segments,
