@@ -12,6 +12,7 @@ namespace flashelm {
 namespace {
 
 constexpr mode_t kMode = 0644;
+constexpr int kMaxAttempts = 100;
 
 std::string DirectoryOf(const std::string& path) {
   const size_t slash = path.rfind('/');
@@ -31,16 +32,23 @@ OutputFile::OutputFile(UniqueFd fd, std::string path,
 
 Result<OutputFile> OutputFile::Create(const std::string& path,
                                       uint64_t expected_bytes) {
+  if (path.empty()) return InvalidArgument("a file to write needs a name");
   struct stat info {};
   if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
     return InvalidArgument(path, ": exists and is not a regular file");
   }
-  // The process id keeps two writers of one path apart.
-  std::string temporary = StatusMessage::Join(path, ".", getpid(), ".tmp");
-  UniqueFd fd(
-      open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kMode));
+  // The process id keeps two writers of one path apart. In a container it is
+  // the same at every start, so what a killed writer left may be in the way.
+  std::string temporary;
+  UniqueFd fd;
+  int error = EEXIST;
+  for (int attempt = 0; error == EEXIST && attempt < kMaxAttempts; ++attempt) {
+    temporary = StatusMessage::Join(path, ".", getpid(), ".", attempt, ".tmp");
+    fd = UniqueFd(open(temporary.c_str(),
+                       O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kMode));
+    error = fd.is_open() ? 0 : errno;
+  }
   if (!fd.is_open()) {
-    const int error = errno;
     return ErrnoStatus(error, StatusMessage::Join("cannot write ", temporary));
   }
   OutputFile file(std::move(fd), path, std::move(temporary));
@@ -50,7 +58,7 @@ Result<OutputFile> OutputFile::Create(const std::string& path,
     if (fallocate(file.fd_.get(), 0, 0, static_cast<off_t>(expected_bytes)) !=
             0 &&
         (errno == ENOSPC || errno == EFBIG || errno == EDQUOT)) {
-      const int error = errno;
+      error = errno;
       return ErrnoStatus(error,
                          StatusMessage::Join("cannot reserve ", expected_bytes,
                                              " bytes for ", path));
