@@ -22,17 +22,24 @@ uint64_t StoredChecksum(const Segment& segment, uint64_t index,
   return value;
 }
 
-// The gap from the end of a segment to the next page has to be zero: it has no
-// checksum, so anything else there is damage nobody would see.
-Status VerifyPadding(const Segment& segment, std::span<const std::byte> padding,
-                     const std::string& path) {
-  for (size_t i = 0; i < padding.size(); ++i) {
-    if (padding[i] != std::byte{0}) {
-      return DataLoss(path, ": padding after ", segment.Describe(), ": byte ",
-                      segment.offset_bytes + segment.num_bytes() + i,
-                      " of the file is ", static_cast<int>(padding[i]),
-                      ", expected 0");
+// Between what is in a file, bytes [begin, end) have to be zero: they have no
+// checksum, so anything else there is damage nobody would see. `buffer`: whole
+// pages, at least one.
+Status VerifyGap(const RandomAccessFile& file, uint64_t begin, uint64_t end,
+                 std::string_view before, std::span<std::byte> buffer) {
+  for (uint64_t page = RoundDown(begin, kIoAlignment); page < end;) {
+    const std::span<std::byte> pages = buffer.first(
+        std::min<uint64_t>(buffer.size(), RoundUp(end, kIoAlignment) - page));
+    FLASHELM_RETURN_IF_ERROR(ReadExactly(file, page, pages, "padding"));
+    const uint64_t last = std::min(end, page + pages.size());
+    for (uint64_t at = std::max(begin, page); at < last; ++at) {
+      if (pages[at - page] != std::byte{0}) {
+        return DataLoss(file.path(), ": padding after ", before, ": byte ", at,
+                        " of the file is ", static_cast<int>(pages[at - page]),
+                        ", expected 0");
+      }
     }
+    page += pages.size();
   }
   return OkStatus();
 }
@@ -72,7 +79,7 @@ Result<VerifyReport> VerifyFile(const WeightFile& weights,
                                 const std::function<void(uint64_t)>& progress) {
   VerifyReport report;
   const uint64_t table_bytes = weights.header().sections[kChecksums].raw_bytes;
-  uint64_t buffer_bytes = 0;
+  uint64_t buffer_bytes = kIoAlignment;
   const auto run_records = [](const Segment& segment) {
     const uint64_t unit = segment.unit_records();
     const uint64_t units = kReadBytes / segment.stride_bytes / unit;
@@ -95,7 +102,22 @@ Result<VerifyReport> VerifyFile(const WeightFile& weights,
     return tokenizer ? OkStatus() : tokenizer.error();
   }());
 
+  // Everything in file order, and the gaps between.
+  uint64_t end = kFelmHeaderBytes;
+  std::string before = "the header";
+  const auto pass_gap = [&](uint64_t next) {
+    return VerifyGap(weights.file(), end, next, before, buffer.bytes());
+  };
+  for (uint32_t id = 0; id < kNumSections; ++id) {
+    const Section& section = weights.header().sections[id];
+    FLASHELM_RETURN_IF_ERROR(pass_gap(section.offset_bytes));
+    end = section.offset_bytes + section.stored_bytes;
+    before = StatusMessage::Join("section ", kSectionNames[id]);
+  }
   for (const Segment& segment : weights.segments()) {
+    FLASHELM_RETURN_IF_ERROR(pass_gap(segment.offset_bytes));
+    end = segment.offset_bytes + segment.num_bytes();
+    before = segment.Describe();
     const uint64_t run = run_records(segment);
     for (uint64_t first = 0; first < segment.num_records; first += run) {
       if (cancel.IsCancelled()) {
@@ -113,15 +135,12 @@ Result<VerifyReport> VerifyFile(const WeightFile& weights,
       // The same mismatch that is a failed read to a running model is, found
       // by looking for it, a damaged file.
       if (!status.ok()) return DataLoss(status.message());
-      if (first + count == segment.num_records) {
-        FLASHELM_RETURN_IF_ERROR(
-            VerifyPadding(segment, target.subspan(bytes), weights.path()));
-      }
       report.num_bytes += bytes;
       report.num_checksums += CeilDiv(count, segment.records_per_checksum);
       if (progress) progress(report.num_bytes);
     }
   }
+  FLASHELM_RETURN_IF_ERROR(pass_gap(weights.header().file_bytes));
   return report;
 }
 

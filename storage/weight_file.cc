@@ -402,9 +402,15 @@ Status WeightFile::ReadManifest() {
   config_ = *config;
   provenance_ = *provenance;
 
-  uint64_t end = 0;
-  for (const Section& section : header_.sections) {
-    end = std::max(end, section.offset_bytes + section.stored_bytes);
+  uint64_t end = kFelmHeaderBytes;
+  for (uint32_t id = 0; id < kNumSections; ++id) {
+    const Section& section = header_.sections[id];
+    if (section.offset_bytes < end) {
+      return DataLoss(path(), ": section ", kSectionNames[id],
+                      " starts at byte ", section.offset_bytes,
+                      ", inside what ends at byte ", end);
+    }
+    end = section.offset_bytes + section.stored_bytes;
   }
   uint64_t checksums_end = 0;
   segments_.reserve(segments->size());
