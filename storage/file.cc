@@ -102,6 +102,9 @@ Result<std::unique_ptr<RandomAccessFile>> OpenFile(const std::string& path,
   UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd.is_open()) {
     const int error = errno;
+    if (error == ENXIO) {  // A socket.
+      return InvalidArgument(path, ": not a regular file");
+    }
     return ErrnoStatus(error, StatusMessage::Join("cannot open ", path));
   }
   struct stat info {};
