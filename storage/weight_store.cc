@@ -334,6 +334,8 @@ Status WeightStore::BeginSweep(bool with_head) {
   if (taken_.sweep != sweep_ + 1) {
     return Fail(Internal(file_.path(), ": a sweep begins inside another"));
   }
+  // Whether the sweep before had a head is known only until here.
+  Settle(submitted_);
   ++sweep_;
   with_head_ = with_head;
   Status status = FillRing();
@@ -359,6 +361,7 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
   const uint32_t slot = static_cast<uint32_t>(num_taken_ % plan_.num_slots);
   const std::byte* data = ring_.data() + slot * plan_.slot_bytes;
   const uint64_t count = ChunkRecords(taken_);
+  assert(reads_[slot].segment == segment);
   Status status = WaitFor(slot);
   if (status.ok()) status = VerifyOnce(segment, first_record, count, data);
   if (!status.ok()) return Unexpected(Fail(std::move(status)));
