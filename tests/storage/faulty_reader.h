@@ -1,0 +1,73 @@
+// A reader on a device that fails where a test says.
+#ifndef FLASHELM_TESTS_STORAGE_FAULTY_READER_H_
+#define FLASHELM_TESTS_STORAGE_FAULTY_READER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "storage/async_reader.h"
+
+namespace flashelm {
+
+enum class Fault {
+  kIoError,   // kUnavailable, and nothing useful in the target.
+  kShort,     // Ends half way, as where a file was cut off.
+  kEmpty,     // Gives no byte.
+  kFlipByte,  // Succeeds with one wrong bit.
+  kLate,      // Seen only when no other read is left.
+};
+
+struct FaultAt {
+  uint64_t read = 0;  // Counted from 0 in the order of Submit().
+  Fault fault = Fault::kIoError;
+};
+
+// In which order completions come.
+enum class CompletionOrder {
+  kAsTheyCome,
+  kReversed,  // All reads in flight end, then the last one is seen first.
+};
+
+// Wraps a reader, which outlives it.
+class FaultyReader : public AsyncReader {
+ public:
+  struct Asked {
+    uint64_t offset_bytes = 0;
+    uint64_t num_bytes = 0;
+    friend bool operator==(const Asked&, const Asked&) = default;
+  };
+
+  FaultyReader(AsyncReader& inner, std::vector<FaultAt> faults,
+               CompletionOrder order = CompletionOrder::kAsTheyCome);
+
+  Status Submit(const ReadRequest& request) override;
+  Result<ReadCompletion> Wait() override;
+  uint32_t depth() const override { return inner_.depth(); }
+  uint32_t num_in_flight() const override;
+  ReaderStats stats() const override { return inner_.stats(); }
+
+  // Every read so far, in the order of Submit().
+  const std::vector<Asked>& asked() const { return asked_; }
+
+ private:
+  struct InFlight {
+    ReadRequest request;
+    uint64_t read = 0;
+  };
+
+  const FaultAt* FaultOf(uint64_t read) const;
+  // Takes one completion from `inner_`, damaged as asked, and keeps it.
+  Status Take();
+
+  AsyncReader& inner_;
+  const std::vector<FaultAt> faults_;
+  const CompletionOrder order_;
+  std::vector<Asked> asked_;
+  std::vector<InFlight> in_flight_;
+  std::vector<ReadCompletion> held_;  // The next one to be seen is the last.
+  std::vector<ReadCompletion> late_;
+};
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_TESTS_STORAGE_FAULTY_READER_H_
