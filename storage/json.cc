@@ -100,6 +100,10 @@ Result<const Json*> GetMember(const Json& object, const char* key,
 
 Result<Json> ParseJson(std::string_view text, std::string_view name,
                        const JsonLimits& limits) {
+  // The parser takes a zero byte for the end and whatever follows for nothing.
+  if (const size_t at = text.find('\0'); at != text.npos) {
+    return DataLoss(name, ": not valid JSON at byte ", at, ": a zero byte");
+  }
   LimitChecker checker(name, limits);
   if (!Json::sax_parse(text, &checker)) {
     return Unexpected(checker.TakeStatus());
