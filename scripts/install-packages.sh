@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Installs what FlashELM is built from: the one list of packages.
+#
+#   scripts/install-packages.sh [build|test]
+#
+#   build  what the command `flashelm` needs
+#   test   the same and what its tests need (default)
+#
+# For Debian 12, Ubuntu 24.04 and later. Installs what is missing and nothing
+# else, with sudo only when it is not run by root; a second run does nothing. On
+# other systems it says what to install, and leaves the verdict to CMake.
+set -euo pipefail
+
+build_packages=(
+  g++                  # C++20: GCC 12
+  cmake                # 3.21 or later
+  ninja-build
+  pkg-config
+  libhwy-dev           # SIMD with run-time dispatch
+  libfmt-dev           # formatting
+  libexpected-dev      # tl::expected
+  nlohmann-json3-dev   # JSON
+  libcli11-dev         # command line
+  libxxhash-dev        # checksums
+  libzstd-dev          # compression of the model file's directory
+)
+test_packages=(
+  libgtest-dev
+  libeigen3-dev        # the reference that results are compared with
+  libsentencepiece-dev # the reference for the tokenizer
+)
+
+case "${1:-test}" in
+  build) wanted=("${build_packages[@]}") ;;
+  test) wanted=("${build_packages[@]}" "${test_packages[@]}") ;;
+  *)
+    echo "usage: $0 [build|test]" >&2
+    exit 2
+    ;;
+esac
+
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+  echo "This system has no apt-get. Please see to it that these are there; on" \
+    "Debian they are called:"
+  printf '  %s\n' "${wanted[*]}"
+  exit 0
+fi
+
+is_installed() {
+  [[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" == installed ]]
+}
+missing=()
+for package in "${wanted[@]}"; do
+  is_installed "$package" || missing+=("$package")
+done
+((${#missing[@]})) || exit 0
+
+as_root=()
+if ((EUID != 0)); then
+  if ! command -v sudo >/dev/null; then
+    echo "Not root, and there is no sudo. Please have these installed:"
+    printf '  %s\n' "${missing[*]}"
+    exit 0
+  fi
+  as_root=(sudo)
+fi
+
+echo "Installing packages: ${missing[*]}"
+apt() {
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" </dev/null
+}
+log="$(mktemp)"
+trap 'rm -f "$log"' EXIT
+# Package lists that cannot be renewed may still be good enough to install from.
+apt update >"$log" 2>&1 ||
+  echo "The package lists could not be renewed; trying with those there are."
+if ! apt install -y --no-install-recommends "${missing[@]}" >>"$log" 2>&1; then
+  cat "$log" >&2
+  echo "Could not install: ${missing[*]}" >&2
+  exit 1
+fi
