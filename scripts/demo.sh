@@ -5,9 +5,9 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-readonly budget=12M
-readonly model=build/demo/tiny-stories.felm
-readonly flashelm=build/release/bin/flashelm
+budget=12M
+model=build/demo/tiny-stories.felm
+flashelm=build/release/bin/flashelm
 
 scripts/install-packages.sh build
 
@@ -26,8 +26,8 @@ say "What the file holds: flashelm inspect -m $model"
 "$flashelm" inspect -m "$model"
 
 prompt="Once upon a time, there was a little girl named Lily. She liked to"
-# Two threads, since the stack of each counts against the budget.
-options=(--temp 0 --repeat-penalty 1.1 -n 300 -t 2)
+# Stacks of threads and room for positions count against the budget, too.
+options=(--temp 0 --repeat-penalty 1.1 -n 220 -t 2 -c 256)
 say "A story in $budget: flashelm run -m $model --mem-budget $budget" \
   "${options[*]} --echo -p \"$prompt\""
 "$flashelm" run -m "$model" --mem-budget "$budget" "${options[@]}" \

@@ -8,7 +8,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-readonly preset="${1:-release}"
+preset="${1:-release}"
 case "$preset" in
   release | dev | asan | tsan) ;;
   *)
