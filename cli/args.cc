@@ -45,6 +45,8 @@ void AddEngine(CLI::App* app, EngineArgs* args) {
   app->add_option("-b,--batch-size", args->batch,
                   "Most prompt tokens that share one sweep through the "
                   "weights; fewer are used where RAM is short")
+      ->check(CLI::Range(1u, UINT32_MAX).description(""))
+      ->type_name("N")
       ->capture_default_str();
   app->add_option("--io", args->io,
                   "How the file is read: pread, or auto for the best there is")
@@ -64,7 +66,8 @@ CLI::Option* AddText(CLI::App* app, TextArgs* args) {
                       "The prompt; \"-\" reads standard input")
           ->type_name("TEXT")
           ->each([args](const std::string&) { args->has_prompt = true; });
-  app->add_option("-f,--file", args->file, "Read the prompt from a file")
+  app->add_option("-f,--file", args->file,
+                  "Read the prompt from a file; \"-\" reads standard input")
       ->type_name("FILE")
       ->excludes(prompt);
   return prompt;
@@ -103,9 +106,29 @@ void AddSampling(CLI::App* app, RunArgs* args) {
       ->capture_default_str()
       ->group(group);
   app->add_option("-s,--seed", args->seed, "Random seed; -1: a new one")
-      ->check(CLI::Range(int64_t{-1}, INT64_MAX))
+      ->check(CLI::Range(int64_t{-1}, INT64_MAX).description(""))
+      ->type_name("N")
       ->capture_default_str()
       ->group(group);
+}
+
+// What is wrong with the command line, and where to look.
+void PrintUsageError(const CLI::App& app, const CLI::ParseError& error,
+                     const char* first_argument) {
+  const bool has_verb = !app.get_subcommands().empty();
+  if (!has_verb && first_argument != nullptr && first_argument[0] != '-') {
+    std::fprintf(stderr, "flashelm: there is no verb \"%s\"; there are",
+                 first_argument);
+    for (const CLI::App* verb : app.get_subcommands({})) {
+      std::fprintf(stderr, " %s", verb->get_name().c_str());
+    }
+    std::fputs("\n", stderr);
+    return;
+  }
+  const std::string verb =
+      has_verb ? " " + app.get_subcommands().front()->get_name() : "";
+  std::fprintf(stderr, "flashelm%s: %s\nSee flashelm%s --help.\n", verb.c_str(),
+               error.what(), verb.c_str());
 }
 
 }  // namespace
@@ -156,7 +179,8 @@ int ParseAndRun(int argc, char** argv) {
   AddText(sub, &run.text);
   sub->add_option("-n,--n-predict", run.n_predict,
                   "Most tokens to generate; -1: until the context is full")
-      ->check(CLI::Range(int64_t{-1}, INT64_MAX))
+      ->check(CLI::Range(int64_t{-1}, INT64_MAX).description(""))
+      ->type_name("N")
       ->capture_default_str();
   AddSampling(sub, &run);
   sub->add_option("--stop", run.stop,
@@ -197,7 +221,8 @@ int ParseAndRun(int argc, char** argv) {
   sub->add_option("-c,--ctx-size", perplexity.n_ctx,
                   "Positions per window, BOS included")
       ->capture_default_str();
-  sub->add_option("-f,--file", perplexity.file, "The text")
+  sub->add_option("-f,--file", perplexity.file,
+                  "The text; \"-\" reads standard input")
       ->required()
       ->type_name("FILE");
   sub->add_flag("--json", perplexity.json, "Print JSON");
@@ -207,7 +232,9 @@ int ParseAndRun(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     // Help and version are "errors" of exit code 0 here.
-    return app.exit(error) == 0 ? 0 : kExitUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);
+    PrintUsageError(app, error, argc > 1 ? argv[1] : nullptr);
+    return kExitUsage;
   }
   const Status status = verb();
   if (!status.ok()) {

@@ -37,9 +37,17 @@ Status RunConvert(const ConvertArgs& args) {
   ProgressBar bar;
   options.progress = [&](std::string_view stage, uint64_t done,
                          uint64_t total) { bar.Show(stage, done, total); };
-  FLASHELM_ASSIGN_OR_RETURN(const ConvertReport report,
-                            Convert(args.source, args.output, options));
+  const auto converted = Convert(args.source, args.output, options);
   bar.Clear();
+  if (!converted) {
+    const Status& error = converted.error();
+    if (error.code() != StatusCode::kNotFound) return error;
+    return NotFound(error.message(),
+                    "\nA source is a directory with config.json, "
+                    "model.safetensors (or its shards and "
+                    "model.safetensors.index.json) and tokenizer.model.");
+  }
+  const ConvertReport& report = *converted;
   if (report.num_nonfinite > 0) {
     std::fprintf(stderr,
                  "flashelm: warning: %llu weights are NaN or infinite, the "

@@ -9,7 +9,6 @@
 #include "cli/engine_setup.h"
 #include "cli/verbs.h"
 #include "core/base/process_memory.h"
-#include "core/text_file.h"
 
 namespace flashelm::cli {
 namespace {
@@ -42,7 +41,9 @@ Status RunPerplexity(const PerplexityArgs& args) {
   needs.all_logits = true;
   std::vector<TokenId> tokens;
   {
-    FLASHELM_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(args.file));
+    TextArgs source;
+    source.file = args.file;
+    FLASHELM_ASSIGN_OR_RETURN(const std::string text, ReadText(source));
     needs.caller_bytes =
         text.size() + model.tokenizer().EncodeScratchBytes(text);
     tokens = model.tokenizer().Encode(text, /*add_bos=*/false);

@@ -149,7 +149,11 @@ Status RunRun(const RunArgs& args) {
                  "flashelm: stopped: the context of %u positions is full\n",
                  session->context());
   }
-  std::fprintf(stderr, "%s\n", stats.Summary().c_str());
+  const std::string seed =
+      sampler_options.temperature > 0
+          ? StatusMessage::Join(", seed ", sampler_options.seed)
+          : "";
+  std::fprintf(stderr, "%s%s\n", stats.Summary().c_str(), seed.c_str());
   if (!args.stats.empty()) {
     FLASHELM_RETURN_IF_ERROR(WriteTextFile(
         args.stats,

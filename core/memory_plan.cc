@@ -68,18 +68,13 @@ class Planner {
     ResidencyPlan& residency = plan_.residency;
     residency.resident_records.assign(segments_.size(), 0);
     residency.chunk_records.assign(segments_.size(), 0);
-    for (uint32_t i = 0; i < segments_.size(); ++i) {
-      switch (segments_[i].kind) {
-        case SegmentKind::kEmbedding:
-          residency.head = i;
-          break;
-        case SegmentKind::kNorms:
-        case SegmentKind::kFinalNorm:
-          residency.resident_records[i] = segments_[i].num_records;
-          norm_bytes_ += RoundUp(segments_[i].num_bytes(), kIoAlignment);
-          break;
-        default:
-          residency.sweep.push_back(i);
+    residency.head = model.weights().embedding.segment;
+    PinNorm(model.weights().final_norm);
+    for (const LayerWeights& layer : model.weights().layers) {
+      PinNorm(layer.attention_norm);
+      for (const PartRef* part :
+           {&layer.qkv, &layer.attention_out, &layer.gate}) {
+        residency.sweep.push_back(part->segment);
       }
     }
   }
@@ -120,6 +115,13 @@ class Planner {
   }
 
  private:
+  // Norm vectors are needed whole and are small: they never stream.
+  void PinNorm(const PartRef& part) {
+    const Segment& segment = segments_[part.segment];
+    plan_.residency.resident_records[part.segment] = segment.num_records;
+    norm_bytes_ += RoundUp(segment.num_bytes(), kIoAlignment);
+  }
+
   void Add(std::string name, uint64_t bytes) {
     if (bytes > 0) plan_.lines.push_back({std::move(name), bytes});
   }
@@ -272,9 +274,9 @@ class Planner {
         ") is too small: the smallest feasible one is ", plan_.minimum_bytes,
         " bytes (", FormatBytes(plan_.minimum_bytes), ") with a context of ",
         plan_.context, " positions and ", options_.num_threads,
-        " threads. Fixed parts take ", FormatBytes(fixed), ": ", parts,
-        ". A smaller context (-c), a bf16 KV cache or fewer threads need "
-        "less.");
+        " threads; a smaller context, a bf16 KV cache or fewer threads need "
+        "less.\nFixed parts take ",
+        FormatBytes(fixed), ": ", parts, ".");
   }
 
   const ModelFile& model_;

@@ -12,8 +12,16 @@ ModelFile::ModelFile(WeightFile weight_file, ModelConfig config,
       tokenizer_(std::move(tokenizer)) {}
 
 Result<ModelFile> ModelFile::Open(const std::string& path) {
-  FLASHELM_ASSIGN_OR_RETURN(auto file, OpenFile(path, CacheMode::kDirect));
-  return Open(std::move(file));
+  auto file = OpenFile(path, CacheMode::kDirect);
+  if (!file) {
+    if (file.error().code() != StatusCode::kInvalidArgument) {
+      return Unexpected(std::move(file.error()));
+    }
+    return InvalidArgument(file.error().message(),
+                           " (`flashelm convert` makes a model file from a "
+                           "checkpoint directory)");
+  }
+  return Open(std::move(*file));
 }
 
 Result<ModelFile> ModelFile::Open(std::unique_ptr<RandomAccessFile> file) {

@@ -82,7 +82,8 @@ namespace {
 // Looks tensors up and compares what the file says with what the model needs.
 class Finder {
  public:
-  explicit Finder(const WeightFile& file) : file_(file) {}
+  explicit Finder(const WeightFile& file)
+      : file_(file), is_used_(file.segments().size(), false) {}
 
   // On failure the first error stays and `ref` is left as it was.
   void Find(const std::string& name, uint64_t rows, uint64_t cols,
@@ -95,14 +96,30 @@ class Finder {
       status_ = found.error();
     }
   }
-  // Records that hold several parts are used as one.
+  // The parts lie in the records of one segment, which holds nothing else.
   void ExpectOneSegment(std::string_view name,
                         std::initializer_list<PartRef> refs) {
+    if (!status_.ok()) return;
+    const uint32_t segment = refs.begin()->segment;
     for (const PartRef& ref : refs) {
-      if (status_.ok() && ref.segment != refs.begin()->segment) {
+      if (ref.segment != segment) {
         status_ = DataLoss(file_.path(), ": ", name, " lies in segments ",
-                           refs.begin()->segment, " and ", ref.segment,
-                           ", expected one");
+                           segment, " and ", ref.segment, ", expected one");
+        return;
+      }
+    }
+    if (is_used_[segment]) {
+      status_ = DataLoss(file_.path(), ": segment ", segment,
+                         " holds more than ", name);
+    }
+    is_used_[segment] = true;
+  }
+  void ExpectAllUsed() {
+    for (size_t i = 0; i < is_used_.size() && status_.ok(); ++i) {
+      if (!is_used_[i]) {
+        status_ = DataLoss(file_.path(), ": segment ", i, ", ",
+                           file_.segments()[i].Describe(),
+                           ", belongs to no tensor of the model");
       }
     }
   }
@@ -145,6 +162,7 @@ class Finder {
   }
 
   const WeightFile& file_;
+  std::vector<bool> is_used_;  // By segment.
   Status status_;
 };
 
@@ -158,6 +176,7 @@ Result<ModelWeights> FindWeights(const ModelConfig& config,
   const uint64_t head_dim = config.head_dim;
   finder.Find("token_embedding", config.vocab_size, model_dim,
               SegmentKind::kEmbedding, weights.embedding);
+  finder.ExpectOneSegment("token_embedding", {weights.embedding});
   weights.layers.resize(config.num_layers());
   for (uint32_t i = 0; i < config.num_layers(); ++i) {
     const LayerConfig& layer = config.layers[i];
@@ -177,6 +196,9 @@ Result<ModelWeights> FindWeights(const ModelConfig& config,
     find("ffn_gate", layer.ffn_dim, model_dim, SegmentKind::kFfn, out.gate);
     find("ffn_up", layer.ffn_dim, model_dim, SegmentKind::kFfn, out.up);
     find("ffn_down", layer.ffn_dim, model_dim, SegmentKind::kFfn, out.down);
+    finder.ExpectOneSegment(LayerTensor(i, "qkv"), {out.qkv});
+    finder.ExpectOneSegment(LayerTensor(i, "attention_out"),
+                            {out.attention_out});
     finder.ExpectOneSegment(LayerTensor(i, "ffn"),
                             {out.gate, out.up, out.down});
     finder.ExpectOneSegment(

@@ -266,11 +266,12 @@ Status Transformer::MatMulAll(const PartRef& matrix, uint64_t num_rows,
   for (uint64_t row = 0; row < num_rows;) {
     FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
                               store_.Next(matrix.segment, row));
-    pool_.ParallelFor(
-        run.num_records, kRowGrain, [&](size_t begin, size_t end) {
-          MatMul(ViewOf(run, begin, matrix, stride), end - begin, num_cols, x,
-                 x_stride, num_tokens, out + row + begin, out_stride);
-        });
+    pool_.ParallelFor(run.num_records, GrainFor(stride, num_tokens),
+                      [&](size_t begin, size_t end) {
+                        MatMul(ViewOf(run, begin, matrix, stride), end - begin,
+                               num_cols, x, x_stride, num_tokens,
+                               out + row + begin, out_stride);
+                      });
     row += run.num_records;
   }
   return OkStatus();
