@@ -8,7 +8,6 @@
 #include <csignal>
 #include <filesystem>
 #include <functional>
-#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -228,8 +227,6 @@ TEST(OutputFileTest, AFullDiskEndsTheWorkAndLeavesNothing) {
               if (file->Append(std::vector<std::byte>(2u << 20)).ok()) {
                 return 3;
               }
-              // _exit() runs no destructors of the caller's frames, this
-              // one's it does.
               return 0;
             }),
         0);

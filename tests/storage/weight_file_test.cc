@@ -2,8 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
-#include <limits>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
