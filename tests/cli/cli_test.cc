@@ -116,6 +116,28 @@ TEST_F(CliTest, TheBudgetNamedOnRefusalWorksAndIsKept) {
 #endif
 }
 
+TEST_F(CliTest, ThePlanIsCloseToThePeak) {
+#ifdef FLASHELM_SANITIZED
+  GTEST_SKIP() << "a sanitizer takes memory of its own";
+#endif
+  // Room that no budget gets back: what is planned and never taken.
+  constexpr uint64_t kMostSlack = 4 << 20;
+  for (const char* budget : {"11M", "18M", "64M"}) {
+    SCOPED_TRACE(budget);
+    const auto result =
+        Flashelm({"run", "-m", Model(), "-p", "Once upon a time", "-n", "-1",
+                  "-c", "64", "--ignore-eos", "--mem-budget", budget, "--stats",
+                  File("slack.json")});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const json stats = json::parse(ReadFile(File("slack.json")));
+    const auto planned = stats["planned_bytes"].get<uint64_t>();
+    const auto peak = stats["peak_rss_bytes"].get<uint64_t>();
+    EXPECT_LE(planned, stats["mem_budget_bytes"].get<uint64_t>());
+    EXPECT_LE(peak, planned);
+    EXPECT_LE(planned - peak, kMostSlack);
+  }
+}
+
 TEST_F(CliTest, LogitsAreTheSameFileAtTheFloorAndResident) {
   const std::vector<std::string> base = {"logits", "-m", Model(), "-p",
                                          "Tom and Sam went to the park."};
