@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cli/verbs.h"
+#include "core/base/format.h"
 #include "core/memory_plan.h"
 #include "core/model_file.h"
 

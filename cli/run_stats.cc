@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "core/base/format.h"
 #include "core/base/process_memory.h"
 #include "core/memory_plan.h"
 #include "core/simd.h"

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "core/base/status.h"
+#include "core/base/format.h"
 
 namespace flashelm::cli {
 namespace {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/base/checked_math.h"
+#include "core/base/format.h"
 #include "core/base/process_memory.h"
 #include "core/base/thread.h"
 #include "core/kv_cache.h"

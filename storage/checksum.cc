@@ -4,7 +4,7 @@
 
 #include <new>
 
-#include "core/base/status.h"
+#include "core/base/format.h"
 
 namespace flashelm {
 

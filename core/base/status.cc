@@ -1,6 +1,9 @@
 #include "core/base/status.h"
 
+#include <fmt/format.h>
+
 #include <cerrno>
+#include <iterator>
 #include <system_error>
 
 namespace flashelm {
@@ -29,6 +32,20 @@ std::string_view StatusCodeName(StatusCode code) {
       return "kInternal";
   }
   return "unknown";
+}
+
+void MessagePart::AppendTo(std::string& message) const {
+  std::visit(
+      [&](const auto& value) {
+        fmt::format_to(std::back_inserter(message), "{}", value);
+      },
+      value_);
+}
+
+std::string StatusMessage::JoinParts(std::initializer_list<MessagePart> parts) {
+  std::string message;
+  for (const MessagePart& part : parts) part.AppendTo(message);
+  return message;
 }
 
 ErrorStatus ErrnoStatus(int error, std::string_view what) {

@@ -6,12 +6,14 @@
 #ifndef FLASHELM_CORE_BASE_STATUS_H_
 #define FLASHELM_CORE_BASE_STATUS_H_
 
-#include <fmt/format.h>
-
+#include <concepts>
+#include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
 #include <utility>
+#include <variant>
 
 namespace flashelm {
 
@@ -58,16 +60,40 @@ inline tl::unexpected<Status> Unexpected(Status status) {
   return tl::unexpected<Status>(std::move(status));
 }
 
-// One constructor per code. Arguments are written one after the other with
-// fmt's default format, as in DataLoss(path, ": byte ", offset).
+// One piece of a message: text, a character, a whole number, or a fraction as
+// short as it can be without loss. Text is not copied; it outlives the piece.
+class MessagePart {
+ public:
+  // NOLINTBEGIN(google-explicit-constructor): made where a message is written.
+  MessagePart(std::string_view text) : value_(text) {}
+  MessagePart(const std::string& text) : value_(std::string_view(text)) {}
+  MessagePart(const char* text) : value_(std::string_view(text)) {}
+  MessagePart(char character) : value_(character) {}
+  MessagePart(bool value)
+      : value_(std::string_view(value ? "true" : "false")) {}
+  MessagePart(std::signed_integral auto value) : value_(int64_t{value}) {}
+  MessagePart(std::unsigned_integral auto value) : value_(uint64_t{value}) {}
+  MessagePart(float value) : value_(value) {}
+  MessagePart(double value) : value_(value) {}
+  // NOLINTEND(google-explicit-constructor)
+
+  void AppendTo(std::string& message) const;
+
+ private:
+  std::variant<std::string_view, char, int64_t, uint64_t, float, double> value_;
+};
+
+// The pieces, one after the other.
 class StatusMessage {
  public:
   template <class... Args>
   static std::string Join(const Args&... args) {
-    std::string out;
-    (fmt::format_to(std::back_inserter(out), "{}", args), ...);
-    return out;
+    return JoinParts({MessagePart(args)...});
   }
+
+ private:
+  // Not a template: every error in the program would carry a copy.
+  static std::string JoinParts(std::initializer_list<MessagePart> parts);
 };
 
 // What the constructors below return: converts to Status and to any Result<T>.
@@ -80,6 +106,7 @@ class [[nodiscard]] ErrorStatus : public Status {
   }
 };
 
+// One constructor per code, in the style of DataLoss(path, ": byte ", offset).
 #define FLASHELM_DEFINE_ERROR(Name)                                        \
   template <class... Args>                                                 \
   ErrorStatus Name(const Args&... args) {                                  \

@@ -1,5 +1,6 @@
 #include "tests/core/checkpoint_builder.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
