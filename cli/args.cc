@@ -7,6 +7,7 @@
 
 #include "cli/exit_code.h"
 #include "cli/verbs.h"
+#include "core/memory_plan.h"
 
 namespace flashelm::cli {
 namespace {
@@ -41,6 +42,8 @@ void AddEngine(CLI::App* app, EngineArgs* args) {
       ->capture_default_str();
   app->add_option("-t,--threads", args->threads,
                   "Threads of computation; 0: one per processor")
+      ->check(CLI::Range(0u, kMaxThreads).description(""))
+      ->type_name("N")
       ->capture_default_str();
   app->add_option("-b,--batch-size", args->batch,
                   "Most prompt tokens that share one sweep through the "
@@ -202,8 +205,8 @@ int ParseAndRun(int argc, char** argv) {
   CLI::Option* prompt = AddText(sub, &logits.text);
   sub->add_option("--tokens", logits.tokens,
                   "Token ids, taken as they are (no BOS is added)")
-      ->delimiter(',')
       ->type_name("ID,...")
+      ->each([&](const std::string&) { logits.has_tokens = true; })
       ->excludes(prompt)
       ->excludes("--file");
   sub->add_option("-o,--output", logits.output,
@@ -220,6 +223,8 @@ int ParseAndRun(int argc, char** argv) {
   sub->remove_option(sub->get_option("--ctx-size"));
   sub->add_option("-c,--ctx-size", perplexity.n_ctx,
                   "Positions per window, BOS included")
+      ->check(CLI::Range(2u, UINT32_MAX).description(""))
+      ->type_name("N")
       ->capture_default_str();
   sub->add_option("-f,--file", perplexity.file,
                   "The text; \"-\" reads standard input")
@@ -236,7 +241,11 @@ int ParseAndRun(int argc, char** argv) {
     PrintUsageError(app, error, argc > 1 ? argv[1] : nullptr);
     return kExitUsage;
   }
-  const Status status = verb();
+  Status status = verb();
+  // Output is buffered: a full disk may show only here.
+  if (status.ok() && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)) {
+    status = ResourceExhausted("cannot write to standard output");
+  }
   if (!status.ok()) {
     std::fprintf(stderr, "flashelm: %s\n", status.message().c_str());
   }

@@ -28,22 +28,28 @@ std::optional<std::string_view> ParseNumber(std::string_view text,
   return text.substr(static_cast<size_t>(end - text.data()));
 }
 
-Result<std::string> ReadStandardInput() {
-  std::string text;
+Result<Text> ReadStandardInput(uint64_t max_bytes, const CancelToken& cancel) {
+  Text text;
   char buffer[16384];
-  while (true) {
+  while (!cancel.IsCancelled()) {
     const ssize_t got = read(STDIN_FILENO, buffer, sizeof(buffer));
     if (got < 0) {
-      if (errno == EINTR) continue;
+      if (errno == EINTR) continue;  // The token says whether to stop.
       const int error = errno;
       return ErrnoStatus(error, "cannot read standard input");
     }
-    if (got == 0) return text;
-    text.append(buffer, static_cast<size_t>(got));
-    if (text.size() > kMaxTextBytes) {
-      return DataLoss("standard input has more than ", kMaxTextBytes, " bytes");
+    if (got == 0) {
+      // A string that grows holds the old half and the new whole at once.
+      text.peak_bytes = text.bytes.capacity() + text.bytes.capacity() / 2;
+      return text;
     }
+    if (static_cast<uint64_t>(got) > max_bytes - text.bytes.size()) {
+      return InvalidArgument("standard input has more than ", max_bytes,
+                             " bytes");
+    }
+    text.bytes.append(buffer, static_cast<size_t>(got));
   }
+  return Cancelled("stopped while reading standard input");
 }
 
 }  // namespace
@@ -100,15 +106,31 @@ Result<uint64_t> ResolveBudget(std::string_view text, uint64_t file_bytes) {
   return ParseSize(text, "--mem-budget");
 }
 
-Result<std::string> ReadText(const TextArgs& args) {
+Result<Text> ReadText(const TextArgs& args, uint64_t max_bytes,
+                      const CancelToken& cancel) {
+  const std::string& name = args.file.empty() ? args.prompt : args.file;
+  if (name == "-") return ReadStandardInput(max_bytes, cancel);
+  Text text;
   if (!args.file.empty()) {
-    return args.file == "-" ? ReadStandardInput() : ReadTextFile(args.file);
+    FLASHELM_ASSIGN_OR_RETURN(text.bytes, ReadTextFile(args.file, max_bytes));
+    text.peak_bytes = text.bytes.size();
+    return text;
   }
   if (!args.has_prompt) {
     return InvalidArgument("no prompt: give one with -p TEXT or -f FILE");
   }
-  return args.prompt == "-" ? ReadStandardInput()
-                            : Result<std::string>(args.prompt);
+  if (args.prompt.size() > max_bytes) {
+    return InvalidArgument("the prompt has ", args.prompt.size(),
+                           " bytes, expected at most ", max_bytes);
+  }
+  text.bytes = args.prompt;
+  // Also on the command line, and in the parser's hands three times.
+  text.peak_bytes = 5 * text.bytes.size();
+  return text;
+}
+
+uint64_t MaxTextBytes(const Tokenizer& tokenizer, uint64_t num_tokens) {
+  return num_tokens * tokenizer.longest_piece_bytes();
 }
 
 Result<std::unique_ptr<Engine>> LoadEngine(ModelFile model,
@@ -121,7 +143,11 @@ Result<std::unique_ptr<Engine>> LoadEngine(ModelFile model,
   options.plan.context = args.context;
   options.plan.max_batch = args.batch;
   options.plan.all_logits = needs.all_logits;
-  options.plan.caller_bytes = needs.caller_bytes;
+  // Lists of which tokens a call wants logits of.
+  options.plan.caller_bytes =
+      needs.caller_bytes +
+      2 * sizeof(uint32_t) *
+          (uint64_t{args.batch} + model.config().max_context);
   options.plan.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
   options.plan.num_threads =
       args.threads == 0 ? NumUsableProcessors() : args.threads;

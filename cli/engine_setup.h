@@ -21,8 +21,20 @@ Result<uint64_t> ParseSize(std::string_view text, std::string_view flag);
 // file, or "auto".
 Result<uint64_t> ResolveBudget(std::string_view text, uint64_t file_bytes);
 
-// The text that -p or -f names, standard input included.
-Result<std::string> ReadText(const TextArgs& args);
+// A text, and the most memory that it took on its way here.
+struct Text {
+  std::string bytes;
+  uint64_t peak_bytes = 0;
+};
+
+// The text that -p or -f names, standard input included. kInvalidArgument: more
+// than `max_bytes`; no more than that is read. kCancelled: as asked.
+Result<Text> ReadText(const TextArgs& args, uint64_t max_bytes,
+                      const CancelToken& cancel);
+
+// The most bytes of text that can be `num_tokens` tokens: what is longer need
+// not be read to know that it does not fit.
+uint64_t MaxTextBytes(const Tokenizer& tokenizer, uint64_t num_tokens);
 
 // What a verb adds to the plan.
 struct EngineNeeds {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <numeric>
 #include <string>
@@ -14,18 +15,63 @@
 
 namespace flashelm::cli {
 
+namespace {
+
+// "1,509,491": decimal ids with single commas between them.
+Result<std::vector<TokenId>> ParseTokens(std::string_view text) {
+  std::vector<TokenId> tokens;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  while (true) {
+    TokenId token = 0;
+    const auto [rest, error] = std::from_chars(at, end, token);
+    if (error != std::errc() || (rest != end && *rest != ',')) {
+      return InvalidArgument("--tokens: found \"",
+                             std::string_view(at, end).substr(0, 20),
+                             "\", expected token ids like 1,509,491");
+    }
+    tokens.push_back(token);
+    if (rest == end) return tokens;
+    at = rest + 1;
+  }
+}
+
+}  // namespace
+
 Status RunLogits(const LogitsArgs& args) {
+  const std::vector<std::string> inputs = {args.engine.model, args.text.file};
+  FLASHELM_RETURN_IF_ERROR(CheckOutputPath(args.output, inputs));
+  if (!args.stats.empty()) {
+    FLASHELM_RETURN_IF_ERROR(CheckOutputPath(args.stats, inputs));
+    if (args.stats == args.output) {
+      return InvalidArgument("-o and --stats name the same file");
+    }
+  }
   const CancelToken& cancel = InterruptToken();
   FLASHELM_ASSIGN_OR_RETURN(ModelFile model,
                             ModelFile::Open(args.engine.model));
-  std::vector<TokenId> tokens = args.tokens;
+  const uint32_t max_context = model.config().max_context;
+  const uint32_t context = args.engine.context == 0
+                               ? max_context
+                               : std::min(args.engine.context, max_context);
+  std::vector<TokenId> tokens;
   EngineNeeds needs;
   needs.all_logits = true;
-  if (tokens.empty()) {
-    FLASHELM_ASSIGN_OR_RETURN(const std::string text, ReadText(args.text));
+  if (args.has_tokens) {
+    FLASHELM_ASSIGN_OR_RETURN(tokens, ParseTokens(args.tokens));
+    // On the command line, in the parser's hands, and a growing list.
+    needs.caller_bytes = 5 * args.tokens.size() + 4 * tokens.size();
+  } else {
+    FLASHELM_ASSIGN_OR_RETURN(
+        const Text text,
+        ReadText(args.text, MaxTextBytes(model.tokenizer(), context), cancel));
     needs.caller_bytes =
-        text.size() + model.tokenizer().EncodeScratchBytes(text);
-    tokens = model.tokenizer().Encode(text, /*add_bos=*/true);
+        text.peak_bytes + model.tokenizer().EncodeScratchBytes(text.bytes);
+    tokens = model.tokenizer().Encode(text.bytes, /*add_bos=*/true);
+  }
+  if (tokens.size() > context) {
+    return InvalidArgument(tokens.size(), " tokens, but the context holds ",
+                           context);
   }
   needs.caller_bytes += tokens.size() * sizeof(TokenId) + NpyWriter::kBytes;
   FLASHELM_ASSIGN_OR_RETURN(
@@ -33,10 +79,6 @@ Status RunLogits(const LogitsArgs& args) {
       LoadEngine(std::move(model), args.engine, needs, cancel));
   FLASHELM_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session,
                             Session::Create(*engine));
-  if (tokens.size() > session->context()) {
-    return InvalidArgument(tokens.size(), " tokens, but the context holds ",
-                           session->context());
-  }
   FLASHELM_ASSIGN_OR_RETURN(NpyWriter writer,
                             NpyWriter::Create(args.output, tokens.size(),
                                               engine->config().vocab_size));

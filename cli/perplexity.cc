@@ -1,5 +1,6 @@
 #include "core/perplexity.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -12,6 +13,10 @@
 
 namespace flashelm::cli {
 namespace {
+
+constexpr uint64_t kSmallTextBytes = uint64_t{1} << 20;
+// Longer texts take hours and show no more.
+constexpr uint64_t kMaxTextBytes = uint64_t{256} << 20;
 
 void PrintJson(const Engine& engine, const PerplexityResult& result,
                uint32_t n_ctx) {
@@ -41,12 +46,23 @@ Status RunPerplexity(const PerplexityArgs& args) {
   needs.all_logits = true;
   std::vector<TokenId> tokens;
   {
+    // A text that would fill the budget alone is refused before it is read; a
+    // small one is read first, so that the plan can say what it needs.
+    FLASHELM_ASSIGN_OR_RETURN(
+        const uint64_t budget,
+        ResolveBudget(args.engine.mem_budget, model.file_bytes()));
     TextArgs source;
     source.file = args.file;
-    FLASHELM_ASSIGN_OR_RETURN(const std::string text, ReadText(source));
+    FLASHELM_ASSIGN_OR_RETURN(
+        const Text text,
+        ReadText(source, std::clamp(budget / 4, kSmallTextBytes, kMaxTextBytes),
+                 cancel));
     needs.caller_bytes =
-        text.size() + model.tokenizer().EncodeScratchBytes(text);
-    tokens = model.tokenizer().Encode(text, /*add_bos=*/false);
+        text.peak_bytes + model.tokenizer().EncodeScratchBytes(text.bytes);
+    tokens = model.tokenizer().Encode(text.bytes, /*add_bos=*/false);
+  }
+  if (tokens.empty()) {
+    return InvalidArgument(args.file, ": the text has no tokens");
   }
   needs.caller_bytes += tokens.size() * sizeof(TokenId);
   FLASHELM_ASSIGN_OR_RETURN(

@@ -19,9 +19,34 @@ namespace {
 Status WriteOut(std::string_view text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() ||
       std::fflush(stdout) != 0) {
-    return Unavailable("cannot write to standard output");
+    return ResourceExhausted("cannot write to standard output");
   }
   return OkStatus();
+}
+
+// Text held back for a stop string is memory that the plan has to know.
+constexpr size_t kMaxStopBytes = size_t{4} << 10;
+
+Status CheckStopStrings(const std::vector<std::string>& strings) {
+  size_t total = 0;
+  for (const std::string& stop : strings) {
+    total += stop.size();
+    if (stop.empty()) {
+      return InvalidArgument("--stop: an empty text appears everywhere");
+    }
+  }
+  if (total > kMaxStopBytes) {
+    return InvalidArgument("--stop: ", total,
+                           " bytes in all, expected at most ", kMaxStopBytes);
+  }
+  return OkStatus();
+}
+
+// On the command line, in the parser, and held back while it is undecided.
+uint64_t StopBytes(const std::vector<std::string>& strings) {
+  uint64_t total = 0;
+  for (const std::string& stop : strings) total += stop.size();
+  return 8 * total;
 }
 
 uint64_t ChooseSeed(int64_t seed) {
@@ -44,6 +69,18 @@ class Generator {
 
   // `prompt` begins with BOS, so it is not empty.
   Status Run(std::span<const TokenId> prompt, const CancelToken& cancel) {
+    const Status status = Generate(prompt, cancel);
+    if (!status.ok()) {
+      stop_reason_ =
+          status.code() == StatusCode::kCancelled ? "cancelled" : "error";
+    }
+    return status;
+  }
+
+  const std::string& stop_reason() const { return stop_reason_; }
+
+ private:
+  Status Generate(std::span<const TokenId> prompt, const CancelToken& cancel) {
     StreamDecoder decoder(tokenizer_, /*at_start=*/false);
     for (const TokenId token : prompt) sampler_.Accept(token);
     const uint32_t last = static_cast<uint32_t>(prompt.size() - 1);
@@ -56,9 +93,6 @@ class Generator {
     return status;
   }
 
-  const std::string& stop_reason() const { return stop_reason_; }
-
- private:
   Status Decode(StreamDecoder& decoder, const CancelToken& cancel) {
     const TokenId eos = tokenizer_.eos_id();
     for (int64_t n = 0; n != args_.n_predict; ++n) {
@@ -105,19 +139,32 @@ class Generator {
 
 Status RunRun(const RunArgs& args) {
   FLASHELM_RETURN_IF_ERROR(CheckSamplerOptions(args.sampler));
+  FLASHELM_RETURN_IF_ERROR(CheckStopStrings(args.stop));
+  if (!args.stats.empty()) {
+    FLASHELM_RETURN_IF_ERROR(
+        CheckOutputPath(args.stats, {args.engine.model, args.text.file}));
+  }
   const CancelToken& cancel = InterruptToken();
   FLASHELM_ASSIGN_OR_RETURN(ModelFile model,
                             ModelFile::Open(args.engine.model));
-  FLASHELM_ASSIGN_OR_RETURN(const std::string text, ReadText(args.text));
   const Tokenizer& tokenizer = model.tokenizer();
-  const uint64_t encode_bytes = tokenizer.EncodeScratchBytes(text);
-  const std::vector<TokenId> prompt = tokenizer.Encode(text, /*add_bos=*/true);
-  const uint32_t context = args.engine.context == 0 ? model.config().max_context
-                                                    : args.engine.context;
+  const uint32_t max_context = model.config().max_context;
+  const uint32_t context = args.engine.context == 0
+                               ? max_context
+                               : std::min(args.engine.context, max_context);
+  FLASHELM_ASSIGN_OR_RETURN(
+      const Text text,
+      ReadText(args.text, MaxTextBytes(tokenizer, context), cancel));
+  const uint64_t encode_bytes = tokenizer.EncodeScratchBytes(text.bytes);
+  const std::vector<TokenId> prompt =
+      tokenizer.Encode(text.bytes, /*add_bos=*/true);
   if (prompt.size() > context) {
     return InvalidArgument("the prompt has ", prompt.size(),
                            " tokens, BOS included, but the context holds ",
-                           context);
+                           context,
+                           ": shorten it, or raise -c (the model "
+                           "allows ",
+                           model.config().max_context, ")");
   }
   const uint64_t room = context - prompt.size() + 1;
   const uint64_t max_tokens =
@@ -126,9 +173,10 @@ Status RunRun(const RunArgs& args) {
           : std::min<uint64_t>(room, static_cast<uint64_t>(args.n_predict));
   const uint32_t vocab_size = model.config().vocab_size;
   EngineNeeds needs;
-  needs.caller_bytes =
-      text.size() + encode_bytes + prompt.size() * sizeof(TokenId) +
-      Sampler::NumBytes(vocab_size) + RunStats::NumBytes(max_tokens);
+  needs.caller_bytes = text.peak_bytes + encode_bytes +
+                       prompt.size() * sizeof(TokenId) + StopBytes(args.stop) +
+                       Sampler::NumBytes(vocab_size) +
+                       RunStats::NumBytes(max_tokens);
   FLASHELM_ASSIGN_OR_RETURN(
       const std::unique_ptr<Engine> engine,
       LoadEngine(std::move(model), args.engine, needs, cancel));
@@ -141,7 +189,7 @@ Status RunRun(const RunArgs& args) {
   RunStats stats(*engine, *session, prompt.size(), max_tokens);
   Generator generator(args, *session, engine->tokenizer(), sampler, stats);
 
-  if (args.echo) FLASHELM_RETURN_IF_ERROR(WriteOut(text));
+  if (args.echo) FLASHELM_RETURN_IF_ERROR(WriteOut(text.bytes));
   const Status status = generator.Run(prompt, cancel);
   FLASHELM_RETURN_IF_ERROR(WriteOut("\n"));
   if (generator.stop_reason() == "context_full") {

@@ -34,8 +34,8 @@ class ProgressBar {
   Clock::time_point shown_at_;
 };
 
-// Cancelled by the first SIGINT or SIGTERM from this call on; a second one
-// ends the process.
+// Cancelled by the first SIGINT, SIGTERM or SIGHUP from this call on; a second
+// one ends the process.
 const CancelToken& InterruptToken();
 
 }  // namespace flashelm::cli

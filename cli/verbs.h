@@ -62,7 +62,8 @@ struct RunArgs {
 struct LogitsArgs {
   EngineArgs engine;
   TextArgs text;
-  std::vector<uint32_t> tokens;
+  std::string tokens;  // "1,509,491"
+  bool has_tokens = false;
   std::string output;
   std::string stats;
 };

@@ -17,15 +17,11 @@ Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
                                                const EngineOptions& options) {
   FLASHELM_ASSIGN_OR_RETURN(MemoryPlan plan, MakePlan(model, options.plan));
   // Parts of the plan that no buffer of ours holds are spoken for at once.
-  uint64_t spoken_for =
-      plan.total_bytes - plan.residency.RingBytes() -
+  const uint64_t spoken_for =
+      plan.total_bytes - plan.kv_cache_bytes - plan.activation_bytes -
+      plan.residency.RingBytes() -
       WeightStoreOverheadBytes(model.weight_file(), plan.residency) -
       plan.residency.ResidentBytes(model.weight_file().segments());
-  for (const PlanLine& line : plan.lines) {
-    if (line.name == "activations" || line.name == "KV cache") {
-      spoken_for -= line.bytes;
-    }
-  }
   std::unique_ptr<Engine> engine(
       new Engine(std::move(model), std::move(plan), options.plan));
   FLASHELM_RETURN_IF_ERROR(

@@ -146,16 +146,19 @@ class Planner {
                                  header.sections[kTokenizer].raw_bytes +
                                  header.sections[kTokenizer].stored_bytes,
                              kIoAlignment));
-    Add("threads", (options_.num_threads - 1 + options_.num_io_threads) *
-                       uint64_t{kThreadStackBytes});
+    Add("threads",
+        (uint64_t{options_.num_threads} - 1 + options_.num_io_threads) *
+            kThreadStackBytes);
     Add("caller", RoundUp(options_.caller_bytes, kIoAlignment));
-    Add("KV cache",
-        KvCache::NumBytes(model_.config(), plan_.context, options_.kv_type));
+    plan_.kv_cache_bytes =
+        KvCache::NumBytes(model_.config(), plan_.context, options_.kv_type);
+    Add("KV cache", plan_.kv_cache_bytes);
     Add("norm vectors", norm_bytes_);
   }
 
   void AddChosenLines() {
-    Add("activations", ScratchBytes(plan_.batch));
+    plan_.activation_bytes = ScratchBytes(plan_.batch);
+    Add("activations", plan_.activation_bytes);
     const ResidencyPlan& residency = plan_.residency;
     Add("checksums and row buffer",
         WeightStoreOverheadBytes(model_.weight_file(), residency));
@@ -201,10 +204,19 @@ class Planner {
     return total;
   }
 
-  // Slots of about `slot_bytes`, or of the fewest bytes that hold one unit of
-  // every segment. Returns the bytes of the ring.
+  // Slots of about `slot_bytes`, at least of what one unit of any segment
+  // takes, and chunks that fill them. Returns the bytes of the ring.
   uint64_t ChooseRing(uint64_t slot_bytes, uint32_t num_slots) {
     ResidencyPlan& residency = plan_.residency;
+    const auto page_bytes = [](const Segment& segment, uint64_t records) {
+      return RoundUp(records * segment.stride_bytes, kIoAlignment);
+    };
+    ForEachStreamable([&](uint32_t index) {
+      const Segment& segment = segments_[index];
+      slot_bytes = std::max(slot_bytes,
+                            page_bytes(segment, std::min(segment.unit_records(),
+                                                         segment.num_records)));
+    });
     residency.num_slots = num_slots;
     residency.slot_bytes = 0;
     ForEachStreamable([&](uint32_t index) {
@@ -215,8 +227,7 @@ class Planner {
       const uint64_t chunk = std::min(segment.num_records, unit * units);
       residency.chunk_records[index] = chunk;
       residency.slot_bytes =
-          std::max(residency.slot_bytes,
-                   RoundUp(chunk * segment.stride_bytes, kIoAlignment));
+          std::max(residency.slot_bytes, page_bytes(segment, chunk));
     });
     return residency.RingBytes();
   }
@@ -296,12 +307,14 @@ Result<MemoryPlan> MakePlan(const ModelFile& model,
     return InvalidArgument(model.path(), ": a context of ", options.context,
                            " positions, but the model was made for ", most);
   }
-  if (options.num_threads == 0 || options.num_io_threads == 0 ||
-      options.max_batch == 0) {
-    return InvalidArgument("threads, reader threads and batch are ",
-                           options.num_threads, ", ", options.num_io_threads,
-                           " and ", options.max_batch,
-                           "; each has to be at least 1");
+  if (options.num_threads == 0 || options.num_threads > kMaxThreads ||
+      options.num_io_threads == 0 || options.num_io_threads > kMaxThreads) {
+    return InvalidArgument(options.num_threads, " threads and ",
+                           options.num_io_threads,
+                           " reader threads, expected 1 to ", kMaxThreads);
+  }
+  if (options.max_batch == 0) {
+    return InvalidArgument("a batch of 0 tokens, expected at least 1");
   }
   return Planner(model, options).Make();
 }

@@ -13,6 +13,9 @@
 
 namespace flashelm {
 
+// More threads than this are a slip, not a wish.
+inline constexpr uint32_t kMaxThreads = 1024;
+
 // A budget that refuses nothing.
 inline constexpr uint64_t kUnlimitedBytes = UINT64_MAX;
 
@@ -44,6 +47,11 @@ struct MemoryPlan {
   uint64_t total_bytes = 0;     // At most the budget.
   uint64_t minimum_bytes = 0;   // The smallest budget that is feasible.
 
+  // Parts that the engine takes one by one; the rest of the lines are taken by
+  // the process and by small objects.
+  uint64_t kv_cache_bytes = 0;
+  uint64_t activation_bytes = 0;
+
   ResidencyPlan residency;
   uint32_t context = 0;
   uint32_t batch = 0;           // Tokens per sweep.
@@ -57,7 +65,8 @@ struct MemoryPlan {
 // spread evenly over the segments so that neither end of the cycle starves.
 // Depends on its arguments and on the program alone, so that a budget once
 // feasible stays so. kBudgetInfeasible: with the smallest budget that would do.
-// kInvalidArgument: a context longer than the model's.
+// kInvalidArgument: a context longer than the model's, no thread or more than
+// kMaxThreads.
 Result<MemoryPlan> MakePlan(const ModelFile& model, const PlanOptions& options);
 
 // "12.3 MiB", for people.

@@ -3,12 +3,15 @@
 #include <span>
 
 #include "storage/file.h"
-#include "storage/output_file.h"
 
 namespace flashelm {
 
-Result<std::string> ReadTextFile(const std::string& path) {
-  return ReadWholeFile(path, kMaxTextBytes);
+Result<std::string> ReadTextFile(const std::string& path, uint64_t max_bytes) {
+  auto text = ReadWholeFile(path, max_bytes);
+  if (!text && text.error().code() == StatusCode::kDataLoss) {
+    return InvalidArgument(text.error().message());
+  }
+  return text;
 }
 
 Status WriteTextFile(const std::string& path, std::string_view text) {

@@ -14,8 +14,8 @@
 namespace flashelm {
 namespace {
 
-// Work below this, in bytes of weights times tokens, is done before another
-// thread would have woken.
+// Work below this, in bytes of weights times tokens, is done before it would
+// have been handed to another thread.
 constexpr uint64_t kMinBytesPerThread = uint64_t{128} << 10;
 // Parts of a loop begin at multiples of this, so that rows fill cache lines.
 constexpr uint64_t kMinGrain = 16;

@@ -22,6 +22,37 @@ std::string DirectoryOf(const std::string& path) {
 
 }  // namespace
 
+Status CheckOutputPath(const std::string& path,
+                       const std::vector<std::string>& inputs) {
+  if (path.empty()) return InvalidArgument("a file to write needs a name");
+  struct stat out {};
+  if (stat(path.c_str(), &out) == 0) {
+    if (!S_ISREG(out.st_mode)) {
+      return InvalidArgument(path,
+                             ": exists and is not a regular file, expected one "
+                             "to replace or none");
+    }
+    for (const std::string& input : inputs) {
+      struct stat in {};
+      if (stat(input.c_str(), &in) == 0 && in.st_dev == out.st_dev &&
+          in.st_ino == out.st_ino) {
+        return InvalidArgument(path, ": is ", input,
+                               ", which is read; choose another name");
+      }
+    }
+  }
+  const std::string directory = DirectoryOf(path);
+  struct stat info {};
+  if (stat(directory.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
+    return NotFound("cannot write ", path, ": no directory ", directory);
+  }
+  if (access(directory.c_str(), W_OK | X_OK) != 0) {
+    const int error = errno;
+    return ErrnoStatus(error, StatusMessage::Join("cannot write ", path));
+  }
+  return OkStatus();
+}
+
 OutputFile::OutputFile(UniqueFd fd, std::string path,
                        std::string temporary_path)
     : fd_(std::move(fd)),

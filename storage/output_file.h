@@ -13,6 +13,13 @@
 
 namespace flashelm {
 
+// Whether a file could be written at `path` later, for calls that work long
+// before they write: its directory exists and may be written to, and what
+// stands there is a regular file that is none of `inputs`, under whatever name.
+// kNotFound: no such directory. kInvalidArgument: the rest.
+Status CheckOutputPath(const std::string& path,
+                       const std::vector<std::string>& inputs);
+
 // Writes to a temporary name beside `path`; Commit() syncs it and gives it the
 // real one. Without a Commit(), the destructor removes it, and what stood at
 // `path` before stays. Move-only, one thread.

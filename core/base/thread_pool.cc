@@ -5,6 +5,25 @@
 #include "core/base/checked_math.h"
 
 namespace flashelm {
+namespace {
+
+// Some 20 to 50 microseconds.
+constexpr uint32_t kSpins = 1000;
+
+// Tells the processor that this is a loop that waits.
+void Relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(uint32_t num_threads)
+    : num_threads_(num_threads),
+      num_spins_(num_threads <= NumUsableProcessors() ? kSpins : 0) {}
 
 Result<std::unique_ptr<ThreadPool>> ThreadPool::Create(uint32_t num_threads) {
   if (num_threads == 0) {
@@ -46,8 +65,17 @@ void ThreadPool::Run(size_t count, size_t grain, Function function,
   RunPart(0);
   for (uint32_t left = num_running_.load(std::memory_order_acquire); left != 0;
        left = num_running_.load(std::memory_order_acquire)) {
-    num_running_.wait(left, std::memory_order_acquire);
+    WaitWhile(num_running_, left);
   }
+}
+
+void ThreadPool::WaitWhile(const std::atomic<uint32_t>& value,
+                           uint32_t old) const {
+  for (uint32_t i = 0; i < num_spins_; ++i) {
+    if (value.load(std::memory_order_acquire) != old) return;
+    Relax();
+  }
+  value.wait(old, std::memory_order_acquire);
 }
 
 void ThreadPool::RunPart(uint32_t part) const {
@@ -61,7 +89,7 @@ void ThreadPool::RunPart(uint32_t part) const {
 void ThreadPool::WorkerLoop(uint32_t part) {
   uint32_t seen = 0;
   while (true) {
-    generation_.wait(seen, std::memory_order_acquire);
+    WaitWhile(generation_, seen);
     if (stop_.load()) return;
     // The caller starts no new loop before every worker has finished this one,
     // so no generation is ever missed.

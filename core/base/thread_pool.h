@@ -15,6 +15,8 @@
 namespace flashelm {
 
 // A fixed set of workers that run one loop at a time, together with the caller.
+// Between loops they spin for some microseconds, less than waking a thread
+// takes, and then sleep; with fewer processors than threads they sleep at once.
 // The split of a loop depends on its length and the number of threads, so a
 // body must give the same result for any split. Used by one thread.
 class ThreadPool {
@@ -45,12 +47,16 @@ class ThreadPool {
  private:
   using Function = void (*)(const void* context, size_t begin, size_t end);
 
-  explicit ThreadPool(uint32_t num_threads) : num_threads_(num_threads) {}
+  explicit ThreadPool(uint32_t num_threads);
   void Run(size_t count, size_t grain, Function function, const void* context);
   void RunPart(uint32_t part) const;
   void WorkerLoop(uint32_t part);
 
+  // Returns once `value` differs from `old`.
+  void WaitWhile(const std::atomic<uint32_t>& value, uint32_t old) const;
+
   const uint32_t num_threads_;
+  const uint32_t num_spins_;
 
   // The current loop: written by the caller before `generation_` moves on, and
   // read by workers after they have seen it move.

@@ -21,6 +21,7 @@
 #include "kernels/float_types.h"
 #include "storage/checksum.h"
 #include "storage/json.h"
+#include "storage/output_file.h"
 #include "storage/weight_file_writer.h"
 
 namespace flashelm {
@@ -156,39 +157,6 @@ Json DescribeText(std::string name, std::string_view text) {
   Xxh3Stream hash;
   hash.Update(std::as_bytes(std::span(text)));
   return DescribeFile(std::move(name), text.size(), hash);
-}
-
-// What would only show after the whole source was read: said at once.
-Status CheckOutput(const std::string& out_path,
-                   const std::vector<std::string>& source_paths) {
-  struct stat out {};
-  if (stat(out_path.c_str(), &out) == 0) {
-    if (!S_ISREG(out.st_mode)) {
-      return InvalidArgument(out_path,
-                             ": exists and is not a regular file, expected one "
-                             "to replace or none");
-    }
-    for (const std::string& path : source_paths) {
-      struct stat source {};
-      if (stat(path.c_str(), &source) == 0 && source.st_dev == out.st_dev &&
-          source.st_ino == out.st_ino) {
-        return InvalidArgument(out_path, ": is ", path,
-                               ", which is being converted");
-      }
-    }
-  }
-  const size_t slash = out_path.rfind('/');
-  const std::string directory =
-      slash == std::string::npos ? "." : out_path.substr(0, slash + 1);
-  struct stat info {};
-  if (stat(directory.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
-    return NotFound("cannot write ", out_path, ": no directory ", directory);
-  }
-  if (access(directory.c_str(), W_OK | X_OK) != 0) {
-    const int error = errno;
-    return ErrnoStatus(error, StatusMessage::Join("cannot write ", out_path));
-  }
-  return OkStatus();
 }
 
 Result<std::string> ReadTokenizer(const std::string& path,
@@ -559,7 +527,7 @@ Result<ConvertReport> Convert(const std::string& source_dir,
   for (const SafetensorsFile& file : checkpoint.files()) {
     source_paths.push_back(file.path());
   }
-  FLASHELM_RETURN_IF_ERROR(CheckOutput(out_path, source_paths));
+  FLASHELM_RETURN_IF_ERROR(CheckOutputPath(out_path, source_paths));
 
   Converter converter(checkpoint, report.config, weights, options);
   FLASHELM_RETURN_IF_ERROR(converter.CheckFiles(files, report));

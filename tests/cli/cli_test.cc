@@ -58,6 +58,17 @@ class CliTest : public testing::Test {
     return std::to_string(floor + (64u << 20));
   }
 
+  static CommandOptions Input(std::string text) {
+    CommandOptions options;
+    options.input = std::move(text);
+    return options;
+  }
+  static CommandOptions Interrupted(size_t after_bytes) {
+    CommandOptions options;
+    options.interrupt_after_bytes = after_bytes;
+    return options;
+  }
+
   static TempDirectory* directory_;
 };
 TempDirectory* CliTest::directory_ = nullptr;
@@ -81,23 +92,16 @@ TEST_F(CliTest, PromptComesFromArgumentFileAndStandardInputAlike) {
   ASSERT_EQ(from_argument.exit_code, 0) << from_argument.err;
   const auto from_file =
       Flashelm({"run", "-m", Model(), "-f", File("prompt.txt"), "-n", "12"});
-  const auto from_stdin = Flashelm(
-      {"run", "-m", Model(), "-p", "-", "-n", "12"}, {.input = prompt});
+  const auto from_stdin =
+      Flashelm({"run", "-m", Model(), "-p", "-", "-n", "12"}, Input(prompt));
   EXPECT_EQ(from_file.out, from_argument.out);
   EXPECT_EQ(from_stdin.out, from_argument.out);
 }
 
 TEST_F(CliTest, TheBudgetNamedOnRefusalWorksAndIsKept) {
-  const std::vector<std::string> run = {"run",
-                                        "-m",
-                                        Model(),
-                                        "-p",
-                                        "Once upon a time",
-                                        "-n",
-                                        "100",
-                                        "--stats",
-                                        File("stats.json"),
-                                        "--mem-budget"};
+  const std::vector<std::string> run = {
+      "run", "-m", Model(), "-p",      "Once upon a time", "-t",
+      "2",   "-n", "100",   "--stats", File("stats.json"), "--mem-budget"};
   const auto with_budget = [&](const std::string& budget) {
     std::vector<std::string> args = run;
     args.push_back(budget);
@@ -136,12 +140,26 @@ TEST_F(CliTest, ThePlanIsCloseToThePeak) {
 #endif
   // Room that no budget gets back: what is planned and never taken.
   constexpr uint64_t kMostSlack = 4 << 20;
-  for (const char* budget : {"11M", "18M", "64M"}) {
-    SCOPED_TRACE(budget);
-    const auto result =
-        Flashelm({"run", "-m", Model(), "-p", "Once upon a time", "-n", "-1",
-                  "-c", "64", "--ignore-eos", "--mem-budget", budget, "--stats",
-                  File("slack.json")});
+  std::vector<std::string> run = {"run",
+                                  "-m",
+                                  Model(),
+                                  "-p",
+                                  "Once upon a time",
+                                  "-t",
+                                  "2",
+                                  "-n",
+                                  "-1",
+                                  "-c",
+                                  "64",
+                                  "--ignore-eos",
+                                  "--stats",
+                                  File("slack.json")};
+  const uint64_t floor = Floor(run);
+  run.insert(run.end(), {"--mem-budget", ""});
+  for (const uint64_t more : {0u, 7u << 20, 64u << 20}) {
+    SCOPED_TRACE(more);
+    run.back() = std::to_string(floor + more);
+    const auto result = Flashelm(run);
     ASSERT_EQ(result.exit_code, 0) << result.err;
     const json stats = json::parse(ReadFile(File("slack.json")));
     const auto planned = stats["planned_bytes"].get<uint64_t>();
@@ -329,6 +347,42 @@ TEST_F(CliTest, ExitCodesFollowTheKindOfError) {
       {"token outside the vocabulary",
        {"logits", "-m", Model(), "--tokens", "1,2048", "-o", File("x.npy")},
        2},
+      {"more threads than any machine has",
+       {"run", "-m", Model(), "-p", "A", "-t", "4294967293"},
+       2},
+      {"no tokens",
+       {"logits", "-m", Model(), "--tokens", "", "-o", File("x.npy")},
+       2},
+      {"an empty token",
+       {"logits", "-m", Model(), "--tokens", "1,,2", "-o", File("x.npy")},
+       2},
+      {"a hexadecimal token",
+       {"logits", "-m", Model(), "--tokens", "0x10", "-o", File("x.npy")},
+       2},
+      {"an empty stop string",
+       {"run", "-m", Model(), "-p", "A", "--stop", ""},
+       2},
+      {"a stop string of a novel's length",
+       {"run", "-m", Model(), "-p", "A", "--stop", std::string(5000, 'x')},
+       2},
+      {"a prompt that need not be read to its end",
+       {"run", "-m", Model(), "-f", Model()},
+       2},
+      {"windows of one position",
+       {"perplexity", "-m", Model(), "-f", File("text.felm"), "-c", "1"},
+       2},
+      {"text without tokens",
+       {"perplexity", "-m", Model(), "-f", File("empty.felm")},
+       2},
+      {"statistics over the model",
+       {"run", "-m", Model(), "-p", "A", "--stats", Model()},
+       2},
+      {"logits over the model",
+       {"logits", "-m", Model(), "-p", "A", "-o", Model()},
+       2},
+      {"statistics nowhere",
+       {"run", "-m", Model(), "-p", "A", "--stats", File("none/s.json")},
+       3},
       {"no such text",
        {"perplexity", "-m", Model(), "-f", File("none.txt")},
        3},
@@ -348,6 +402,53 @@ TEST_F(CliTest, ExitCodesFollowTheKindOfError) {
   }
   EXPECT_FALSE(std::filesystem::exists(File("x.npy")));
   EXPECT_FALSE(std::filesystem::exists(File("x.felm")));
+}
+
+TEST_F(CliTest, AFullStandardOutputIsNoSuccess) {
+  CommandOptions full;
+  full.stdout_path = "/dev/full";
+  for (const std::vector<std::string>& args :
+       {std::vector<std::string>{"inspect", "-m", Model()},
+        {"inspect", "-m", Model(), "--json"},
+        {"verify", "-m", Model()},
+        {"run", "-m", Model(), "-p", "A", "-n", "3"}}) {
+    EXPECT_EQ(Flashelm(args, full).exit_code, 6) << args[0];
+  }
+}
+
+TEST_F(CliTest, EveryVerbKeepsTheBudgetThatItNames) {
+#ifdef FLASHELM_SANITIZED
+  GTEST_SKIP() << "a sanitizer takes memory of its own";
+#endif
+  const std::string bf16 = File("bf16.felm");
+  ASSERT_EQ(
+      Flashelm({"convert", SampleModelDirectory("tiny-stories"), "-o", bf16})
+          .exit_code,
+      0);
+  std::string text;
+  while (text.size() < 300) text += "The dog and the cat saw a bird. ";
+  WriteFile(File("long.txt"), text);
+  for (const std::string& model : {Model(), bf16}) {
+    for (const char* threads : {"1", "4"}) {
+      const std::vector<std::string> shared = {
+          "-m", model, "-t", threads, "-f", File("long.txt")};
+      std::vector<std::vector<std::string>> commands = {
+          {"run", "-n", "4", "--temp", "1", "--stats", File("peak.json")},
+          {"logits", "-o", File("peak.npy"), "--stats", File("peak.json")},
+          {"perplexity", "-c", "64", "--json"}};
+      for (std::vector<std::string>& args : commands) {
+        args.insert(args.end(), shared.begin(), shared.end());
+        const uint64_t floor = Floor(args);
+        args.insert(args.end(), {"--mem-budget", std::to_string(floor)});
+        const auto result = Flashelm(args);
+        ASSERT_EQ(result.exit_code, 0) << args[0] << ": " << result.err;
+        const json stats = json::parse(
+            args[0] == "perplexity" ? result.out : ReadFile(File("peak.json")));
+        EXPECT_LE(stats["peak_rss_bytes"].get<uint64_t>(), floor)
+            << args[0] << " with " << threads << " threads";
+      }
+    }
+  }
 }
 
 TEST_F(CliTest, GenerationStopsWhereItIsTold) {
@@ -395,7 +496,7 @@ TEST_F(CliTest, InterruptStopsGenerationCleanly) {
       "run", "-m", Model(),        "-p",      "Once upon a time",
       "-n",  "-1", "--ignore-eos", "--stats", File("int.json")};
   run.insert(run.end(), {"--mem-budget", std::to_string(Floor(run))});
-  const auto result = Flashelm(run, {.input = "", .interrupt_after_bytes = 20});
+  const auto result = Flashelm(run, Interrupted(20));
   EXPECT_EQ(result.exit_code, 130) << result.err;
   ASSERT_FALSE(result.out.empty());
   EXPECT_EQ(result.out.back(), '\n');
@@ -405,10 +506,12 @@ TEST_F(CliTest, InterruptStopsGenerationCleanly) {
 
 TEST_F(CliTest, AFullDiskLeavesNothingBehind) {
   const TempDirectory output;
+  CommandOptions limit;
+  limit.max_file_bytes = 1 << 20;
   const auto converted =
       Flashelm({"convert", SampleModelDirectory("tiny-stories"), "-o",
                 output.File("out.felm")},
-               {.input = "", .max_file_bytes = 1 << 20});
+               limit);
   EXPECT_EQ(converted.exit_code, 6) << converted.err;
   EXPECT_TRUE(output.List().empty());
 }

@@ -54,7 +54,12 @@ CommandResult Flashelm(const std::vector<std::string>& args,
   const pid_t child = fork();
   if (child == 0) {
     dup2(in.ends[0], STDIN_FILENO);
-    dup2(out.ends[1], STDOUT_FILENO);
+    if (options.stdout_path.empty()) {
+      dup2(out.ends[1], STDOUT_FILENO);
+    } else {
+      dup2(open(options.stdout_path.c_str(), O_WRONLY | O_CLOEXEC),
+           STDOUT_FILENO);
+    }
     dup2(err.ends[1], STDERR_FILENO);
     if (options.max_file_bytes > 0) {
       const rlimit limit = {options.max_file_bytes, options.max_file_bytes};

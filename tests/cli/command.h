@@ -20,6 +20,7 @@ struct CommandOptions {
   // Sends SIGINT once that much of stdout has come; 0: never.
   size_t interrupt_after_bytes = 0;
   uint64_t max_file_bytes = 0;  // No file may become larger; 0: no limit.
+  std::string stdout_path;      // Where stdout goes instead of the result.
 };
 
 // Runs flashelm with these arguments and waits for its end.

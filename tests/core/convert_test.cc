@@ -797,11 +797,10 @@ std::vector<BadCheckpoint> BadCheckpoints() {
        [](Scene& s) { s.out = s.in + "/none/m.felm"; }},
       {"output is a directory", kInvalidArgument, "not a regular file",
        [](Scene& s) { s.out = s.in; }},
-      {"output is a file of the source", kInvalidArgument,
-       "which is being converted",
+      {"output is a file of the source", kInvalidArgument, "which is read",
        [](Scene& s) { s.out = s.File("model.safetensors"); }},
       {"output is a link to a file of the source", kInvalidArgument,
-       "which is being converted",
+       "which is read",
        [](Scene& s) {
          s.out = s.File("link");
          std::filesystem::create_hard_link(s.File("config.json"), s.out);

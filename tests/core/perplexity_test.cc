@@ -58,7 +58,8 @@ TEST(PerplexityGoldenTest, OfBothTextsIsThatOfTheReference) {
     for (const GoldenPerplexity& golden : ReadGolden(name).perplexity) {
       SCOPED_TRACE(std::string(name) + " on " + golden.file);
       const auto text = ReadTextFile(
-          std::string(FLASHELM_SOURCE_DIR "/tests/data/") + golden.file);
+          std::string(FLASHELM_SOURCE_DIR "/tests/data/") + golden.file,
+          UINT64_MAX);
       ASSERT_TRUE(text) << text.error().message();
       const std::vector<TokenId> tokens =
           running.engine->tokenizer().Encode(*text, /*add_bos=*/false);
