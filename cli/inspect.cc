@@ -63,24 +63,7 @@ Json ToJson(const ModelFile& model) {
   json["format_version"] = kFelmVersion;
   json["n_params"] = config.num_params();
   json["weights"] = model.weights_name();
-  json["config"] = {{"architecture", "openelm"},
-                    {"vocab_size", config.vocab_size},
-                    {"model_dim", config.model_dim},
-                    {"head_dim", config.head_dim},
-                    {"num_gqa_groups", config.num_gqa_groups},
-                    {"max_context", config.max_context},
-                    {"rope_theta", config.rope_theta},
-                    {"activation", config.activation},
-                    {"bos_id", config.bos_id},
-                    {"eos_id", config.eos_id}};
-  json["layers"] = Json::array();
-  for (uint32_t i = 0; i < config.num_layers(); ++i) {
-    const LayerConfig& layer = config.layers[i];
-    json["layers"].push_back({{"layer", i},
-                              {"num_heads", layer.num_heads},
-                              {"num_kv_heads", layer.num_kv_heads},
-                              {"ffn_dim", layer.ffn_dim}});
-  }
+  json["config"] = ConfigToJson(config);
   json["bytes"] = Json::object();
   for (const KindBytes& kind : BytesByKind(file)) {
     json["bytes"][kind.name] = kind.bytes;

@@ -24,16 +24,6 @@ Status CheckRanges(std::initializer_list<Range> ranges, std::string_view name) {
   return OkStatus();
 }
 
-Result<uint32_t> GetUint32(const Json& json, const char* key,
-                           std::string_view name) {
-  FLASHELM_ASSIGN_OR_RETURN(const uint64_t value, GetUint(json, key, name));
-  if (value > UINT32_MAX) {
-    return DataLoss(name, ": \"", key, "\" is ", value,
-                    ", expected at most 2^32 - 1");
-  }
-  return static_cast<uint32_t>(value);
-}
-
 }  // namespace
 
 uint64_t ModelConfig::max_query_dim() const {

@@ -168,18 +168,6 @@ struct Tokenizer::Scratch {
   std::vector<Candidate> heap;
 };
 
-uint64_t Tokenizer::MaxMemoryBytes(uint64_t model_bytes) {
-  // The shortest piece in a file: tag, length, tag, length and one character.
-  const uint64_t num_pieces = std::min<uint64_t>(model_bytes / 5, kMaxPieces);
-  const uint64_t text_bytes =
-      std::min<uint64_t>(model_bytes, uint64_t{kMaxPieces} * kMaxPieceBytes);
-  // Arrays are rounded up to pages; a message takes far less than one.
-  constexpr uint64_t kSlackBytes = uint64_t{30} << 10;
-  return sizeof(Tokenizer) + text_bytes + (num_pieces + 1) * sizeof(uint32_t) +
-         num_pieces * (sizeof(float) + sizeof(PieceType)) +
-         TableSize(num_pieces) * sizeof(TokenId) + kSlackBytes;
-}
-
 uint64_t Tokenizer::memory_bytes() const {
   return sizeof(*this) + text_.capacity() +
          offsets_.capacity() * sizeof(uint32_t) +
@@ -400,17 +388,6 @@ size_t Tokenizer::CountTokens(std::string_view text, bool add_bos) const {
 
 uint64_t Tokenizer::EncodeScratchBytes(std::string_view text) const {
   return Scratch::Bytes(LargestWord(text, words_are_independent_));
-}
-
-uint64_t Tokenizer::EncodeWorkspaceBytes(std::string_view text) const {
-  uint64_t max_ids = 1;  // BOS.
-  WordScanner scanner(text, false);
-  const auto count = [&](std::string_view character) {
-    max_ids += FindNormal(character) != kNone ? 1 : character.size();
-  };
-  while (scanner.Next(count)) {
-  }
-  return EncodeScratchBytes(text) + max_ids * sizeof(TokenId);
 }
 
 std::string Tokenizer::Decode(std::span<const TokenId> ids) const {

@@ -25,12 +25,9 @@ class Tokenizer {
   // `name`, a path for instance, begins every message.
   // kDataLoss: not such a file, or damaged. kUnimplemented: a kind of model
   // that SentencePieceModel::Open does not support.
-  // Cost: O(bytes) time; at no moment more than MaxMemoryBytes(bytes.size()).
+  // Cost: O(bytes) time, and at no moment more memory than memory_bytes() then
+  // says, which is at most six times the size of the file and 32 KiB.
   static Result<Tokenizer> Parse(std::string_view bytes, std::string_view name);
-
-  // At least what Parse takes and what memory_bytes() then says, for any model
-  // of that many bytes: six times the size of the file, and 32 KiB.
-  static uint64_t MaxMemoryBytes(uint64_t model_bytes);
 
   Tokenizer(Tokenizer&&) = default;
   Tokenizer& operator=(Tokenizer&&) = default;
@@ -56,7 +53,8 @@ class Tokenizer {
   // text has no ids of its own. A byte that is not part of valid UTF-8 counts
   // as U+FFFD. Names of control pieces in the text are ordinary text. A word
   // of over 2^28 characters is cut there. The vector's capacity is its size.
-  // Cost: O(n log n) time for any text, EncodeWorkspaceBytes(text) of memory.
+  // Cost: O(n log n) time for any text, and EncodeScratchBytes(text) of memory
+  // besides the result.
   std::vector<TokenId> Encode(std::string_view text, bool add_bos) const;
 
   // Encode(text, add_bos).size(), at half its time and without the result.
@@ -65,11 +63,6 @@ class Tokenizer {
   // What CountTokens takes while it runs, and Encode besides its result: 36
   // bytes per character of the longest word, and the word. O(n) time.
   uint64_t EncodeScratchBytes(std::string_view text) const;
-
-  // At least what Encode takes, its result included: the scratch and 4 bytes
-  // per character, or per byte of characters that have no piece. O(n) time.
-  // Exact is EncodeScratchBytes + 4 CountTokens.
-  uint64_t EncodeWorkspaceBytes(std::string_view text) const;
 
   // The text of `ids`: spaces for U+2581, the bytes of byte tokens, U+FFFD for
   // each of those that is not part of valid UTF-8, nothing for control tokens,

@@ -123,6 +123,16 @@ Result<uint64_t> GetUint(const Json& object, const char* key,
   return value->get<uint64_t>();
 }
 
+Result<uint32_t> GetUint32(const Json& object, const char* key,
+                           std::string_view name) {
+  FLASHELM_ASSIGN_OR_RETURN(const uint64_t value, GetUint(object, key, name));
+  if (value > UINT32_MAX) {
+    return DataLoss(name, ": \"", key, "\" is ", value,
+                    ", expected at most 2^32 - 1");
+  }
+  return static_cast<uint32_t>(value);
+}
+
 Result<std::string_view> GetString(const Json& object, const char* key,
                                    std::string_view name) {
   FLASHELM_ASSIGN_OR_RETURN(const Json* value, GetMember(object, key, name));

@@ -30,6 +30,8 @@ Result<Json> ParseJson(std::string_view text, std::string_view name,
 // fractional. The pointer and the view live as long as `object`.
 Result<uint64_t> GetUint(const Json& object, const char* key,
                          std::string_view name);
+Result<uint32_t> GetUint32(const Json& object, const char* key,
+                           std::string_view name);
 Result<std::string_view> GetString(const Json& object, const char* key,
                                    std::string_view name);
 Result<const Json*> GetArray(const Json& object, const char* key,

@@ -67,16 +67,6 @@ Status CheckSection(const Section& section, std::string_view name,
   return OkStatus();
 }
 
-Result<uint32_t> GetUint32(const Json& object, const char* key,
-                           std::string_view name) {
-  FLASHELM_ASSIGN_OR_RETURN(const uint64_t value, GetUint(object, key, name));
-  if (value > UINT32_MAX) {
-    return DataLoss(name, ": \"", key, "\" is ", value,
-                    ", expected at most 2^32 - 1");
-  }
-  return static_cast<uint32_t>(value);
-}
-
 // A name out of a closed list. kUnimplemented: not in it.
 template <class Enum>
 Result<Enum> GetName(const Json& object, const char* key,

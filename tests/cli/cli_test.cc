@@ -268,8 +268,8 @@ TEST_F(CliTest, InspectPrintsTheSameFactsAsTextAndJson) {
   const json facts = json::parse(printed.out);
   EXPECT_EQ(facts["n_params"], 4083328);
   EXPECT_EQ(facts["weights"], "f32");
-  EXPECT_EQ(facts["layers"].size(), 6u);
-  EXPECT_EQ(facts["layers"][5]["ffn_dim"], 1024);
+  EXPECT_EQ(facts["config"]["layers"].size(), 6u);
+  EXPECT_EQ(facts["config"]["layers"][5]["ffn_dim"], 1024);
   EXPECT_EQ(facts["provenance"]["files"].size(), 3u);
   EXPECT_NE(text.out.find("4083328"), std::string::npos);
   EXPECT_NE(text.out.find(facts["weights_xxh3"].get<std::string>()),

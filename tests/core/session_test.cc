@@ -3,13 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <thread>
+#include <memory>
+#include <utility>
 
 #include "core/base/process_memory.h"
 #include "core/sampler.h"
 #include "storage/pread_reader.h"
 #include "tests/core/allocation_counter.h"
 #include "tests/core/test_model.h"
+#include "tests/storage/faulty_reader.h"
 
 namespace flashelm::test {
 namespace {
@@ -148,36 +150,14 @@ TEST_F(SessionTest, AtTheFloorEachTokenReadsNearlyAllWeights) {
   EXPECT_LE(per_token, 1.01 * bound + (128 << 10));
 }
 
-// Reads through another reader and makes one of them fail.
-class FailingReader : public AsyncReader {
+// A FaultyReader that owns what it wraps.
+struct ReaderOwner {
+  std::unique_ptr<AsyncReader> inner;
+};
+class OwningFaultyReader : private ReaderOwner, public FaultyReader {
  public:
-  FailingReader(std::unique_ptr<AsyncReader> inner, uint64_t fail_at,
-                bool is_short)
-      : inner_(std::move(inner)), fail_at_(fail_at), is_short_(is_short) {}
-
-  Status Submit(const ReadRequest& request) override {
-    return inner_->Submit(request);
-  }
-  Result<ReadCompletion> Wait() override {
-    auto completion = inner_->Wait();
-    if (completion && num_done_++ == fail_at_) {
-      if (is_short_) {
-        completion->num_bytes /= 2;
-      } else {
-        completion->status = Unavailable("the device is gone");
-      }
-    }
-    return completion;
-  }
-  uint32_t depth() const override { return inner_->depth(); }
-  uint32_t num_in_flight() const override { return inner_->num_in_flight(); }
-  ReaderStats stats() const override { return inner_->stats(); }
-
- private:
-  std::unique_ptr<AsyncReader> inner_;
-  const uint64_t fail_at_;
-  const bool is_short_;
-  uint64_t num_done_ = 0;
+  OwningFaultyReader(std::unique_ptr<AsyncReader> reader, FaultAt fault)
+      : ReaderOwner{std::move(reader)}, FaultyReader(*inner, {fault}) {}
 };
 
 TEST_F(SessionTest, AFailedReadEndsTheCallAndTheNextOneWorks) {
@@ -188,16 +168,17 @@ TEST_F(SessionTest, AFailedReadEndsTheCallAndTheNextOneWorks) {
   }
   int num_failed_runs = 0;
   for (uint64_t n = 0; n < 80; n += 3) {
-    for (const bool is_short : {false, true}) {
+    for (const Fault fault : {Fault::kIoError, Fault::kShort, Fault::kEmpty}) {
       SCOPED_TRACE(testing::Message()
-                   << "read " << n << ", short " << is_short);
+                   << "read " << n << ", fault " << static_cast<int>(fault));
       EngineOptions options;
       options.make_reader =
           [&](const RandomAccessFile& file,
               uint32_t depth) -> Result<std::unique_ptr<AsyncReader>> {
         FLASHELM_ASSIGN_OR_RETURN(auto inner,
                                   PreadReader::Create(file, depth, 2));
-        return std::make_unique<FailingReader>(std::move(inner), n, is_short);
+        return std::make_unique<OwningFaultyReader>(std::move(inner),
+                                                    FaultAt{n, fault});
       };
       options.plan.whole_process = false;
       options.plan.num_threads = 2;
