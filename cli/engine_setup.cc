@@ -129,6 +129,11 @@ Result<Text> ReadText(const TextArgs& args, uint64_t max_bytes,
   return text;
 }
 
+uint32_t ContextOf(const EngineArgs& args, const ModelConfig& config) {
+  return args.context == 0 ? config.max_context
+                           : std::min(args.context, config.max_context);
+}
+
 uint64_t MaxTextBytes(const Tokenizer& tokenizer, uint64_t num_tokens) {
   return num_tokens * tokenizer.longest_piece_bytes();
 }

@@ -32,6 +32,10 @@ struct Text {
 Result<Text> ReadText(const TextArgs& args, uint64_t max_bytes,
                       const CancelToken& cancel);
 
+// Positions that --ctx-size asks for, as far as the model has them; the plan
+// refuses more.
+uint32_t ContextOf(const EngineArgs& args, const ModelConfig& config);
+
 // The most bytes of text that can be `num_tokens` tokens: what is longer need
 // not be read to know that it does not fit.
 uint64_t MaxTextBytes(const Tokenizer& tokenizer, uint64_t num_tokens);

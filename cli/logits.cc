@@ -14,12 +14,13 @@
 #include "core/text_file.h"
 
 namespace flashelm::cli {
-
 namespace {
 
 // "1,509,491": decimal ids with single commas between them.
 Result<std::vector<TokenId>> ParseTokens(std::string_view text) {
   std::vector<TokenId> tokens;
+  tokens.reserve(
+      static_cast<size_t>(std::count(text.begin(), text.end(), ',')) + 1);
   const char* at = text.data();
   const char* const end = at + text.size();
   while (true) {
@@ -50,17 +51,14 @@ Status RunLogits(const LogitsArgs& args) {
   const CancelToken& cancel = InterruptToken();
   FLASHELM_ASSIGN_OR_RETURN(ModelFile model,
                             ModelFile::Open(args.engine.model));
-  const uint32_t max_context = model.config().max_context;
-  const uint32_t context = args.engine.context == 0
-                               ? max_context
-                               : std::min(args.engine.context, max_context);
+  const uint32_t context = ContextOf(args.engine, model.config());
   std::vector<TokenId> tokens;
   EngineNeeds needs;
   needs.all_logits = true;
   if (args.has_tokens) {
     FLASHELM_ASSIGN_OR_RETURN(tokens, ParseTokens(args.tokens));
-    // On the command line, in the parser's hands, and a growing list.
-    needs.caller_bytes = 5 * args.tokens.size() + 4 * tokens.size();
+    // On the command line, and in the parser's hands.
+    needs.caller_bytes = 5 * args.tokens.size();
   } else {
     FLASHELM_ASSIGN_OR_RETURN(
         const Text text,

@@ -116,11 +116,7 @@ class Generator {
       }
       constexpr uint32_t kOnly = 0;
       const Status status = session_.Run({&token, 1}, {&kOnly, 1}, cancel);
-      if (!status.ok()) {
-        stop_reason_ =
-            status.code() == StatusCode::kCancelled ? "cancelled" : "error";
-        return status;
-      }
+      if (!status.ok()) return status;
     }
     stop_reason_ = "n_predict";
     return OkStatus();
@@ -148,10 +144,7 @@ Status RunRun(const RunArgs& args) {
   FLASHELM_ASSIGN_OR_RETURN(ModelFile model,
                             ModelFile::Open(args.engine.model));
   const Tokenizer& tokenizer = model.tokenizer();
-  const uint32_t max_context = model.config().max_context;
-  const uint32_t context = args.engine.context == 0
-                               ? max_context
-                               : std::min(args.engine.context, max_context);
+  const uint32_t context = ContextOf(args.engine, model.config());
   FLASHELM_ASSIGN_OR_RETURN(
       const Text text,
       ReadText(args.text, MaxTextBytes(tokenizer, context), cancel));

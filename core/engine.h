@@ -45,7 +45,7 @@ class Engine {
   const Tokenizer& tokenizer() const { return model_.tokenizer(); }
   const MemoryPlan& plan() const { return plan_; }
   const PlanOptions& plan_options() const { return plan_options_; }
-  std::string_view io_backend() const { return "pread"; }
+  std::string_view io_backend() const { return reader_->name(); }
 
   // For Session.
   MemoryBudget& budget() { return budget_; }

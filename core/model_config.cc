@@ -32,20 +32,6 @@ uint64_t ModelConfig::max_query_dim() const {
   return most;
 }
 
-uint64_t ModelConfig::max_kv_dim() const {
-  uint64_t most = 0;
-  for (const auto& layer : layers) most = std::max(most, kv_dim(layer));
-  return most;
-}
-
-uint64_t ModelConfig::max_ffn_dim() const {
-  uint64_t most = 0;
-  for (const auto& layer : layers) {
-    most = std::max<uint64_t>(most, layer.ffn_dim);
-  }
-  return most;
-}
-
 uint64_t ModelConfig::num_params() const {
   uint64_t total = uint64_t{vocab_size} * model_dim + model_dim;
   for (const LayerConfig& layer : layers) {

@@ -49,8 +49,6 @@ struct ModelConfig {
     return query_dim(layer) + 2 * kv_dim(layer);
   }
   uint64_t max_query_dim() const;
-  uint64_t max_kv_dim() const;
-  uint64_t max_ffn_dim() const;
   // All weights, the tied embedding counted once.
   uint64_t num_params() const;
 };

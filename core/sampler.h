@@ -31,7 +31,8 @@ Status CheckSamplerOptions(const SamplerOptions& options);
 // logits and history give the same token on every platform. One thread.
 class Sampler {
  public:
-  // Takes 13 bytes per entry of the vocabulary.
+  // What the constructor takes: a bit and, unless the temperature is 0, two
+  // 8-byte numbers per entry of the vocabulary.
   static uint64_t NumBytes(uint32_t vocab_size);
   // Options as CheckSamplerOptions() accepts them.
   Sampler(const SamplerOptions& options, uint32_t vocab_size);

@@ -14,12 +14,12 @@
 
 namespace flashelm {
 
-// Where the time and the bytes of a session's calls went.
+// Where the time of a session's calls went, and the bytes.
 struct SessionStats {
   uint64_t num_tokens = 0;  // Positions computed.
   uint64_t num_sweeps = 0;  // Times the weights were gone through.
   uint64_t total_ns = 0;    // In Run().
-  WeightStoreStats store;   // Of the same calls.
+  WeightStoreStats store;   // Of the engine, since it was loaded.
 };
 
 // Holds the KV cache and the activations. Used by one thread. The engine

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "core/base/status.h"
 
@@ -44,6 +45,8 @@ class AsyncReader {
   // kInvalidArgument: none is in flight.
   virtual Result<ReadCompletion> Wait() = 0;
 
+  // As --io and statistics call it.
+  virtual std::string_view name() const = 0;
   virtual uint32_t depth() const = 0;  // Reads that may be in flight.
   virtual uint32_t num_in_flight() const = 0;
   virtual ReaderStats stats() const = 0;

@@ -24,6 +24,7 @@ class PreadReader : public AsyncReader {
 
   Status Submit(const ReadRequest& request) override;
   Result<ReadCompletion> Wait() override;
+  std::string_view name() const override { return "pread"; }
   uint32_t depth() const override { return depth_; }
   uint32_t num_in_flight() const override { return num_in_flight_; }
   ReaderStats stats() const override;

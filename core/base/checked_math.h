@@ -15,13 +15,6 @@ constexpr std::optional<uint64_t> CheckedMul(uint64_t a, uint64_t b) {
   return out;
 }
 
-// a + b, or nothing when it does not fit.
-constexpr std::optional<uint64_t> CheckedAdd(uint64_t a, uint64_t b) {
-  uint64_t out = 0;
-  if (__builtin_add_overflow(a, b, &out)) return std::nullopt;
-  return out;
-}
-
 // `value` rounded down or up to a multiple of `step`, which is not 0.
 // RoundUp: the caller knows that the result fits.
 constexpr uint64_t RoundDown(uint64_t value, uint64_t step) {

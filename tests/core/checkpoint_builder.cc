@@ -72,34 +72,6 @@ void Place(const RawTensor& tensor, Json& directory, std::string& data) {
 
 }  // namespace
 
-TempDirectory::TempDirectory() {
-  std::string name = testing::TempDir() + "flashelm_XXXXXX";
-  EXPECT_NE(mkdtemp(name.data()), nullptr);
-  path_ = name;
-}
-
-TempDirectory::~TempDirectory() {
-  if (path_.empty()) return;
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
-TempDirectory::TempDirectory(TempDirectory&& other) noexcept
-    : path_(std::exchange(other.path_, std::string())) {}
-
-std::string TempDirectory::File(std::string_view name) const {
-  return path_ + "/" + std::string(name);
-}
-
-std::vector<std::string> TempDirectory::List() const {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(path_)) {
-    names.push_back(entry.path().filename().string());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 std::string ReadFile(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   EXPECT_TRUE(in.good()) << path;

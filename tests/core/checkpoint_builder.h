@@ -9,26 +9,9 @@
 #include <vector>
 
 #include "storage/json.h"
+#include "tests/temp_directory.h"
 
 namespace flashelm::test {
-
-// A directory under testing::TempDir() that goes away, with what is in it, when
-// its owner does. Move-only.
-class TempDirectory {
- public:
-  TempDirectory();
-  ~TempDirectory();
-  TempDirectory(TempDirectory&& other) noexcept;
-  TempDirectory& operator=(TempDirectory&& other) = delete;
-
-  const std::string& path() const { return path_; }
-  std::string File(std::string_view name) const;
-  // Names of what is in it, sorted.
-  std::vector<std::string> List() const;
-
- private:
-  std::string path_;
-};
 
 // A file's bytes; a test fails when it cannot be read or written.
 std::string ReadFile(const std::string& path);

@@ -4,6 +4,7 @@
 
 #include <random>
 
+#include "tests/core/allocation_counter.h"
 #include "tests/core/test_model.h"
 
 namespace flashelm::test {
@@ -88,6 +89,32 @@ TEST_F(MemoryPlanTest, EverySegmentKeepsAboutTheSamePart) {
     EXPECT_NEAR(static_cast<double>(plan->residency.resident_records[index]),
                 part * static_cast<double>(segment.num_records), 2 * unit)
         << segment.Describe();
+  }
+}
+
+TEST(ModelFileMemoryTest, TheDirectoryStaysWithinItsLineOfThePlan) {
+  // The tree of the manifest is the peak; 3B's depth makes one of 3B's size.
+  for (const uint32_t num_layers : {3u, 36u}) {
+    CheckpointOptions checkpoint;
+    checkpoint.num_layers = num_layers;
+    const ConvertedModel converted(checkpoint, Encoding::kBf16);
+    const AllocationCounter counter;
+    const auto model = ModelFile::Open(converted.path());
+    const uint64_t peak = counter.peak_bytes();
+    ASSERT_TRUE(model) << model.error().message();
+    const auto plan = MakePlan(*model, PlanOptions{});
+    ASSERT_TRUE(plan) << plan.error().message();
+    uint64_t planned = 0;
+    for (const PlanLine& line : plan->lines) {
+      if (line.name == "model directory" || line.name == "tokenizer") {
+        planned += line.bytes;
+      }
+    }
+    EXPECT_GT(planned, 0u);
+    RecordProperty("peak_" + std::to_string(num_layers),
+                   std::to_string(peak) + " of " + std::to_string(planned));
+    // An allocator adds up to a half to small blocks.
+    EXPECT_LE(peak + peak / 2, planned) << num_layers << " layers";
   }
 }
 

@@ -42,6 +42,7 @@ class FaultyReader : public AsyncReader {
 
   Status Submit(const ReadRequest& request) override;
   Result<ReadCompletion> Wait() override;
+  std::string_view name() const override { return inner_.name(); }
   uint32_t depth() const override { return inner_.depth(); }
   uint32_t num_in_flight() const override;
   ReaderStats stats() const override { return inner_.stats(); }

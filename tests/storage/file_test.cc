@@ -19,10 +19,12 @@
 #include "core/base/types.h"
 #include "tests/storage/memory_file.h"
 #include "tests/storage/model_builder.h"
-#include "tests/storage/temp_directory.h"
+#include "tests/temp_directory.h"
 
 namespace flashelm {
 namespace {
+
+using test::TempDirectory;
 
 std::vector<std::byte> RandomBytes(size_t size) {
   std::mt19937_64 random(8);

@@ -6,7 +6,7 @@
 #include <random>
 #include <utility>
 
-#include "tests/storage/temp_directory.h"
+#include "tests/temp_directory.h"
 
 namespace flashelm {
 
@@ -77,7 +77,7 @@ TestModel MakeTestModel(const WeightFileContents& contents, uint64_t seed) {
         model.segments.emplace_back(segment.num_bytes());
     for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
   }
-  const TempDirectory directory;
+  const test::TempDirectory directory;
   const std::string path = directory.File("model.felm");
   auto writer = WeightFileWriter::Create(path, contents);
   if (!writer) {

@@ -14,10 +14,12 @@
 #include <vector>
 
 #include "tests/storage/model_builder.h"
-#include "tests/storage/temp_directory.h"
+#include "tests/temp_directory.h"
 
 namespace flashelm {
 namespace {
+
+using test::TempDirectory;
 
 std::span<const std::byte> Bytes(std::string_view text) {
   return std::as_bytes(std::span(text));

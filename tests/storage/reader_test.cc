@@ -16,10 +16,12 @@
 #include "tests/storage/faulty_reader.h"
 #include "tests/storage/memory_file.h"
 #include "tests/storage/model_builder.h"
-#include "tests/storage/temp_directory.h"
+#include "tests/temp_directory.h"
 
 namespace flashelm {
 namespace {
+
+using test::TempDirectory;
 
 constexpr uint64_t kPages = 64;
 // The file's last page is partial.

@@ -17,10 +17,12 @@
 #include "tests/storage/felm_image.h"
 #include "tests/storage/memory_file.h"
 #include "tests/storage/model_builder.h"
-#include "tests/storage/temp_directory.h"
+#include "tests/temp_directory.h"
 
 namespace flashelm {
 namespace {
+
+using test::TempDirectory;
 
 Result<WeightFile> Open(std::vector<std::byte> file) {
   return WeightFile::Open(
