@@ -10,9 +10,9 @@
 //
 // whatever the SIMD target, the number of tokens, the split of rows over
 // threads and the alignment. So one token has the same bits alone and in a
-// batch, and all targets with a fused multiply-add (AVX2, AVX3, NEON) agree bit
-// for bit. The targets without one (SSSE3, SSE4, EMU128, SCALAR) keep the order
-// but round each product first; they agree with each other.
+// batch, and all targets with a fused multiply-add agree bit for bit (tested
+// for AVX2 and AVX3). The targets without one (SSSE3, SSE4, EMU128, SCALAR)
+// keep the order but round each product first; they agree with each other.
 #ifndef FLASHELM_KERNELS_MATMUL_H_
 #define FLASHELM_KERNELS_MATMUL_H_
 
