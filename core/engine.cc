@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "storage/pread_reader.h"
+#include "storage/open_reader.h"
 
 namespace flashelm {
 
@@ -32,11 +32,12 @@ Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
   const uint32_t depth = WeightStore::MaxReadsInFlight(residency);
   if (options.make_reader) {
     FLASHELM_ASSIGN_OR_RETURN(engine->reader_,
-                              options.make_reader(file.file(), depth));
+                              options.make_reader(file.shared_file(), depth));
   } else {
     FLASHELM_ASSIGN_OR_RETURN(
         engine->reader_,
-        PreadReader::Create(file.file(), depth, options.plan.num_io_threads));
+        OpenReader(file.shared_file(),
+                   {options.plan.io, depth, options.plan.num_io_threads}));
   }
   FLASHELM_ASSIGN_OR_RETURN(
       engine->store_,

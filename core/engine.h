@@ -11,7 +11,7 @@
 #include "core/base/thread_pool.h"
 #include "core/memory_plan.h"
 #include "core/model_file.h"
-#include "storage/async_reader.h"
+#include "storage/open_reader.h"
 #include "storage/weight_store.h"
 
 namespace flashelm {
@@ -22,10 +22,10 @@ struct EngineOptions {
   const CancelToken* cancel = nullptr;
   // Bytes of resident weights read so far, and in all; may be empty.
   WeightStore::ProgressFunction progress;
-  // Makes the reader, given the file and the depth it needs; empty for the
-  // default, a PreadReader. Tests put faults in here.
-  std::function<Result<std::unique_ptr<AsyncReader>>(const RandomAccessFile&,
-                                                     uint32_t depth)>
+  // Makes the reader, given the file and the depth it needs; empty for what
+  // `plan.io` says. Tests put faults in here.
+  std::function<Result<std::unique_ptr<AsyncReader>>(
+      std::shared_ptr<const RandomAccessFile>, uint32_t depth)>
       make_reader;
 };
 
@@ -46,6 +46,8 @@ class Engine {
   const MemoryPlan& plan() const { return plan_; }
   const PlanOptions& plan_options() const { return plan_options_; }
   std::string_view io_backend() const { return reader_->name(); }
+  // Whether the plan's total is held: not when weights are mapped.
+  bool budget_enforced() const { return plan_options_.io != IoBackend::kMmap; }
 
   // For Session.
   MemoryBudget& budget() { return budget_; }

@@ -9,6 +9,7 @@
 #include "core/base/status.h"
 #include "core/model_file.h"
 #include "kernels/attention.h"
+#include "storage/open_reader.h"
 #include "storage/weight_store.h"
 
 namespace flashelm {
@@ -32,7 +33,10 @@ struct PlanOptions {
   bool all_logits = false;
   KvType kv_type = KvType::kF32;
   uint32_t num_threads = 1;     // Of computation, the caller's included.
-  uint32_t num_io_threads = 4;  // Of reading, besides.
+  // How weights are read. With kMmap they are the system's to keep or drop, so
+  // they are no part of the plan, and no budget can be held.
+  IoBackend io = IoBackend::kAuto;
+  uint32_t num_io_threads = 4;  // Of a pread reader, besides.
   // What the caller will hold itself while the model runs: prompts, outputs.
   uint64_t caller_bytes = 0;
 };

@@ -4,16 +4,18 @@
 
 namespace flashelm {
 
-PreadReader::PreadReader(const RandomAccessFile& file, uint32_t depth)
-    : file_(file), depth_(depth), requests_(depth), completions_(depth) {}
+PreadReader::PreadReader(std::shared_ptr<const RandomAccessFile> file,
+                         uint32_t depth)
+    : file_(std::move(file)), depth_(depth), requests_(depth), completions_(depth) {}
 
 Result<std::unique_ptr<PreadReader>> PreadReader::Create(
-    const RandomAccessFile& file, uint32_t depth, uint32_t num_threads) {
+    std::shared_ptr<const RandomAccessFile> file, uint32_t depth,
+    uint32_t num_threads) {
   if (depth == 0 || num_threads == 0) {
     return InvalidArgument("a reader of depth ", depth, " with ", num_threads,
                            " threads; both have to be at least 1");
   }
-  std::unique_ptr<PreadReader> reader(new PreadReader(file, depth));
+  std::unique_ptr<PreadReader> reader(new PreadReader(std::move(file), depth));
   reader->workers_.reserve(num_threads);
   for (uint32_t i = 0; i < num_threads; ++i) {
     FLASHELM_ASSIGN_OR_RETURN(
@@ -35,24 +37,32 @@ PreadReader::~PreadReader() {
   workers_.clear();
 }
 
-Status PreadReader::Submit(const ReadRequest& request) {
-  if (num_in_flight_ == depth_) {
-    return ResourceExhausted("all ", depth_, " reads are in flight");
+Status PreadReader::Submit(std::span<const ReadRequest> requests) {
+  if (requests.size() > depth_ - num_in_flight_) {
+    return ResourceExhausted(num_in_flight_, " of ", depth_,
+                             " reads are in flight, no room for ",
+                             requests.size());
   }
-  ++num_in_flight_;
+  num_in_flight_ += static_cast<uint32_t>(requests.size());
   {
     std::lock_guard lock(mutex_);
-    requests_.Push(request);
-    if (num_unfinished_++ == 0) busy_since_ = Clock::now();
+    for (const ReadRequest& request : requests) {
+      requests_.Push(request);
+      if (num_unfinished_++ == 0) busy_since_ = Clock::now();
+    }
   }
-  has_request_.notify_one();
+  has_request_.notify_all();
   return OkStatus();
 }
 
-Result<ReadCompletion> PreadReader::Wait() {
-  if (num_in_flight_ == 0) return InvalidArgument("no read is in flight");
+std::optional<ReadCompletion> PreadReader::Wait(
+    std::chrono::nanoseconds timeout) {
+  if (num_in_flight_ == 0) return std::nullopt;
   std::unique_lock lock(mutex_);
-  has_completion_.wait(lock, [this] { return !completions_.empty(); });
+  if (!has_completion_.wait_for(lock, timeout,
+                                [this] { return !completions_.empty(); })) {
+    return std::nullopt;
+  }
   --num_in_flight_;
   return completions_.Pop();
 }
@@ -74,10 +84,12 @@ void PreadReader::WorkerLoop() {
     if (requests_.empty()) return;
     const ReadRequest request = requests_.Pop();
     lock.unlock();
-    auto got = file_.ReadAt(request.offset_bytes, request.target);
+    const auto begin = Clock::now();
+    auto got = file_->ReadAt(request.offset_bytes, request.target);
     lock.lock();
     ReadCompletion completion{request.tag, got ? *got : 0,
-                              got ? OkStatus() : std::move(got.error())};
+                              got ? OkStatus() : std::move(got.error()),
+                              begin, Clock::now()};
     stats_.num_reads += 1;
     stats_.num_bytes += completion.num_bytes;
     if (--num_unfinished_ == 0) {

@@ -16,14 +16,16 @@ namespace flashelm {
 
 class PreadReader : public AsyncReader {
  public:
-  // `file` outlives the reader. kInvalidArgument: no threads or no depth.
-  // kResourceExhausted: no threads to be had.
+  // kInvalidArgument: no threads or no depth. kResourceExhausted: no threads to
+  // be had.
   static Result<std::unique_ptr<PreadReader>> Create(
-      const RandomAccessFile& file, uint32_t depth, uint32_t num_threads);
+      std::shared_ptr<const RandomAccessFile> file, uint32_t depth,
+      uint32_t num_threads);
   ~PreadReader() override;
 
-  Status Submit(const ReadRequest& request) override;
-  Result<ReadCompletion> Wait() override;
+  Status Submit(std::span<const ReadRequest> requests) override;
+  std::optional<ReadCompletion> Wait(std::chrono::nanoseconds timeout) override;
+  void RegisterBuffer(std::span<std::byte>) override {}
   std::string_view name() const override { return "pread"; }
   uint32_t depth() const override { return depth_; }
   uint32_t num_in_flight() const override { return num_in_flight_; }
@@ -54,10 +56,10 @@ class PreadReader : public AsyncReader {
     size_t size_ = 0;
   };
 
-  PreadReader(const RandomAccessFile& file, uint32_t depth);
+  PreadReader(std::shared_ptr<const RandomAccessFile> file, uint32_t depth);
   void WorkerLoop();
 
-  const RandomAccessFile& file_;
+  const std::shared_ptr<const RandomAccessFile> file_;
   const uint32_t depth_;
   uint32_t num_in_flight_ = 0;  // Submitted and not yet returned by Wait().
 

@@ -27,6 +27,8 @@ class WeightFile {
   static Result<WeightFile> Open(std::unique_ptr<RandomAccessFile> file);
 
   const RandomAccessFile& file() const { return *file_; }
+  // For a reader, which may outlive this object.
+  std::shared_ptr<const RandomAccessFile> shared_file() const { return file_; }
   const std::string& path() const { return file_->path(); }
   const FelmHeader& header() const { return header_; }
 
@@ -55,7 +57,7 @@ class WeightFile {
   Status ReadManifest();
   Result<std::string> ReadSection(SectionId id) const;
 
-  std::unique_ptr<RandomAccessFile> file_;
+  std::shared_ptr<const RandomAccessFile> file_;
   FelmHeader header_;
   Json config_;
   Json provenance_;

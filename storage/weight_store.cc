@@ -254,8 +254,9 @@ Status WeightStore::SubmitRead(uint32_t tag, uint32_t segment, uint64_t first,
   read.segment = segment;
   read.offset_bytes = info.offset_bytes + first * info.stride_bytes;
   read.expected_bytes = PageBytes(info, count);
-  return reader_.Submit(
-      {read.offset_bytes, std::span(target, read.expected_bytes), tag});
+  const ReadRequest request{read.offset_bytes,
+                            std::span(target, read.expected_bytes), tag};
+  return reader_.Submit({&request, 1});
 }
 
 Status WeightStore::WaitFor(uint32_t tag) {
@@ -263,11 +264,12 @@ Status WeightStore::WaitFor(uint32_t tag) {
   if (!wanted.is_done) {
     const auto begin = Clock::now();
     while (!wanted.is_done) {
-      FLASHELM_ASSIGN_OR_RETURN(ReadCompletion completion, reader_.Wait());
-      Read& read = reads_[completion.tag];
+      auto completion = reader_.Wait(std::chrono::hours(1));
+      if (!completion) return Unavailable("timeout");
+      Read& read = reads_[completion->tag];
       read.is_done = true;
-      read.num_bytes = completion.num_bytes;
-      read.status = std::move(completion.status);
+      read.num_bytes = completion->num_bytes;
+      read.status = std::move(completion->status);
     }
     io_wait_ns_ += static_cast<uint64_t>(
         std::chrono::nanoseconds(Clock::now() - begin).count());
@@ -372,9 +374,7 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
 }
 
 void WeightStore::Abort() {
-  while (reader_.num_in_flight() > 0) {
-    if (!reader_.Wait()) break;
-  }
+  reader_.Drain(std::chrono::hours(1));
   taken_ = submitted_ = Cursor{sweep_ + 1, 0, 0};
   num_taken_ = num_submitted_ = 0;
   holds_slot_ = false;

@@ -1,6 +1,7 @@
 #include "tests/storage/faulty_reader.h"
 
 #include <algorithm>
+#include <cassert>
 #include <utility>
 
 namespace flashelm {
@@ -15,13 +16,15 @@ FaultyReader::FaultyReader(AsyncReader& inner, std::vector<FaultAt> faults,
                            CompletionOrder order)
     : inner_(inner), faults_(std::move(faults)), order_(order) {}
 
-Status FaultyReader::Submit(const ReadRequest& request) {
-  if (num_in_flight() >= depth()) {
+Status FaultyReader::Submit(std::span<const ReadRequest> requests) {
+  if (requests.size() > depth() - num_in_flight()) {
     return ResourceExhausted("all ", depth(), " reads are in flight");
   }
-  FLASHELM_RETURN_IF_ERROR(inner_.Submit(request));
-  in_flight_.push_back({request, asked_.size()});
-  asked_.push_back({request.offset_bytes, request.target.size()});
+  FLASHELM_RETURN_IF_ERROR(inner_.Submit(requests));
+  for (const ReadRequest& request : requests) {
+    in_flight_.push_back({request, asked_.size()});
+    asked_.push_back({request.offset_bytes, request.target.size()});
+  }
   return OkStatus();
 }
 
@@ -37,19 +40,21 @@ const FaultAt* FaultyReader::FaultOf(uint64_t read) const {
   return it == faults_.end() ? nullptr : &*it;
 }
 
-Status FaultyReader::Take() {
-  FLASHELM_ASSIGN_OR_RETURN(ReadCompletion completion, inner_.Wait());
+bool FaultyReader::Take(std::chrono::nanoseconds timeout) {
+  auto taken = inner_.Wait(timeout);
+  if (!taken) return false;
+  ReadCompletion completion = std::move(*taken);
   const auto it = std::find_if(
       in_flight_.begin(), in_flight_.end(),
       [&](const InFlight& read) { return read.request.tag == completion.tag; });
-  if (it == in_flight_.end()) return Internal("a completion nobody asked for");
+  assert(it != in_flight_.end());
   const InFlight read = *it;
   in_flight_.erase(it);
   const std::span<std::byte> target = read.request.target;
   const FaultAt* fault = FaultOf(read.read);
   if (fault == nullptr) {
     held_.push_back(std::move(completion));
-    return OkStatus();
+    return true;
   }
   switch (fault->fault) {
     case Fault::kIoError:
@@ -72,17 +77,18 @@ Status FaultyReader::Take() {
       break;
     case Fault::kLate:
       late_.push_back(std::move(completion));
-      return OkStatus();
+      return true;
   }
   held_.push_back(std::move(completion));
-  return OkStatus();
+  return true;
 }
 
-Result<ReadCompletion> FaultyReader::Wait() {
-  if (num_in_flight() == 0) return InvalidArgument("no read is in flight");
+std::optional<ReadCompletion> FaultyReader::Wait(
+    std::chrono::nanoseconds timeout) {
+  if (num_in_flight() == 0) return std::nullopt;
   const bool all = order_ == CompletionOrder::kReversed;
   while (inner_.num_in_flight() > 0 && (all || held_.empty())) {
-    FLASHELM_RETURN_IF_ERROR(Take());
+    if (!Take(timeout)) return std::nullopt;
   }
   std::vector<ReadCompletion>& from = held_.empty() ? late_ : held_;
   ReadCompletion completion = std::move(from.back());

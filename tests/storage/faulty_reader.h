@@ -40,8 +40,11 @@ class FaultyReader : public AsyncReader {
   FaultyReader(AsyncReader& inner, std::vector<FaultAt> faults,
                CompletionOrder order = CompletionOrder::kAsTheyCome);
 
-  Status Submit(const ReadRequest& request) override;
-  Result<ReadCompletion> Wait() override;
+  Status Submit(std::span<const ReadRequest> requests) override;
+  std::optional<ReadCompletion> Wait(std::chrono::nanoseconds timeout) override;
+  void RegisterBuffer(std::span<std::byte> memory) override {
+    inner_.RegisterBuffer(memory);
+  }
   std::string_view name() const override { return inner_.name(); }
   uint32_t depth() const override { return inner_.depth(); }
   uint32_t num_in_flight() const override;
@@ -57,8 +60,9 @@ class FaultyReader : public AsyncReader {
   };
 
   const FaultAt* FaultOf(uint64_t read) const;
-  // Takes one completion from `inner_`, damaged as asked, and keeps it.
-  Status Take();
+  // Takes one completion from `inner_`, damaged as asked, and keeps it; false
+  // when there is none in time.
+  bool Take(std::chrono::nanoseconds timeout);
 
   AsyncReader& inner_;
   const std::vector<FaultAt> faults_;
