@@ -196,6 +196,11 @@ int ParseAndRun(int argc, char** argv) {
                 "Go on after the end-of-text token");
   sub->add_flag("--echo", run.echo, "Print the prompt, too");
   AddStats(sub, &run.stats);
+  sub->add_option("--trace", run.trace,
+                  "Write a timeline of reads and computing to this file, for "
+                  "chrome://tracing or ui.perfetto.dev: the first 64 sweeps "
+                  "through the weights, a row for each layer")
+      ->type_name("FILE");
   sub->callback([&] { verb = [&] { return RunRun(run); }; });
 
   LogitsArgs logits;

@@ -157,6 +157,7 @@ Result<std::unique_ptr<Engine>> LoadEngine(ModelFile model,
   options.plan.num_threads =
       args.threads == 0 ? NumUsableProcessors() : args.threads;
   options.cancel = &cancel;
+  options.max_trace_sweeps = needs.max_trace_sweeps;
   ProgressBar bar;
   options.progress = [&bar](uint64_t done, uint64_t total) {
     bar.Show("loading", done, total);

@@ -44,6 +44,7 @@ uint64_t MaxTextBytes(const Tokenizer& tokenizer, uint64_t num_tokens);
 struct EngineNeeds {
   bool all_logits = false;
   uint64_t caller_bytes = 0;
+  uint64_t max_trace_sweeps = 0;
 };
 
 // Plans and loads, with a progress bar.

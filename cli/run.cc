@@ -12,6 +12,7 @@
 #include "core/session.h"
 #include "core/stop_strings.h"
 #include "core/text_file.h"
+#include "core/trace_file.h"
 
 namespace flashelm::cli {
 namespace {
@@ -140,6 +141,10 @@ Status RunRun(const RunArgs& args) {
     FLASHELM_RETURN_IF_ERROR(
         CheckOutputPath(args.stats, {args.engine.model, args.text.file}));
   }
+  if (!args.trace.empty()) {
+    FLASHELM_RETURN_IF_ERROR(CheckOutputPath(
+        args.trace, {args.engine.model, args.text.file, args.stats}));
+  }
   const CancelToken& cancel = InterruptToken();
   FLASHELM_ASSIGN_OR_RETURN(ModelFile model,
                             ModelFile::Open(args.engine.model));
@@ -170,6 +175,10 @@ Status RunRun(const RunArgs& args) {
                        prompt.size() * sizeof(TokenId) + StopBytes(args.stop) +
                        Sampler::NumBytes(vocab_size) +
                        RunStats::NumBytes(max_tokens);
+  if (!args.trace.empty()) {
+    needs.max_trace_sweeps = kMaxTraceSweeps;
+    needs.caller_bytes += TraceBytes(model.config());
+  }
   FLASHELM_ASSIGN_OR_RETURN(
       const std::unique_ptr<Engine> engine,
       LoadEngine(std::move(model), args.engine, needs, cancel));
@@ -199,6 +208,9 @@ Status RunRun(const RunArgs& args) {
     FLASHELM_RETURN_IF_ERROR(WriteTextFile(
         args.stats,
         stats.ToJson(sampler_options.seed, generator.stop_reason())));
+  }
+  if (!args.trace.empty()) {
+    FLASHELM_RETURN_IF_ERROR(WriteTrace(*engine, args.trace));
   }
   return status;
 }

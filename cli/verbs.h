@@ -57,6 +57,7 @@ struct RunArgs {
   bool ignore_eos = false;
   bool echo = false;
   std::string stats;
+  std::string trace;
 };
 
 struct LogitsArgs {

@@ -16,12 +16,15 @@ Engine::Engine(ModelFile model, MemoryPlan plan,
 Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
                                                const EngineOptions& options) {
   FLASHELM_ASSIGN_OR_RETURN(MemoryPlan plan, MakePlan(model, options.plan));
+  const bool is_mapped = options.plan.io == IoBackend::kMmap;
   // Parts of the plan that no buffer of ours holds are spoken for at once.
-  const uint64_t spoken_for =
+  uint64_t spoken_for =
       plan.total_bytes - plan.kv_cache_bytes - plan.activation_bytes -
-      plan.residency.RingBytes() -
-      WeightStoreOverheadBytes(model.weight_file(), plan.residency) -
-      plan.residency.ResidentBytes(model.weight_file().segments());
+      WeightStoreOverheadBytes(model.weight_file(), plan.residency);
+  if (!is_mapped) {
+    spoken_for -= plan.residency.RingBytes() +
+                  plan.residency.ResidentBytes(model.weight_file().segments());
+  }
   std::unique_ptr<Engine> engine(
       new Engine(std::move(model), std::move(plan), options.plan));
   FLASHELM_RETURN_IF_ERROR(
@@ -29,19 +32,29 @@ Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
 
   const WeightFile& file = engine->model_.weight_file();
   const ResidencyPlan& residency = engine->plan_.residency;
-  const uint32_t depth = WeightStore::MaxReadsInFlight(residency);
-  if (options.make_reader) {
-    FLASHELM_ASSIGN_OR_RETURN(engine->reader_,
-                              options.make_reader(file.shared_file(), depth));
+  WeightStoreOptions store_options;
+  store_options.read_timeout = options.read_timeout;
+  if (options.max_trace_sweeps > 0) {
+    engine->trace_ = std::make_unique<SweepTrace>(residency.NumSteps(),
+                                                  options.max_trace_sweeps);
+    store_options.trace = engine->trace_.get();
+  }
+  if (is_mapped) {
+    FLASHELM_ASSIGN_OR_RETURN(
+        engine->store_, WeightStore::CreateMapped(
+                            file, residency, engine->budget_, store_options));
   } else {
+    const uint32_t depth = WeightStore::MaxReadsInFlight(residency);
     FLASHELM_ASSIGN_OR_RETURN(
         engine->reader_,
-        OpenReader(file.shared_file(),
-                   {options.plan.io, depth, options.plan.num_io_threads}));
+        options.make_reader
+            ? options.make_reader(file.shared_file(), depth)
+            : OpenReader(file.shared_file(), {options.plan.io, depth,
+                                              options.plan.num_io_threads}));
+    FLASHELM_ASSIGN_OR_RETURN(
+        engine->store_, WeightStore::Create(file, residency, *engine->reader_,
+                                            engine->budget_, store_options));
   }
-  FLASHELM_ASSIGN_OR_RETURN(
-      engine->store_,
-      WeightStore::Create(file, residency, *engine->reader_, engine->budget_));
   FLASHELM_ASSIGN_OR_RETURN(engine->pool_,
                             ThreadPool::Create(options.plan.num_threads));
   const CancelToken never;

@@ -2,6 +2,7 @@
 #ifndef FLASHELM_CORE_ENGINE_H_
 #define FLASHELM_CORE_ENGINE_H_
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -22,6 +23,11 @@ struct EngineOptions {
   const CancelToken* cancel = nullptr;
   // Bytes of resident weights read so far, and in all; may be empty.
   WeightStore::ProgressFunction progress;
+  // How long a read may take before the call fails with kUnavailable.
+  std::chrono::nanoseconds read_timeout = std::chrono::seconds(30);
+  // Room for a timeline of so many sweeps, charged by the caller to
+  // plan.caller_bytes: SweepTrace::NumBytes() for NumSteps() steps. 0: none.
+  uint64_t max_trace_sweeps = 0;
   // Makes the reader, given the file and the depth it needs; empty for what
   // `plan.io` says. Tests put faults in here.
   std::function<Result<std::unique_ptr<AsyncReader>>(
@@ -45,9 +51,14 @@ class Engine {
   const Tokenizer& tokenizer() const { return model_.tokenizer(); }
   const MemoryPlan& plan() const { return plan_; }
   const PlanOptions& plan_options() const { return plan_options_; }
-  std::string_view io_backend() const { return reader_->name(); }
+  std::string_view io_backend() const {
+    return reader_ != nullptr ? reader_->name() : "mmap";
+  }
   // Whether the plan's total is held: not when weights are mapped.
   bool budget_enforced() const { return plan_options_.io != IoBackend::kMmap; }
+
+  // What was read and computed when; null unless asked for.
+  const SweepTrace* trace() const { return trace_.get(); }
 
   // For Session.
   MemoryBudget& budget() { return budget_; }
@@ -61,6 +72,7 @@ class Engine {
   const MemoryPlan plan_;
   const PlanOptions plan_options_;
   MemoryBudget budget_;
+  std::unique_ptr<SweepTrace> trace_;
   // In this order: the store uses the reader, both use the file.
   std::unique_ptr<AsyncReader> reader_;
   std::unique_ptr<WeightStore> store_;

@@ -29,9 +29,13 @@ constexpr uint64_t kUnknownCodeBytes = uint64_t{12} << 20;
 // process. Not part of VmHWM, but charged to a memory cgroup.
 constexpr uint64_t kPagesRatio = 512;
 constexpr uint64_t kKernelBytes = uint64_t{64} << 10;
+// What io_uring takes in the kernel: its rings, and 16 bytes for each page of
+// memory registered with it.
+constexpr uint64_t kUringBytes = uint64_t{128} << 10;
+constexpr uint64_t kUringRatio = kIoAlignment / 16;
 
 constexpr uint32_t kMinSlots = 4;
-constexpr uint32_t kSlots = 8;
+constexpr uint32_t kSlots = 16;
 constexpr uint64_t kSlotSizes[] = {1 << 20, 512 << 10, 256 << 10, 128 << 10};
 // Activations may take one part in kBatchShare of what fixed parts leave, the
 // ring one in kRingShare: with little memory, a ring that keeps the device busy
@@ -84,7 +88,9 @@ class Planner {
   Result<MemoryPlan> Make() {
     AddFixedLines();
     const uint64_t fixed = Sum();
-    const uint64_t whole = fixed + AllWeightBytes() + OverheadBytes(true);
+    if (IsMapped()) return MakeMapped();
+    const uint64_t whole =
+        fixed + AllWeightBytes() + OverheadBytes(true) + UringBytes(0);
 
     const uint64_t ring_floor = ChooseRing(0, kMinSlots);
     plan_.minimum_bytes = SmallestBudget(
@@ -112,11 +118,22 @@ class Planner {
       Pin(left - ring - ScratchBytes(plan_.batch));
     }
     AddChosenLines();
-    plan_.total_bytes = Sum();
     return std::move(plan_);
   }
 
  private:
+  bool IsMapped() const { return options_.io == IoBackend::kMmap; }
+
+  // The weights are the system's affair, and so no budget is too small.
+  Result<MemoryPlan> MakeMapped() {
+    ChooseBatch(ScratchBytes(MaxBatch()));
+    ChooseRing(kSlotSizes[0], 0);  // For the size of the chunks.
+    MakeAllResident();
+    AddChosenLines();
+    plan_.minimum_bytes = plan_.total_bytes;
+    return std::move(plan_);
+  }
+
   // Norm vectors are needed whole and are small: they never stream.
   void PinNorm(const PartRef& part) {
     const Segment& segment = segments_[part.segment];
@@ -147,14 +164,16 @@ class Planner {
                                  header.sections[kTokenizer].raw_bytes +
                                  header.sections[kTokenizer].stored_bytes,
                              kIoAlignment));
-    Add("threads",
-        (uint64_t{options_.num_threads} - 1 + options_.num_io_threads) *
-            kThreadStackBytes);
+    const bool may_use_pread =
+        options_.io == IoBackend::kAuto || options_.io == IoBackend::kPread;
+    Add("threads", (uint64_t{options_.num_threads} - 1 +
+                    (may_use_pread ? options_.num_io_threads : 0)) *
+                       kThreadStackBytes);
     Add("caller", RoundUp(options_.caller_bytes, kIoAlignment));
     plan_.kv_cache_bytes =
         KvCache::NumBytes(model_.config(), plan_.context, options_.kv_type);
     Add("KV cache", plan_.kv_cache_bytes);
-    Add("norm vectors", norm_bytes_);
+    if (!IsMapped()) Add("norm vectors", norm_bytes_);
   }
 
   void AddChosenLines() {
@@ -163,9 +182,13 @@ class Planner {
     const ResidencyPlan& residency = plan_.residency;
     Add("checksums and row buffer",
         WeightStoreOverheadBytes(model_.weight_file(), residency));
-    Add("read ring", residency.RingBytes());
-    Add("resident weights", residency.ResidentBytes(segments_) - norm_bytes_);
+    if (!IsMapped()) {
+      Add("read ring", residency.RingBytes());
+      Add("io_uring", UringBytes(residency.RingBytes()));
+      Add("resident weights", residency.ResidentBytes(segments_) - norm_bytes_);
+    }
     Add("page tables and kernel", KernelBytes(Sum()));
+    plan_.total_bytes = Sum();
     plan_.streamed_bytes_per_token =
         residency.StreamedBytes(segments_, /*with_head=*/true);
   }
@@ -206,7 +229,7 @@ class Planner {
   }
 
   // Slots of about `slot_bytes`, at least of what one unit of any segment
-  // takes, and chunks that fill them. Returns the bytes of the ring.
+  // takes, and chunks that fill them. Returns what the ring takes.
   uint64_t ChooseRing(uint64_t slot_bytes, uint32_t num_slots) {
     ResidencyPlan& residency = plan_.residency;
     const auto page_bytes = [](const Segment& segment, uint64_t records) {
@@ -230,7 +253,13 @@ class Planner {
       residency.slot_bytes =
           std::max(residency.slot_bytes, page_bytes(segment, chunk));
     });
-    return residency.RingBytes();
+    return residency.RingBytes() + UringBytes(residency.RingBytes());
+  }
+
+  // What the kernel takes for a ring of that size.
+  uint64_t UringBytes(uint64_t ring_bytes) const {
+    if (options_.io == IoBackend::kPread || IsMapped()) return 0;
+    return kUringBytes + RoundUp(ring_bytes / kUringRatio, kIoAlignment);
   }
 
   void MakeAllResident() {

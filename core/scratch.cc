@@ -24,12 +24,12 @@ void ForEachBuffer(const ModelConfig& config, uint32_t batch,
                    uint32_t logit_rows, const Visit& visit) {
   const uint64_t tokens = batch;
   visit(&Scratch::x, tokens * config.model_dim);
-  visit(&Scratch::normed, tokens * config.model_dim);
-  visit(&Scratch::qkv, tokens * MaxQkvDim(config));
-  visit(&Scratch::attention, tokens * config.max_query_dim());
-  visit(&Scratch::gate, tokens * kFfnBlock);
-  visit(&Scratch::up, tokens * kFfnBlock);
-  visit(&Scratch::partial, tokens * config.model_dim);
+  visit(&Scratch::normed,
+        tokens * std::max<uint64_t>(config.model_dim, config.max_query_dim()));
+  visit(&Scratch::qkv,
+        std::max(tokens * MaxQkvDim(config),
+                 RoundUp(tokens * config.model_dim, kFloatsPerCacheLine) +
+                     2 * tokens * kFfnBlock));
   visit(&Scratch::cos, tokens * (config.head_dim / 2));
   visit(&Scratch::sin, tokens * (config.head_dim / 2));
   visit(&Scratch::logits, uint64_t{logit_rows} * config.vocab_size);
@@ -60,6 +60,11 @@ Result<Scratch> Scratch::Create(const ModelConfig& config, uint32_t batch,
                   scratch.*member = at;
                   at += RoundUp(count, kFloatsPerCacheLine);
                 });
+  scratch.attention = scratch.normed;
+  scratch.partial = scratch.qkv;
+  scratch.gate = scratch.partial + RoundUp(uint64_t{batch} * config.model_dim,
+                                           kFloatsPerCacheLine);
+  scratch.up = scratch.gate + uint64_t{batch} * kFfnBlock;
   scratch.qkv_stride = MaxQkvDim(config);
   scratch.attention_stride = config.max_query_dim();
   return scratch;

@@ -22,13 +22,14 @@ struct Scratch {
   static Result<Scratch> Create(const ModelConfig& config, uint32_t batch,
                                 uint32_t logit_rows, MemoryBudget& budget);
 
-  float* x = nullptr;          // [batch, model_dim] residual stream
+  float* x = nullptr;  // [batch, model_dim] residual stream
+  // Two that are never needed at once share their memory.
   float* normed = nullptr;     // [batch, model_dim]
+  float* attention = nullptr;  // [batch, max query_dim], over normed
   float* qkv = nullptr;        // [batch, max qkv_dim]
-  float* attention = nullptr;  // [batch, max query_dim]
-  float* gate = nullptr;       // [batch, kFfnBlock]
-  float* up = nullptr;         // [batch, kFfnBlock]
-  float* partial = nullptr;    // [batch, model_dim] sum over one FFN block
+  float* partial = nullptr;    // [batch, model_dim] to be added to x, over qkv
+  float* gate = nullptr;       // [batch, kFfnBlock], over qkv
+  float* up = nullptr;         // [batch, kFfnBlock], over qkv
   float* cos = nullptr;        // [batch, head_dim / 2]
   float* sin = nullptr;        // [batch, head_dim / 2]
   float* logits = nullptr;     // [logit_rows, vocab_size]

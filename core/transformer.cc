@@ -56,8 +56,10 @@ Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
                             std::span<const uint32_t> wanted,
                             const CancelToken& cancel, float* logits) {
   const size_t num_tokens = tokens.size();
-  FLASHELM_RETURN_IF_ERROR(store_.BeginSweep(/*with_head=*/!wanted.empty()));
+  // Before the sweep's reads begin: rows are looked up one by one, and each
+  // would wait behind all of them.
   FLASHELM_RETURN_IF_ERROR(Embed(tokens));
+  FLASHELM_RETURN_IF_ERROR(store_.BeginSweep(/*with_head=*/!wanted.empty()));
   const size_t half = config_.head_dim / 2;
   for (size_t t = 0; t < num_tokens; ++t) {
     RopeAngles(position + static_cast<uint32_t>(t), config_.rope_theta,
@@ -72,8 +74,10 @@ Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
     FLASHELM_RETURN_IF_ERROR(AttentionBlock(layer, num_tokens, position));
     FLASHELM_RETURN_IF_ERROR(FfnBlock(layer, num_tokens));
   }
-  if (wanted.empty()) return OkStatus();
-  return OutputHead(wanted, logits);
+  if (!wanted.empty()) {
+    FLASHELM_RETURN_IF_ERROR(OutputHead(wanted, logits));
+  }
+  return store_.EndSweep();
 }
 
 // x = E[token]

@@ -58,6 +58,7 @@ class PosixFile : public RandomAccessFile {
   }
   uint64_t size_bytes() const override { return size_bytes_; }
   const std::string& path() const override { return path_; }
+  int fd() const override { return fd_.get(); }
   bool direct_io() const override { return direct_io_; }
 
  private:

@@ -43,6 +43,9 @@ class RandomAccessFile {
   virtual uint64_t size_bytes() const = 0;
   virtual const std::string& path() const = 0;
 
+  // For a reader that does without ReadAt(); -1 where there is none.
+  virtual int fd() const { return -1; }
+
   // Whether reads go past the operating system's cache.
   virtual bool direct_io() const = 0;
 };

@@ -11,10 +11,13 @@
 namespace flashelm {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-constexpr uint32_t kLoadDepth = 4;
+constexpr uint32_t kLoadDepth = 8;
 constexpr uint64_t kLoadBytes = uint64_t{1} << 20;
+// Resident records come in runs of about so many bytes while others stream:
+// between two runs the store sees which reads have ended.
+constexpr uint64_t kRunBytes = uint64_t{8} << 20;
+// How long a destructor waits for a device that does not answer.
+constexpr std::chrono::nanoseconds kLastWait = std::chrono::seconds(2);
 
 // Bytes of the file that hold records [first, first + count): whole pages, as
 // runs begin at a page and a segment's last page is padded.
@@ -62,30 +65,46 @@ uint64_t WeightStoreOverheadBytes(const WeightFile& file,
 }
 
 WeightStore::WeightStore(const WeightFile& file, ResidencyPlan plan,
-                         AsyncReader& reader)
-    : file_(file), plan_(std::move(plan)), reader_(reader) {
-  steps_ = plan_.sweep;
+                         AsyncReader* reader, const WeightStoreOptions& options)
+    : file_(file),
+      plan_(std::move(plan)),
+      reader_(reader),
+      options_(options),
+      steps_(plan_.sweep) {
   steps_.push_back(plan_.head);
+  step_of_.resize(file.segments().size());
+  for (uint32_t step = 0; step < steps_.size(); ++step) {
+    step_of_[steps_[step]] = step;
+  }
   taken_.sweep = submitted_.sweep = 1;
 }
 
-WeightStore::~WeightStore() { Abort(); }
+WeightStore::~WeightStore() {
+  if (reader_ == nullptr) return;
+  EndReads(/*wait=*/!timed_out_);
+  if (reader_->Drain(std::min(options_.read_timeout, kLastWait))) {
+    reader_->RegisterBuffer({});
+    return;
+  }
+  // Whatever the device still writes goes nowhere else.
+  resident_.Leak();
+  ring_.Leak();
+  row_.Leak();
+}
 
 uint32_t WeightStore::MaxReadsInFlight(const ResidencyPlan& plan) {
   return std::max(plan.num_slots, kLoadDepth) + 1;
 }
 
-Result<std::unique_ptr<WeightStore>> WeightStore::Create(
-    const WeightFile& file, const ResidencyPlan& plan, AsyncReader& reader,
-    MemoryBudget& budget) {
+Status WeightStore::CheckPlan(const WeightFile& file,
+                              const ResidencyPlan& plan) {
   const std::vector<Segment>& segments = file.segments();
   if (plan.resident_records.size() != segments.size() ||
       plan.chunk_records.size() != segments.size() ||
-      plan.head >= segments.size() || reader.depth() < MaxReadsInFlight(plan)) {
-    return InvalidArgument(
-        file.path(), ": a residency plan for ", plan.resident_records.size(),
-        " of ", segments.size(), " segments, with a reader of depth ",
-        reader.depth());
+      plan.head >= segments.size()) {
+    return InvalidArgument(file.path(), ": a residency plan for ",
+                           plan.resident_records.size(), " of ",
+                           segments.size(), " segments");
   }
   if (plan.slot_bytes % kIoAlignment != 0 ||
       !CheckedMul(plan.num_slots, plan.slot_bytes)) {
@@ -118,30 +137,61 @@ Result<std::unique_ptr<WeightStore>> WeightStore::Create(
                              " for slots of ", plan.slot_bytes, " bytes");
     }
   }
-  std::unique_ptr<WeightStore> store(new WeightStore(file, plan, reader));
+  return OkStatus();
+}
+
+Result<std::unique_ptr<WeightStore>> WeightStore::Create(
+    const WeightFile& file, const ResidencyPlan& plan, AsyncReader& reader,
+    MemoryBudget& budget, const WeightStoreOptions& options) {
+  FLASHELM_RETURN_IF_ERROR(CheckPlan(file, plan));
+  if (reader.depth() < MaxReadsInFlight(plan)) {
+    return InvalidArgument(file.path(), ": a reader of depth ", reader.depth(),
+                           " for ", MaxReadsInFlight(plan), " reads in flight");
+  }
+  std::unique_ptr<WeightStore> store(
+      new WeightStore(file, plan, &reader, options));
   FLASHELM_RETURN_IF_ERROR(store->Allocate(budget));
   FLASHELM_RETURN_IF_ERROR(file.ReadChecksums(store->checksums_.bytes()));
+  reader.RegisterBuffer(store->ring_.bytes());
+  return store;
+}
+
+Result<std::unique_ptr<WeightStore>> WeightStore::CreateMapped(
+    const WeightFile& file, const ResidencyPlan& plan, MemoryBudget& budget,
+    const WeightStoreOptions& options) {
+  ResidencyPlan mapped = plan;
+  mapped.num_slots = 0;
+  mapped.slot_bytes = 0;
+  mapped.resident_records.clear();
+  for (const Segment& segment : file.segments()) {
+    mapped.resident_records.push_back(segment.num_records);
+  }
+  FLASHELM_RETURN_IF_ERROR(CheckPlan(file, mapped));
+  std::unique_ptr<WeightStore> store(
+      new WeightStore(file, std::move(mapped), nullptr, options));
+  FLASHELM_RETURN_IF_ERROR(store->AllocateTables(budget));
+  FLASHELM_RETURN_IF_ERROR(file.ReadChecksums(store->checksums_.bytes()));
+  FLASHELM_ASSIGN_OR_RETURN(store->mapping_, FileMapping::Create(file.file()));
+  for (const Segment& segment : file.segments()) {
+    store->resident_data_.push_back(store->mapping_.data() +
+                                    segment.offset_bytes);
+  }
   return store;
 }
 
 Status WeightStore::Allocate(MemoryBudget& budget) {
   const std::vector<Segment>& segments = file_.segments();
-  resident_at_.resize(segments.size());
-  uint64_t at = 0;
+  FLASHELM_ASSIGN_OR_RETURN(
+      resident_, AlignedBuffer::Create(plan_.ResidentBytes(segments), budget,
+                                       "resident weights"));
+  const std::byte* at = resident_.data();
   for (size_t i = 0; i < segments.size(); ++i) {
-    resident_at_[i] = at;
+    resident_data_.push_back(at);
     at += PageBytes(segments[i], plan_.resident_records[i]);
   }
   FLASHELM_ASSIGN_OR_RETURN(
-      resident_, AlignedBuffer::Create(at, budget, "resident weights"));
-  FLASHELM_ASSIGN_OR_RETURN(
       ring_, AlignedBuffer::Create(plan_.RingBytes(), budget, "read ring"));
-  const uint64_t table_bytes = file_.header().sections[kChecksums].raw_bytes;
-  FLASHELM_ASSIGN_OR_RETURN(
-      checksums_, AlignedBuffer::Create(table_bytes, budget, "checksums"));
-  FLASHELM_ASSIGN_OR_RETURN(
-      verified_,
-      AlignedBuffer::Create(table_bytes / 32 + 1, budget, "verified bits"));
+  FLASHELM_RETURN_IF_ERROR(AllocateTables(budget));
   const Segment& head = segments[plan_.head];
   if (plan_.resident_records[plan_.head] < head.num_records) {
     FLASHELM_ASSIGN_OR_RETURN(
@@ -150,34 +200,63 @@ Status WeightStore::Allocate(MemoryBudget& budget) {
             PageBytes(head, std::min(head.unit_records(), head.num_records)),
             budget, "embedding rows"));
   }
-  reads_.resize(MaxReadsInFlight(plan_));
+  reads_.resize(plan_.num_slots + 1 + kLoadDepth);
+  ahead_.resize(plan_.num_slots);
+  batch_.reserve(plan_.num_slots);
+  // Taken from the end: slot 0 first.
+  for (uint32_t slot = plan_.num_slots; slot > 0; --slot) {
+    free_slots_.push_back(slot - 1);
+  }
+  return OkStatus();
+}
+
+Status WeightStore::AllocateTables(MemoryBudget& budget) {
+  const uint64_t table_bytes = file_.header().sections[kChecksums].raw_bytes;
+  FLASHELM_ASSIGN_OR_RETURN(
+      checksums_, AlignedBuffer::Create(table_bytes, budget, "checksums"));
+  FLASHELM_ASSIGN_OR_RETURN(
+      verified_,
+      AlignedBuffer::Create(table_bytes / 32 + 1, budget, "verified bits"));
   return OkStatus();
 }
 
 Status WeightStore::Load(const CancelToken& cancel,
                          const ProgressFunction& progress) {
   const std::vector<Segment>& segments = file_.segments();
-  uint64_t total = 0;
-  for (size_t i = 0; i < segments.size(); ++i) {
-    total += PageBytes(segments[i], plan_.resident_records[i]);
+  if (reader_ == nullptr) {
+    // The rest comes when it is used, in Next().
+    for (uint32_t i = 0; i < segments.size(); ++i) {
+      if (steps_[step_of_[i]] == i) continue;
+      FLASHELM_RETURN_IF_ERROR(
+          VerifyOnce(i, 0, segments[i].num_records, resident_data_[i]));
+    }
+    return OkStatus();
   }
+  const uint64_t total = plan_.ResidentBytes(segments);
   struct Chunk {
     uint32_t segment;
     uint64_t first;
     uint64_t count;
   };
+  const uint32_t first_tag = plan_.num_slots + 1;
+  // Reads of a call before that were not answered.
+  const auto deadline = Clock::now() + options_.read_timeout;
+  while (reader_->num_in_flight() > 0) {
+    FLASHELM_RETURN_IF_ERROR(TakeOne(deadline));
+  }
   // Reads run kLoadDepth ahead of the check of what they brought.
   std::array<Chunk, kLoadDepth> chunks;
   uint64_t num_submitted = 0;
   uint64_t num_checked = 0;
   const auto target = [&](const Chunk& chunk) {
-    return resident_.data() + resident_at_[chunk.segment] +
+    return resident_.data() +
+           (resident_data_[chunk.segment] - resident_.data()) +
            chunk.first * segments[chunk.segment].stride_bytes;
   };
   const auto check_one = [&]() -> Status {
-    const uint32_t tag = static_cast<uint32_t>(num_checked++ % kLoadDepth);
-    const Chunk& chunk = chunks[tag];
-    FLASHELM_RETURN_IF_ERROR(WaitFor(tag));
+    const uint64_t index = num_checked++ % kLoadDepth;
+    const Chunk& chunk = chunks[index];
+    FLASHELM_RETURN_IF_ERROR(WaitFor(first_tag + static_cast<uint32_t>(index)));
     FLASHELM_RETURN_IF_ERROR(
         VerifyOnce(chunk.segment, chunk.first, chunk.count, target(chunk)));
     resident_bytes_ += PageBytes(segments[chunk.segment], chunk.count);
@@ -199,11 +278,12 @@ Status WeightStore::Load(const CancelToken& cancel,
         if (num_submitted - num_checked == kLoadDepth) {
           FLASHELM_RETURN_IF_ERROR(check_one());
         }
-        const uint32_t tag =
-            static_cast<uint32_t>(num_submitted++ % kLoadDepth);
-        chunks[tag] = {i, first, std::min(step, resident - first)};
+        const uint64_t index = num_submitted++ % kLoadDepth;
+        Chunk& chunk = chunks[index];
+        chunk = {i, first, std::min(step, resident - first)};
         FLASHELM_RETURN_IF_ERROR(
-            SubmitRead(tag, i, first, chunks[tag].count, target(chunks[tag])));
+            Submit(Prepare(first_tag + static_cast<uint32_t>(index), i, first,
+                           chunk.count, target(chunk))));
       }
     }
     while (num_checked < num_submitted) {
@@ -214,7 +294,7 @@ Status WeightStore::Load(const CancelToken& cancel,
   resident_bytes_ = 0;
   Status status = load();
   if (!status.ok()) return Fail(std::move(status));
-  after_load_ = reader_.stats();
+  after_load_ = reader_->stats();
   io_wait_ns_ = 0;
   return OkStatus();
 }
@@ -246,36 +326,77 @@ uint64_t WeightStore::ChunkRecords(const Cursor& cursor) const {
                   file_.segments()[index].num_records - cursor.record);
 }
 
-Status WeightStore::SubmitRead(uint32_t tag, uint32_t segment, uint64_t first,
-                               uint64_t count, std::byte* target) {
+ReadRequest WeightStore::Prepare(uint32_t tag, uint32_t segment, uint64_t first,
+                                 uint64_t count, std::byte* target) {
   const Segment& info = file_.segments()[segment];
   Read& read = reads_[tag];
-  read.is_done = false;
+  assert(!read.in_flight);
+  read.in_flight = true;
   read.segment = segment;
   read.offset_bytes = info.offset_bytes + first * info.stride_bytes;
   read.expected_bytes = PageBytes(info, count);
-  const ReadRequest request{read.offset_bytes,
-                            std::span(target, read.expected_bytes), tag};
-  return reader_.Submit({&request, 1});
+  return {read.offset_bytes, std::span(target, read.expected_bytes), tag};
+}
+
+Status WeightStore::Submit(const ReadRequest& request) {
+  Status status = reader_->Submit({&request, 1});
+  if (!status.ok()) reads_[request.tag].in_flight = false;
+  return status;
+}
+
+void WeightStore::Take(ReadCompletion completion) {
+  Read& read = reads_[completion.tag];
+  read.in_flight = false;
+  if (read.given_up) {
+    read.given_up = false;
+    if (completion.tag < plan_.num_slots) ReleaseSlot(completion.tag);
+    return;
+  }
+  read.num_bytes = completion.num_bytes;
+  read.status = std::move(completion.status);
+  if (options_.trace != nullptr && completion.tag < plan_.num_slots) {
+    options_.trace->AddRead(read.chunk.sweep, read.chunk.step, read.num_bytes,
+                            completion.begin, completion.end);
+  }
+}
+
+void WeightStore::Poll() {
+  while (auto completion = reader_->Wait(std::chrono::nanoseconds(0))) {
+    Take(std::move(*completion));
+  }
+}
+
+Status WeightStore::TakeOne(Clock::time_point deadline) {
+  const auto left = deadline - Clock::now();
+  auto completion = reader_->Wait(std::max(left, left.zero()));
+  if (completion) {
+    Take(std::move(*completion));
+    return OkStatus();
+  }
+  if (Clock::now() < deadline) return OkStatus();
+  timed_out_ = true;
+  return Unavailable(
+      "not answered within ",
+      std::chrono::duration<double>(options_.read_timeout).count(),
+      " s: the device hangs or is gone");
 }
 
 Status WeightStore::WaitFor(uint32_t tag) {
   Read& wanted = reads_[tag];
-  if (!wanted.is_done) {
+  Status status;
+  if (wanted.in_flight) Poll();
+  if (wanted.in_flight) {
     const auto begin = Clock::now();
-    while (!wanted.is_done) {
-      auto completion = reader_.Wait(std::chrono::hours(1));
-      if (!completion) return Unavailable("timeout");
-      Read& read = reads_[completion->tag];
-      read.is_done = true;
-      read.num_bytes = completion->num_bytes;
-      read.status = std::move(completion->status);
+    while (wanted.in_flight && status.ok()) {
+      status = TakeOne(begin + options_.read_timeout);
     }
-    io_wait_ns_ += static_cast<uint64_t>(
-        std::chrono::nanoseconds(Clock::now() - begin).count());
+    const auto end = Clock::now();
+    io_wait_ns_ +=
+        static_cast<uint64_t>(std::chrono::nanoseconds(end - begin).count());
+    if (options_.trace != nullptr) options_.trace->AddWait(end - begin);
   }
-  if (!wanted.status.ok()) {
-    const Status status = std::exchange(wanted.status, OkStatus());
+  if (status.ok()) status = std::exchange(wanted.status, OkStatus());
+  if (!status.ok()) {
     return Status(status.code(),
                   StatusMessage::Join(
                       file_.path(), ": reading ",
@@ -315,19 +436,41 @@ Status WeightStore::VerifyOnce(uint32_t segment, uint64_t first, uint64_t count,
   return OkStatus();
 }
 
-Status WeightStore::FillRing() {
-  holds_slot_ = false;
-  while (num_submitted_ - num_taken_ < plan_.num_slots && Settle(submitted_)) {
-    const uint32_t slot =
-        static_cast<uint32_t>(num_submitted_ % plan_.num_slots);
-    const uint64_t count = ChunkRecords(submitted_);
-    FLASHELM_RETURN_IF_ERROR(
-        SubmitRead(slot, steps_[submitted_.step], submitted_.record, count,
-                   ring_.data() + slot * plan_.slot_bytes));
-    submitted_.record += count;
-    ++num_submitted_;
+void WeightStore::ReleaseSlot(uint32_t slot) {
+  if (reads_[slot].in_flight) {
+    reads_[slot].given_up = true;
+  } else {
+    free_slots_.push_back(slot);
   }
-  return OkStatus();
+}
+
+void WeightStore::ReleaseHeldSlot() {
+  if (held_slot_ != kNone) ReleaseSlot(std::exchange(held_slot_, kNone));
+}
+
+Status WeightStore::FillRing() {
+  // One slot stays for rows while their own buffer is not usable.
+  const size_t reserve =
+      reads_[plan_.num_slots].given_up && row_tag_ == kNone ? 1 : 0;
+  batch_.clear();
+  while (free_slots_.size() > reserve && Settle(submitted_)) {
+    const uint32_t slot = free_slots_.back();
+    free_slots_.pop_back();
+    const uint64_t count = ChunkRecords(submitted_);
+    reads_[slot].chunk = submitted_;
+    batch_.push_back(Prepare(slot, steps_[submitted_.step], submitted_.record,
+                             count, SlotData(slot)));
+    ahead_[(first_ahead_ + num_ahead_++) % ahead_.size()] = slot;
+    submitted_.record += count;
+  }
+  if (batch_.empty()) return OkStatus();
+  Status status = reader_->Submit(batch_);
+  if (!status.ok()) {
+    for (const ReadRequest& request : batch_) {
+      reads_[request.tag].in_flight = false;
+    }
+  }
+  return status;
 }
 
 Status WeightStore::BeginSweep(bool with_head) {
@@ -336,86 +479,172 @@ Status WeightStore::BeginSweep(bool with_head) {
   if (taken_.sweep != sweep_ + 1) {
     return Fail(Internal(file_.path(), ": a sweep begins inside another"));
   }
+  ReleaseHeldSlot();
   // Whether the sweep before had a head is known only until here.
   Settle(submitted_);
   ++sweep_;
   with_head_ = with_head;
+  if (options_.trace != nullptr) options_.trace->BeginSweep(sweep_);
+  Status status = FillRing();
+  return status.ok() ? status : Fail(std::move(status));
+}
+
+Status WeightStore::EndSweep() {
+  if (options_.trace != nullptr) options_.trace->EndStep(Clock::now());
+  ReleaseHeldSlot();
   Status status = FillRing();
   return status.ok() ? status : Fail(std::move(status));
 }
 
 Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
-  if (holds_slot_) {
+  const bool streams = plan_.num_slots > 0;
+  if (options_.trace != nullptr) {
+    // One clock reading per run, of some 50 microseconds.
+    options_.trace->BeginStep(step_of_[segment], Clock::now());
+  }
+  if (streams) {
+    ReleaseHeldSlot();
+    Poll();
     Status status = FillRing();
     if (!status.ok()) return Unexpected(Fail(std::move(status)));
   }
+  const Segment& info = file_.segments()[segment];
   const uint64_t resident = plan_.resident_records[segment];
   if (first_record < resident) {
-    return RecordRun{first_record, resident - first_record,
-                     ResidentRecord(segment, first_record)};
+    const std::byte* data = ResidentRecord(segment, first_record);
+    uint64_t count = resident - first_record;
+    if (reader_ == nullptr) {
+      count = std::min(count, plan_.chunk_records[segment]);
+      Status status = VerifyOnce(segment, first_record, count, data);
+      if (!status.ok()) return Unexpected(Fail(std::move(status)));
+    } else if (streams) {
+      count =
+          std::min(count, std::max<uint64_t>(1, kRunBytes / info.stride_bytes));
+    }
+    return RecordRun{first_record, count, data};
   }
   if (!Settle(taken_) || taken_.sweep != sweep_ ||
       steps_[taken_.step] != segment || taken_.record != first_record) {
-    return Unexpected(Fail(Internal(
-        file_.path(), ": ", file_.segments()[segment].Describe(), " record ",
-        first_record, " is not what the sweep reads next")));
+    return Unexpected(
+        Fail(Internal(file_.path(), ": ", info.Describe(), " record ",
+                      first_record, " is not what the sweep reads next")));
   }
-  const uint32_t slot = static_cast<uint32_t>(num_taken_ % plan_.num_slots);
-  const std::byte* data = ring_.data() + slot * plan_.slot_bytes;
+  // All slots may be those of reads that were given up.
+  const auto deadline = Clock::now() + options_.read_timeout;
+  while (num_ahead_ == 0) {
+    Status status = TakeOne(deadline);
+    if (status.ok()) status = FillRing();
+    if (!status.ok()) return Unexpected(Fail(std::move(status)));
+  }
+  const uint32_t slot = ahead_[first_ahead_];
   const uint64_t count = ChunkRecords(taken_);
   assert(reads_[slot].segment == segment);
   Status status = WaitFor(slot);
-  if (status.ok()) status = VerifyOnce(segment, first_record, count, data);
+  if (status.ok()) {
+    status = VerifyOnce(segment, first_record, count, SlotData(slot));
+  }
   if (!status.ok()) return Unexpected(Fail(std::move(status)));
+  first_ahead_ = (first_ahead_ + 1) % ahead_.size();
+  --num_ahead_;
   taken_.record += count;
-  ++num_taken_;
-  holds_slot_ = true;
-  return RecordRun{first_record, count, data};
+  held_slot_ = slot;
+  return RecordRun{first_record, count, SlotData(slot)};
 }
 
-void WeightStore::Abort() {
-  reader_.Drain(std::chrono::hours(1));
+void WeightStore::EndReads(bool wait) {
+  if (reader_ != nullptr) {
+    const auto deadline = Clock::now() + options_.read_timeout;
+    while (wait && reader_->num_in_flight() > 0 && TakeOne(deadline).ok()) {
+    }
+    ReleaseHeldSlot();
+    if (row_tag_ != kNone && reads_[row_tag_].in_flight) ForgetRow();
+    while (num_ahead_ > 0) {
+      ReleaseSlot(ahead_[first_ahead_]);
+      first_ahead_ = (first_ahead_ + 1) % ahead_.size();
+      --num_ahead_;
+    }
+    // Reads of Load(), whose targets stay.
+    for (Read& read : reads_) read.given_up = read.in_flight;
+  }
   taken_ = submitted_ = Cursor{sweep_ + 1, 0, 0};
-  num_taken_ = num_submitted_ = 0;
-  holds_slot_ = false;
 }
+
+void WeightStore::Abort() { EndReads(/*wait=*/true); }
 
 Status WeightStore::Fail(Status status) {
-  Abort();
+  EndReads(/*wait=*/!std::exchange(timed_out_, false));
   return status;
+}
+
+void WeightStore::ForgetRow() {
+  if (row_tag_ == kNone) return;
+  const uint32_t tag = std::exchange(row_tag_, kNone);
+  row_first_ = UINT64_MAX;
+  if (tag < plan_.num_slots) {
+    ReleaseSlot(tag);
+  } else {
+    reads_[tag].given_up = reads_[tag].in_flight;
+  }
+}
+
+Status WeightStore::ChooseRowBuffer() {
+  ForgetRow();
+  if (!reads_[plan_.num_slots].in_flight) {
+    row_tag_ = plan_.num_slots;
+    return OkStatus();
+  }
+  if (free_slots_.empty()) {
+    timed_out_ = true;
+    return Unavailable(file_.path(),
+                       ": the device has not answered reads begun before, and "
+                       "no buffer is left for another");
+  }
+  row_tag_ = free_slots_.back();
+  free_slots_.pop_back();
+  return OkStatus();
 }
 
 Result<const std::byte*> WeightStore::FindHeadRecord(uint64_t record) {
   const uint32_t index = plan_.head;
-  if (record < plan_.resident_records[index]) {
-    return ResidentRecord(index, record);
-  }
-  // The whole checksum unit: also what a page run needs to be.
   const Segment& head = file_.segments()[index];
+  // The whole checksum unit: also what a page run needs to be.
   const uint64_t unit = head.unit_records();
   const uint64_t first = RoundDown(record, unit);
+  const uint64_t count = std::min(unit, head.num_records - first);
+  if (record < plan_.resident_records[index]) {
+    if (reader_ == nullptr) {
+      FLASHELM_RETURN_IF_ERROR(
+          VerifyOnce(index, first, count, ResidentRecord(index, first)));
+    }
+    return ResidentRecord(index, record);
+  }
   if (first != row_first_) {
-    row_first_ = UINT64_MAX;
-    const uint64_t count = std::min(unit, head.num_records - first);
-    const uint32_t tag = static_cast<uint32_t>(reads_.size() - 1);
-    Status status = SubmitRead(tag, index, first, count, row_.data());
-    if (status.ok()) status = WaitFor(tag);
-    if (status.ok()) status = VerifyOnce(index, first, count, row_.data());
-    if (!status.ok()) return Unexpected(Fail(std::move(status)));
+    Poll();
+    Status status = ChooseRowBuffer();
+    if (status.ok()) {
+      status = Submit(Prepare(row_tag_, index, first, count, RowData()));
+    }
+    if (status.ok()) status = WaitFor(row_tag_);
+    if (status.ok()) status = VerifyOnce(index, first, count, RowData());
+    if (!status.ok()) {
+      ForgetRow();
+      return Unexpected(Fail(std::move(status)));
+    }
     row_first_ = first;
   }
-  return row_.data() + (record - first) * head.stride_bytes;
+  return RowData() + (record - first) * head.stride_bytes;
 }
 
 const std::byte* WeightStore::ResidentRecord(uint32_t segment,
                                              uint64_t record) const {
   assert(record < plan_.resident_records[segment]);
-  return resident_.data() + resident_at_[segment] +
+  return resident_data_[segment] +
          record * file_.segments()[segment].stride_bytes;
 }
 
 WeightStoreStats WeightStore::stats() const {
-  const ReaderStats now = reader_.stats();
+  if (reader_ == nullptr) return {};
+  const ReaderStats now = reader_->stats();
   return {now.num_bytes - after_load_.num_bytes,
           now.num_reads - after_load_.num_reads,
           now.busy_ns - after_load_.busy_ns, io_wait_ns_, resident_bytes_};

@@ -3,6 +3,7 @@
 #ifndef FLASHELM_STORAGE_WEIGHT_STORE_H_
 #define FLASHELM_STORAGE_WEIGHT_STORE_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,6 +14,8 @@
 #include "core/base/memory.h"
 #include "core/base/status.h"
 #include "storage/async_reader.h"
+#include "storage/file_mapping.h"
+#include "storage/sweep_trace.h"
 #include "storage/weight_file.h"
 
 namespace flashelm {
@@ -46,6 +49,8 @@ struct ResidencyPlan {
   // Memory for the resident records: each segment in whole pages.
   uint64_t ResidentBytes(const std::vector<Segment>& segments) const;
   uint64_t RingBytes() const { return num_slots * slot_bytes; }
+  // Segments that a sweep goes through, the head included.
+  size_t NumSteps() const { return sweep.size() + 1; }
 };
 
 // Bytes that a WeightStore takes besides records and ring: the checksum table,
@@ -61,9 +66,19 @@ struct WeightStoreStats {
   uint64_t resident_bytes = 0;  // Loaded once, by Load().
 };
 
+struct WeightStoreOptions {
+  // How long a read may take before the device counts as failed.
+  std::chrono::nanoseconds read_timeout = std::chrono::seconds(30);
+  // Where to note what happened when; may be null. Outlives the store.
+  SweepTrace* trace = nullptr;
+};
+
 // Reads go ahead of the caller by the whole ring, across the end of a sweep
 // too, since the next one begins like the last. Every record is compared with
 // its checksum when this process first reads it. Used by one thread.
+//
+// A read that is not answered in time is given up, and its slot is not used
+// again until the answer comes after all; the other slots go on.
 class WeightStore {
  public:
   using ProgressFunction = std::function<void(uint64_t done, uint64_t total)>;
@@ -75,21 +90,35 @@ class WeightStore {
   // `reader` and `budget` outlive the store.
   // kInvalidArgument: a plan against the rules above. kResourceExhausted: the
   // budget has less. kDataLoss: the checksum table is damaged.
-  static Result<std::unique_ptr<WeightStore>> Create(const WeightFile& file,
-                                                     const ResidencyPlan& plan,
-                                                     AsyncReader& reader,
-                                                     MemoryBudget& budget);
+  static Result<std::unique_ptr<WeightStore>> Create(
+      const WeightFile& file, const ResidencyPlan& plan, AsyncReader& reader,
+      MemoryBudget& budget, const WeightStoreOptions& options = {});
+  // A store without reader or budget: all records lie in a mapping of the file,
+  // where the system keeps what it likes. Only `sweep`, `head` and
+  // `chunk_records` of the plan are used; a damaged record is found as it is
+  // first used. The baseline to measure against: a file cut short, or a device
+  // that fails, ends the process with SIGBUS.
+  static Result<std::unique_ptr<WeightStore>> CreateMapped(
+      const WeightFile& file, const ResidencyPlan& plan, MemoryBudget& budget,
+      const WeightStoreOptions& options = {});
+  // Waits for reads in flight, for a while; leaks the memory of those that do
+  // not end.
   ~WeightStore();
   WeightStore(const WeightStore&) = delete;
   WeightStore& operator=(const WeightStore&) = delete;
 
   // Reads the resident records. Once, before anything else.
-  // kUnavailable: a read failed, or brought other bytes than were written.
+  // kUnavailable: a read failed, was not answered in time, or brought other
+  // bytes than were written.
   Status Load(const CancelToken& cancel, const ProgressFunction& progress);
 
   // Starts a sweep; `with_head` says whether it ends with the head segment.
   // The sweep before is complete or was given up with Abort().
   Status BeginSweep(bool with_head);
+
+  // Says that the last run of a complete sweep is not looked at any more, so
+  // that reading goes on while the caller does something else.
+  Status EndSweep();
 
   // The records of a segment from `first_record` on, as many as lie together.
   // Inside a sweep, segments come in the plan's order and records in theirs.
@@ -110,15 +139,19 @@ class WeightStore {
   WeightStoreStats stats() const;
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   // The next chunk of a sequence of sweeps.
   struct Cursor {
     uint64_t sweep = 0;   // Number of the sweep.
     size_t step = 0;      // Index into steps: plan.sweep, then the head.
     uint64_t record = 0;  // Of the step's segment.
   };
-  // A read in flight, or done and not looked at yet.
+  // The read of one buffer: a slot of the ring, or row_.
   struct Read {
-    bool is_done = false;
+    bool in_flight = false;
+    bool given_up = false;  // In flight, and nobody wants the answer.
+    Cursor chunk;           // Of a slot: for the trace.
     uint32_t segment = 0;
     uint64_t offset_bytes = 0;
     uint64_t expected_bytes = 0;
@@ -126,47 +159,82 @@ class WeightStore {
     Status status;
   };
 
-  WeightStore(const WeightFile& file, ResidencyPlan plan, AsyncReader& reader);
+  WeightStore(const WeightFile& file, ResidencyPlan plan, AsyncReader* reader,
+              const WeightStoreOptions& options);
 
+  static Status CheckPlan(const WeightFile& file, const ResidencyPlan& plan);
   // Moves to the first chunk at or after the cursor; false when the cursor
   // reaches a sweep whose length is not known yet.
   bool Settle(Cursor& cursor) const;
   // Records that the chunk at a settled cursor has.
   uint64_t ChunkRecords(const Cursor& cursor) const;
   Status Allocate(MemoryBudget& budget);
-  // Gives the slot that the caller held back to the ring, and starts reads
-  // until the ring is full.
+  Status AllocateTables(MemoryBudget& budget);
+  // Reads [first, first + count) of a segment go to `target`, as read `tag`.
+  ReadRequest Prepare(uint32_t tag, uint32_t segment, uint64_t first,
+                      uint64_t count, std::byte* target);
+  Status Submit(const ReadRequest& request);
+  // Starts reads as long as there are free slots.
   Status FillRing();
-  // Starts reading records [first, first + count) of a segment to `target`.
-  Status SubmitRead(uint32_t tag, uint32_t segment, uint64_t first,
-                    uint64_t count, std::byte* target);
-  // Waits until the read `tag` is done and looks at how it went.
+  void ReleaseHeldSlot();
+  // A slot that nobody looks at: free, or given up while it is being read.
+  void ReleaseSlot(uint32_t slot);
+  // Notes a read's end.
+  void Take(ReadCompletion completion);
+  // Looks for reads that have ended, without waiting.
+  void Poll();
+  // Waits for any read to end. kUnavailable: none did until `deadline`.
+  Status TakeOne(Clock::time_point deadline);
+  // Waits until the read `tag` has ended and looks at how it went.
   Status WaitFor(uint32_t tag);
+  std::byte* SlotData(uint32_t slot) const {
+    return ring_.data() + slot * plan_.slot_bytes;
+  }
+  // Chooses where a row is read to: row_ or, while that is given up, a slot.
+  Status ChooseRowBuffer();
+  void ForgetRow();
+  std::byte* RowData() const {
+    return row_tag_ < plan_.num_slots ? SlotData(row_tag_) : row_.data();
+  }
   Status VerifyOnce(uint32_t segment, uint64_t first, uint64_t count,
                     const std::byte* data);
+  // Ends the sweep. Reads in flight are waited for, for as long as a read may
+  // take, unless they are the ones that were not answered.
+  void EndReads(bool wait);
   Status Fail(Status status);
 
   const WeightFile& file_;
   const ResidencyPlan plan_;
-  AsyncReader& reader_;
+  AsyncReader* const reader_;  // Null when the file is mapped.
+  const WeightStoreOptions options_;
   std::vector<uint32_t> steps_;
+  std::vector<uint32_t> step_of_;  // Per segment, where it is one.
 
+  FileMapping mapping_;
   AlignedBuffer resident_;
-  std::vector<uint64_t> resident_at_;  // Per segment: byte in resident_.
+  // Per segment: its record 0, in resident_ or mapping_.
+  std::vector<const std::byte*> resident_data_;
   AlignedBuffer ring_;
   AlignedBuffer checksums_;
   AlignedBuffer verified_;  // A bit for each 4 bytes of the table.
-  AlignedBuffer row_;       // For FindHeadRecord(): the unit that begins at
+  AlignedBuffer row_;       // For FindHeadRecord().
+  static constexpr uint32_t kNone = UINT32_MAX;
+  uint32_t row_tag_ = kNone;  // The buffer that holds the unit that begins at
   uint64_t row_first_ = UINT64_MAX;  // this record.
 
-  std::vector<Read> reads_;  // By tag: ring slots first, row_ last.
-  Cursor taken_;             // The chunk that the caller gets next.
-  Cursor submitted_;         // The chunk that is read next.
-  uint64_t num_taken_ = 0;   // Chunks, counted since the ring was last empty.
-  uint64_t num_submitted_ = 0;
-  bool holds_slot_ = false;  // The caller looks at the chunk taken last.
-  uint64_t sweep_ = 0;       // Number of the sweep begun last.
-  bool with_head_ = false;   // Whether that one ends with the head.
+  std::vector<Read> reads_;  // By tag: slots, row_, then those of Load().
+  std::vector<uint32_t> free_slots_;
+  std::vector<ReadRequest> batch_;  // Of FillRing().
+  // Slots read for the chunks from taken_ up to submitted_, in a circle.
+  std::vector<uint32_t> ahead_;
+  size_t first_ahead_ = 0;
+  size_t num_ahead_ = 0;
+  uint32_t held_slot_ = kNone;  // The caller looks at it.
+  Cursor taken_;                // The chunk that the caller gets next.
+  Cursor submitted_;            // The chunk that is read next.
+  uint64_t sweep_ = 0;          // Number of the sweep begun last.
+  bool with_head_ = false;      // Whether that one ends with the head.
+  bool timed_out_ = false;
 
   uint64_t io_wait_ns_ = 0;
   uint64_t resident_bytes_ = 0;

@@ -45,6 +45,11 @@ Result<AlignedBuffer> AlignedBuffer::Create(uint64_t bytes,
     return ErrnoStatus(error, StatusMessage::Join("cannot allocate ", size,
                                                   " bytes for ", what));
   }
+#ifdef MADV_HUGEPAGE
+  // Fewer page-table walks for kernels and devices. Only advice: it takes no
+  // page outside the buffer, and small ones do where there are no huge ones.
+  madvise(data, size, MADV_HUGEPAGE);
+#endif
   buffer.budget_ = &budget;
   buffer.data_ = static_cast<std::byte*>(data);
   buffer.size_ = size;

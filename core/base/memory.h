@@ -50,6 +50,9 @@ class AlignedBuffer {
   AlignedBuffer(AlignedBuffer&& other) noexcept { *this = std::move(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
 
+  // Never gives the memory back: something may still write to it.
+  void Leak() { data_ = nullptr; }
+
   std::byte* data() const { return data_; }
   size_t size() const { return size_; }
   std::span<std::byte> bytes() const { return {data_, size_}; }

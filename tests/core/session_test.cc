@@ -173,10 +173,10 @@ TEST_F(SessionTest, AFailedReadEndsTheCallAndTheNextOneWorks) {
                    << "read " << n << ", fault " << static_cast<int>(fault));
       EngineOptions options;
       options.make_reader =
-          [&](const RandomAccessFile& file,
+          [&](std::shared_ptr<const RandomAccessFile> file,
               uint32_t depth) -> Result<std::unique_ptr<AsyncReader>> {
-        FLASHELM_ASSIGN_OR_RETURN(auto inner,
-                                  PreadReader::Create(file, depth, 2));
+        FLASHELM_ASSIGN_OR_RETURN(
+            auto inner, PreadReader::Create(std::move(file), depth, 2));
         return std::make_unique<OwningFaultyReader>(std::move(inner),
                                                     FaultAt{n, fault});
       };

@@ -129,8 +129,9 @@ struct Rig {
         bytes(std::move(shared)),
         weights(TestModel::Open(bytes)),
         plan(std::move(residency)) {
-    auto created = PreadReader::Create(
-        weights.file(), WeightStore::MaxReadsInFlight(plan), num_threads);
+    auto created =
+        PreadReader::Create(weights.shared_file(),
+                            WeightStore::MaxReadsInFlight(plan), num_threads);
     EXPECT_TRUE(created);
     inner = std::move(*created);
     reader = std::make_unique<FaultyReader>(*inner, std::move(faults), order);
@@ -300,7 +301,7 @@ TEST(WeightStoreTest, ReadsAModelFromTheDisk) {
       const auto weights = WeightFile::Open(path, mode);
       ASSERT_TRUE(weights) << weights.error().message();
       const ResidencyPlan plan = RandomPlan(weights->segments(), random);
-      auto reader = PreadReader::Create(weights->file(),
+      auto reader = PreadReader::Create(weights->shared_file(),
                                         WeightStore::MaxReadsInFlight(plan), 2);
       ASSERT_TRUE(reader);
       MemoryBudget budget(uint64_t{64} << 20);
@@ -597,7 +598,8 @@ TEST(WeightStoreFaultTest, CancelledLoadLeavesNoReadBehind) {
 
 TEST(WeightStoreFaultTest, DestructorWaitsForReadsThatAreLate) {
   const WeightFile weights = SharedTestModel().Open();
-  const SlowFile slow(weights.file(), std::chrono::milliseconds(3));
+  const auto slow =
+      std::make_shared<SlowFile>(weights.file(), std::chrono::milliseconds(3));
   const ResidencyPlan plan = StreamingPlan(SharedSegments(), 5);
   for (int round = 0; round < 5; ++round) {
     auto reader =
@@ -700,7 +702,7 @@ TEST(WeightStoreChecksumTest, ADamagedTableIsRefusedBeforeAnythingIsRead) {
   file[weights.header().sections[kChecksums].offset_bytes + 5] ^= std::byte{1};
   const WeightFile damaged = TestModel::Open(ShareBytes(file));
   const ResidencyPlan plan = StreamingPlan(SharedSegments(), 2);
-  auto reader = PreadReader::Create(damaged.file(),
+  auto reader = PreadReader::Create(damaged.shared_file(),
                                     WeightStore::MaxReadsInFlight(plan), 1);
   ASSERT_TRUE(reader);
   MemoryBudget budget(uint64_t{64} << 20);
@@ -718,7 +720,7 @@ TEST(WeightStoreMemoryTest, TakesWhatThePlanSaysAndNotAPageLess) {
   const WeightFile weights = SharedTestModel().Open();
   for (int round = 0; round < 50; ++round) {
     const ResidencyPlan plan = RandomPlan(SharedSegments(), random);
-    auto reader = PreadReader::Create(weights.file(),
+    auto reader = PreadReader::Create(weights.shared_file(),
                                       WeightStore::MaxReadsInFlight(plan), 1);
     ASSERT_TRUE(reader);
     const uint64_t planned = plan.ResidentBytes(SharedSegments()) +
@@ -743,7 +745,7 @@ TEST(WeightStoreMemoryTest, SweepsAndLookupsAllocateNothing) {
   ResidencyPlan plan = StreamingPlan(SharedSegments(), 3);
   plan.resident_records[4] = 8;
   // Bare: the wrapper of the other tests keeps lists.
-  auto reader = PreadReader::Create(weights.file(),
+  auto reader = PreadReader::Create(weights.shared_file(),
                                     WeightStore::MaxReadsInFlight(plan), 2);
   ASSERT_TRUE(reader);
   MemoryBudget budget(uint64_t{64} << 20);
@@ -803,13 +805,13 @@ const BadPlan kBadPlans[] = {
     {"a ring beyond all numbers",
      [](ResidencyPlan& p) { p.slot_bytes = uint64_t{1} << 63; }},
     {"more slots than the reader is deep",
-     [](ResidencyPlan& p) { p.num_slots = 7; }},
+     [](ResidencyPlan& p) { p.num_slots = 9; }},
 };
 
 TEST(WeightStoreTest, RefusesPlansAgainstTheRules) {
   const WeightFile weights = SharedTestModel().Open();
   const ResidencyPlan good = StreamingPlan(SharedSegments(), 6);
-  auto reader = PreadReader::Create(weights.file(),
+  auto reader = PreadReader::Create(weights.shared_file(),
                                     WeightStore::MaxReadsInFlight(good), 1);
   ASSERT_TRUE(reader);
   MemoryBudget budget(uint64_t{64} << 20);
