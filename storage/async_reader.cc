@@ -1,5 +1,7 @@
 #include "storage/async_reader.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 
 namespace flashelm {
@@ -13,6 +15,12 @@ bool AsyncReader::Drain(std::chrono::nanoseconds timeout) {
     }
   }
   return true;
+}
+
+void AdviseHugePages([[maybe_unused]] std::span<std::byte> memory) {
+#ifdef MADV_HUGEPAGE
+  if (!memory.empty()) madvise(memory.data(), memory.size(), MADV_HUGEPAGE);
+#endif
 }
 
 }  // namespace flashelm

@@ -32,7 +32,7 @@ struct ReadCompletion {
 };
 
 struct ReaderStats {
-  uint64_t num_reads = 0;
+  uint64_t num_reads = 0;  // Requests to the device: pieces of reads.
   uint64_t num_bytes = 0;
   uint64_t busy_ns = 0;  // Time with at least one read in flight.
 };
@@ -72,6 +72,11 @@ class AsyncReader {
   // Whether that was reached.
   bool Drain(std::chrono::nanoseconds timeout);
 };
+
+// Asks the system to back memory with huge pages where it can, which has to
+// come before the memory is touched. A device that gets its targets page by
+// page may be several times slower.
+void AdviseHugePages(std::span<std::byte> memory);
 
 }  // namespace flashelm
 

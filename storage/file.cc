@@ -25,10 +25,7 @@ Result<size_t> ReadFully(int fd, uint64_t offset, std::span<std::byte> target,
                               static_cast<off_t>(offset + done));
     if (got < 0) {
       if (errno == EINTR) continue;
-      const int error = errno;
-      return Unavailable(path, ": reading ", target.size(), " bytes at byte ",
-                         offset,
-                         " failed: ", ErrnoStatus(error, "pread").message());
+      return ReadFailed(path, offset, target.size(), errno);
     }
     if (got == 0) break;
     done += static_cast<size_t>(got);
@@ -50,16 +47,19 @@ class PosixFile : public RandomAccessFile {
   Result<size_t> ReadAt(uint64_t offset,
                         std::span<std::byte> target) const override {
     auto got = ReadFully(fd_.get(), offset, target, direct_io_, path_);
-    if (got && drop_cache_) {
-      posix_fadvise(fd_.get(), static_cast<off_t>(offset),
-                    static_cast<off_t>(*got), POSIX_FADV_DONTNEED);
-    }
+    if (got) DropPages(offset, *got);
     return got;
   }
   uint64_t size_bytes() const override { return size_bytes_; }
   const std::string& path() const override { return path_; }
-  int fd() const override { return fd_.get(); }
   bool direct_io() const override { return direct_io_; }
+  int fd() const override { return fd_.get(); }
+  void DropPages(uint64_t offset, uint64_t num_bytes) const override {
+    // A length of 0 would mean all that follows.
+    if (!drop_cache_ || num_bytes == 0) return;
+    posix_fadvise(fd_.get(), static_cast<off_t>(offset),
+                  static_cast<off_t>(num_bytes), POSIX_FADV_DONTNEED);
+  }
 
  private:
   UniqueFd fd_;
@@ -134,6 +134,12 @@ Result<std::unique_ptr<RandomAccessFile>> OpenFile(const std::string& path,
 #endif
   return std::make_unique<PosixFile>(std::move(fd), path, size_bytes,
                                      /*direct_io=*/false, /*drop_cache=*/true);
+}
+
+ErrorStatus ReadFailed(const std::string& path, uint64_t offset,
+                       uint64_t num_bytes, int error) {
+  return Unavailable(path, ": reading ", num_bytes, " bytes at byte ", offset,
+                     " failed: ", ErrnoStatus(error, "read").message());
 }
 
 Status ReadExactly(const RandomAccessFile& file, uint64_t offset,

@@ -43,11 +43,13 @@ class RandomAccessFile {
   virtual uint64_t size_bytes() const = 0;
   virtual const std::string& path() const = 0;
 
-  // For a reader that does without ReadAt(); -1 where there is none.
-  virtual int fd() const { return -1; }
-
   // Whether reads go past the operating system's cache.
   virtual bool direct_io() const = 0;
+
+  // For readers that do not go through ReadAt(): the descriptor, or -1 where
+  // there is none, and what to do after a read by it, as ReadAt() does.
+  virtual int fd() const { return -1; }
+  virtual void DropPages(uint64_t /*offset*/, uint64_t /*num_bytes*/) const {}
 };
 
 enum class CacheMode {
@@ -60,6 +62,10 @@ enum class CacheMode {
 // kInvalidArgument: not a regular file, or no permission.
 Result<std::unique_ptr<RandomAccessFile>> OpenFile(const std::string& path,
                                                    CacheMode mode);
+
+// kUnavailable, for a read that gave this errno.
+ErrorStatus ReadFailed(const std::string& path, uint64_t offset,
+                       uint64_t num_bytes, int error);
 
 // Reads all of `target` or says why not: kDataLoss when the file ends before,
 // with `what` being read in the message.

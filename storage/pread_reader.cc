@@ -1,26 +1,85 @@
 #include "storage/pread_reader.h"
 
+#include <algorithm>
+#include <array>
+#include <condition_variable>
+#include <mutex>
 #include <utility>
 
-namespace flashelm {
+#include "core/base/checked_math.h"
+#include "storage/read_splitter.h"
 
-PreadReader::PreadReader(std::shared_ptr<const RandomAccessFile> file,
-                         uint32_t depth)
-    : file_(std::move(file)), depth_(depth), requests_(depth), completions_(depth) {}
+namespace flashelm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// The first is what most devices like; the others are for those that differ.
+constexpr std::array<ReadShape, 6> kShapes = {{
+    {uint64_t{512} << 10, 4},
+    {uint64_t{512} << 10, 2},
+    {uint64_t{1} << 20, 2},
+    {uint64_t{256} << 10, 4},
+    {uint64_t{1} << 20, 4},
+    {uint64_t{256} << 10, 8},
+}};
+
+std::vector<ReadShape> Candidates(const ReadShape& fixed,
+                                  uint32_t num_threads) {
+  std::vector<ReadShape> candidates(kShapes.begin(), kShapes.end());
+  for (ReadShape& shape : candidates) {
+    shape.queue_depth = std::min(shape.queue_depth, num_threads);
+  }
+  return FixedCandidates(std::move(candidates), fixed);
+}
+
+}  // namespace
+
+struct PreadReader::State {
+  State(std::shared_ptr<const RandomAccessFile> read_file, uint32_t depth,
+        uint32_t num_threads, const ReadShape& shape)
+      : file(std::move(read_file)),
+        splitter(depth),
+        tuner(Candidates(shape, num_threads)),
+        is_reading(num_threads) {}
+
+  // Whether a thread may take a piece now.
+  bool has_work() const {
+    return splitter.has_piece() &&
+           splitter.num_pieces() < tuner.shape().queue_depth;
+  }
+
+  const std::shared_ptr<const RandomAccessFile> file;
+  std::mutex mutex;
+  std::condition_variable has_request;
+  std::condition_variable has_completion;
+  // Guarded by the mutex from here on.
+  ReadSplitter splitter;
+  ReadTuner tuner;
+  std::vector<bool> is_reading;  // By worker.
+  uint32_t num_idle = 0;         // Workers waiting for has_request.
+  bool is_waited_for = false;    // By Wait().
+  bool stop = false;
+};
+
+PreadReader::PreadReader(std::shared_ptr<State> state)
+    : state_(std::move(state)) {}
 
 Result<std::unique_ptr<PreadReader>> PreadReader::Create(
     std::shared_ptr<const RandomAccessFile> file, uint32_t depth,
-    uint32_t num_threads) {
+    uint32_t num_threads, const ReadShape& shape) {
   if (depth == 0 || num_threads == 0) {
     return InvalidArgument("a reader of depth ", depth, " with ", num_threads,
                            " threads; both have to be at least 1");
   }
-  std::unique_ptr<PreadReader> reader(new PreadReader(std::move(file), depth));
+  FLASHELM_RETURN_IF_ERROR(CheckReadShape(shape));
+  auto state =
+      std::make_shared<State>(std::move(file), depth, num_threads, shape);
+  std::unique_ptr<PreadReader> reader(new PreadReader(state));
   reader->workers_.reserve(num_threads);
   for (uint32_t i = 0; i < num_threads; ++i) {
     FLASHELM_ASSIGN_OR_RETURN(
-        Thread worker,
-        Thread::Start([raw = reader.get()] { raw->WorkerLoop(); }));
+        Thread worker, Thread::Start([state, i] { WorkerLoop(*state, i); }));
     reader->workers_.push_back(std::move(worker));
   }
   return reader;
@@ -28,76 +87,102 @@ Result<std::unique_ptr<PreadReader>> PreadReader::Create(
 
 PreadReader::~PreadReader() {
   {
-    std::lock_guard lock(mutex_);
-    stop_ = true;
+    std::lock_guard lock(state_->mutex);
+    // No piece is begun from here on.
+    state_->stop = true;
+    for (size_t i = 0; i < workers_.size(); ++i) {
+      if (state_->is_reading[i]) workers_[i].Detach();
+    }
   }
-  has_request_.notify_all();
-  // Workers finish what was submitted: the targets are the caller's, who may
-  // free them as soon as this returns.
+  state_->has_request.notify_all();
   workers_.clear();
 }
 
 Status PreadReader::Submit(std::span<const ReadRequest> requests) {
-  if (requests.size() > depth_ - num_in_flight_) {
-    return ResourceExhausted(num_in_flight_, " of ", depth_,
-                             " reads are in flight, no room for ",
-                             requests.size());
-  }
-  num_in_flight_ += static_cast<uint32_t>(requests.size());
+  uint64_t num_wanted = 0;
   {
-    std::lock_guard lock(mutex_);
+    std::lock_guard lock(state_->mutex);
+    FLASHELM_RETURN_IF_ERROR(state_->splitter.Add(requests));
+    const ReadShape& shape = state_->tuner.shape();
     for (const ReadRequest& request : requests) {
-      requests_.Push(request);
-      if (num_unfinished_++ == 0) busy_since_ = Clock::now();
+      num_wanted += std::max<uint64_t>(
+          1, CeilDiv(request.target.size(), shape.request_bytes));
     }
+    const uint32_t busy = state_->splitter.num_pieces();
+    num_wanted = std::min<uint64_t>(
+        {num_wanted, shape.queue_depth - std::min(busy, shape.queue_depth),
+         state_->num_idle});
   }
-  has_request_.notify_all();
+  while (num_wanted-- > 0) state_->has_request.notify_one();
   return OkStatus();
 }
 
 std::optional<ReadCompletion> PreadReader::Wait(
     std::chrono::nanoseconds timeout) {
-  if (num_in_flight_ == 0) return std::nullopt;
-  std::unique_lock lock(mutex_);
-  if (!has_completion_.wait_for(lock, timeout,
-                                [this] { return !completions_.empty(); })) {
-    return std::nullopt;
+  std::unique_lock lock(state_->mutex);
+  ReadSplitter& splitter = state_->splitter;
+  if (splitter.num_reads() == 0) return std::nullopt;
+  if (!splitter.has_ended() && timeout.count() > 0) {
+    // Added to the time of now, so it may not be without end.
+    timeout =
+        std::min<std::chrono::nanoseconds>(timeout, std::chrono::hours(24));
+    state_->is_waited_for = true;
+    state_->has_completion.wait_for(lock, timeout,
+                                    [&] { return splitter.has_ended(); });
+    state_->is_waited_for = false;
   }
-  --num_in_flight_;
-  return completions_.Pop();
+  if (!splitter.has_ended()) return std::nullopt;
+  return splitter.PopEnded();
+}
+
+void PreadReader::RegisterBuffer(std::span<std::byte> memory) {
+  AdviseHugePages(memory);
+}
+
+uint32_t PreadReader::depth() const { return state_->splitter.max_reads(); }
+
+uint32_t PreadReader::num_in_flight() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->splitter.num_reads();
 }
 
 ReaderStats PreadReader::stats() const {
-  std::lock_guard lock(mutex_);
-  ReaderStats stats = stats_;
-  if (num_unfinished_ != 0) {
-    stats.busy_ns += static_cast<uint64_t>(
-        std::chrono::nanoseconds(Clock::now() - busy_since_).count());
-  }
-  return stats;
+  std::lock_guard lock(state_->mutex);
+  return state_->splitter.stats(Clock::now());
 }
 
-void PreadReader::WorkerLoop() {
-  std::unique_lock lock(mutex_);
+void PreadReader::WorkerLoop(State& state, uint32_t worker) {
+  ReadSplitter& splitter = state.splitter;
+  std::unique_lock lock(state.mutex);
   while (true) {
-    has_request_.wait(lock, [this] { return stop_ || !requests_.empty(); });
-    if (requests_.empty()) return;
-    const ReadRequest request = requests_.Pop();
-    lock.unlock();
-    const auto begin = Clock::now();
-    auto got = file_->ReadAt(request.offset_bytes, request.target);
-    lock.lock();
-    ReadCompletion completion{request.tag, got ? *got : 0,
-                              got ? OkStatus() : std::move(got.error()),
-                              begin, Clock::now()};
-    stats_.num_reads += 1;
-    stats_.num_bytes += completion.num_bytes;
-    if (--num_unfinished_ == 0) {
-      stats_.busy_ns += static_cast<uint64_t>(
-          std::chrono::nanoseconds(Clock::now() - busy_since_).count());
+    if (!state.stop && !state.has_work()) {
+      ++state.num_idle;
+      state.has_request.wait(lock,
+                             [&] { return state.stop || state.has_work(); });
+      --state.num_idle;
     }
-    completions_.Push(std::move(completion));
-    has_completion_.notify_one();
+    if (state.stop) return;
+    const ReadSplitter::Piece piece =
+        splitter.Begin(state.tuner.shape().request_bytes, Clock::now());
+    // The shape may have changed since the last Submit().
+    const bool wake_another = state.num_idle > 0 && state.has_work();
+    state.is_reading[worker] = true;
+    lock.unlock();
+    if (wake_another) state.has_request.notify_one();
+    auto got = state.file->ReadAt(piece.offset_bytes, piece.target);
+    lock.lock();
+    state.is_reading[worker] = false;
+    const auto now = Clock::now();
+    if (got) {
+      splitter.End(piece, *got, OkStatus(), now);
+      state.tuner.OnRequestEnd(*got, now);
+    } else {
+      splitter.End(piece, 0, std::move(got.error()), now);
+    }
+    if (splitter.is_idle()) state.tuner.OnIdle();
+    if (splitter.has_ended() && state.is_waited_for) {
+      state.has_completion.notify_one();
+    }
   }
 }
 

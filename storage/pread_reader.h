@@ -3,78 +3,50 @@
 #define FLASHELM_STORAGE_PREAD_READER_H_
 
 #include <chrono>
-#include <condition_variable>
+#include <cstdint>
 #include <memory>
-#include <mutex>
+#include <optional>
+#include <span>
+#include <string_view>
 #include <vector>
 
 #include "core/base/thread.h"
 #include "storage/async_reader.h"
 #include "storage/file.h"
+#include "storage/read_tuner.h"
 
 namespace flashelm {
 
+// Several threads share a large read. No more of them work at a time than the
+// queue depth says. A thread that the device holds when the reader goes is left
+// to end by itself; it touches nothing of the reader's then.
 class PreadReader : public AsyncReader {
  public:
-  // kInvalidArgument: no threads or no depth. kResourceExhausted: no threads to
-  // be had.
+  // `depth` reads at a time, cut into requests of the shape, which adapts where
+  // `shape` has zeros. kInvalidArgument: no threads or no depth, or a bad
+  // shape. kResourceExhausted: no threads to be had.
   static Result<std::unique_ptr<PreadReader>> Create(
       std::shared_ptr<const RandomAccessFile> file, uint32_t depth,
-      uint32_t num_threads);
+      uint32_t num_threads, const ReadShape& shape = {});
   ~PreadReader() override;
 
   Status Submit(std::span<const ReadRequest> requests) override;
   std::optional<ReadCompletion> Wait(std::chrono::nanoseconds timeout) override;
-  void RegisterBuffer(std::span<std::byte>) override {}
+  void RegisterBuffer(std::span<std::byte> memory) override;
   std::string_view name() const override { return "pread"; }
-  uint32_t depth() const override { return depth_; }
-  uint32_t num_in_flight() const override { return num_in_flight_; }
+  uint32_t depth() const override;
+  uint32_t num_in_flight() const override;
   ReaderStats stats() const override;
 
  private:
-  using Clock = std::chrono::steady_clock;
+  // What the threads use: theirs too, so that it lives as long as they do.
+  struct State;
 
-  // A queue in a fixed array.
-  template <class T>
-  class FixedQueue {
-   public:
-    explicit FixedQueue(uint32_t capacity) : items_(capacity) {}
-    bool empty() const { return size_ == 0; }
-    void Push(T item) {
-      items_[(first_ + size_++) % items_.size()] = std::move(item);
-    }
-    T Pop() {
-      T item = std::move(items_[first_]);
-      first_ = (first_ + 1) % items_.size();
-      --size_;
-      return item;
-    }
+  explicit PreadReader(std::shared_ptr<State> state);
+  static void WorkerLoop(State& state, uint32_t worker);
 
-   private:
-    std::vector<T> items_;
-    size_t first_ = 0;
-    size_t size_ = 0;
-  };
-
-  PreadReader(std::shared_ptr<const RandomAccessFile> file, uint32_t depth);
-  void WorkerLoop();
-
-  const std::shared_ptr<const RandomAccessFile> file_;
-  const uint32_t depth_;
-  uint32_t num_in_flight_ = 0;  // Submitted and not yet returned by Wait().
-
-  mutable std::mutex mutex_;
-  std::condition_variable has_request_;
-  std::condition_variable has_completion_;
-  // Guarded by mutex_ from here on.
-  FixedQueue<ReadRequest> requests_;
-  FixedQueue<ReadCompletion> completions_;
-  bool stop_ = false;
-  ReaderStats stats_;
-  uint32_t num_unfinished_ = 0;   // Submitted and not yet read.
-  Clock::time_point busy_since_;  // While num_unfinished_ is not 0.
-
-  std::vector<Thread> workers_;  // Last: joined before the rest goes.
+  const std::shared_ptr<State> state_;
+  std::vector<Thread> workers_;
 };
 
 }  // namespace flashelm

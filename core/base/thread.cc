@@ -11,29 +11,36 @@ namespace flashelm {
 
 struct Thread::Handle {
   pthread_t id;
-  std::function<void()> body;
-
-  static void* Main(void* self) {
-    static_cast<Handle*>(self)->body();
-    return nullptr;
-  }
 };
+
+namespace {
+
+using Body = std::function<void()>;
+
+void* Main(void* body) {
+  (*std::unique_ptr<Body>(static_cast<Body*>(body)))();
+  return nullptr;
+}
+
+}  // namespace
 
 Result<Thread> Thread::Start(std::function<void()> body) {
   Thread thread;
   thread.handle_ = std::make_unique<Handle>();
-  thread.handle_->body = std::move(body);
+  // The thread's own: it may outlive the Thread.
+  auto own = std::make_unique<Body>(std::move(body));
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, kThreadStackBytes);
-  const int error = pthread_create(&thread.handle_->id, &attributes,
-                                   &Handle::Main, thread.handle_.get());
+  const int error =
+      pthread_create(&thread.handle_->id, &attributes, &Main, own.get());
   pthread_attr_destroy(&attributes);
   if (error != 0) {
     thread.handle_.reset();
     return ResourceExhausted("cannot start a thread: ",
                              ErrnoStatus(error, "pthread_create").message());
   }
+  own.release();
   return thread;
 }
 
@@ -54,6 +61,12 @@ Thread& Thread::operator=(Thread&& other) noexcept {
 void Thread::Join() {
   if (handle_ == nullptr) return;
   pthread_join(handle_->id, nullptr);
+  handle_.reset();
+}
+
+void Thread::Detach() {
+  if (handle_ == nullptr) return;
+  pthread_detach(handle_->id);
   handle_.reset();
 }
 

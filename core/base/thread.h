@@ -19,8 +19,8 @@ inline constexpr size_t kThreadStackBytes = size_t{4} << 20;
 inline constexpr size_t kThreadStackBytes = size_t{64} << 10;
 #endif
 
-// Joins in its destructor, so whatever makes `body` return has to come first.
-// Move-only.
+// Joins in its destructor, so whatever makes `body` return has to come first,
+// unless it was detached. Move-only.
 class Thread {
  public:
   // kResourceExhausted: the system has no thread to give.
@@ -30,6 +30,10 @@ class Thread {
   ~Thread();
   Thread(Thread&& other) noexcept;
   Thread& operator=(Thread&& other) noexcept;
+
+  // Lets the thread end by itself, whenever that is. `body`, and so what it
+  // holds, lives until then.
+  void Detach();
 
  private:
   struct Handle;
