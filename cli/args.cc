@@ -28,6 +28,11 @@ void AddModel(CLI::App* app, std::string* model) {
       ->type_name("FILE");
 }
 
+void AddAllowUnenforced(CLI::App* app, EngineArgs* args) {
+  app->add_flag("--allow-unenforced", args->allow_unenforced,
+                "Take --io mmap although it holds no memory budget");
+}
+
 void AddEngine(CLI::App* app, EngineArgs* args) {
   AddModel(app, &args->model);
   app->add_option("--mem-budget", args->mem_budget,
@@ -52,9 +57,11 @@ void AddEngine(CLI::App* app, EngineArgs* args) {
       ->type_name("N")
       ->capture_default_str();
   app->add_option("--io", args->io,
-                  "How the file is read: pread, or auto for the best there is")
-      ->check(CLI::IsMember({"auto", "pread"}))
+                  "How the file is read: uring, pread, auto for the best there "
+                  "is, or mmap, the baseline, which holds no budget")
+      ->check(CLI::IsMember({"auto", "uring", "pread", "mmap"}))
       ->capture_default_str();
+  AddAllowUnenforced(app, args);
   app->add_option("--kv-type", args->kv_type,
                   "Numbers of the KV cache: f32, or bf16 for half the RAM at "
                   "a cost in precision")

@@ -106,6 +106,32 @@ Result<uint64_t> ResolveBudget(std::string_view text, uint64_t file_bytes) {
   return ParseSize(text, "--mem-budget");
 }
 
+Result<IoBackend> ParseIo(std::string_view text, std::string_view flag) {
+  if (text == "auto") return IoBackend::kAuto;
+  if (text == "uring") return IoBackend::kUring;
+  if (text == "pread") return IoBackend::kPread;
+  if (text == "mmap") return IoBackend::kMmap;
+  return InvalidArgument(flag, ": \"", text,
+                         "\" is no way to read; there are auto, uring, pread "
+                         "and mmap");
+}
+
+Status CheckIo(const EngineArgs& args) {
+  FLASHELM_ASSIGN_OR_RETURN(const IoBackend io, ParseIo(args.io, "--io"));
+  if (io == IoBackend::kMmap && !args.allow_unenforced) {
+    return InvalidArgument(
+        "--io mmap: the system keeps mapped weights in RAM or drops them as it "
+        "likes, so no memory budget can be held; it is the baseline to measure "
+        "against. Add --allow-unenforced to run it all the same, or take "
+        "uring, pread or auto, which hold the budget");
+  }
+  if (io != IoBackend::kMmap && args.allow_unenforced) {
+    return InvalidArgument("--allow-unenforced: with --io ", args.io,
+                           " the budget is held; the flag is for mmap alone");
+  }
+  return OkStatus();
+}
+
 Result<Text> ReadText(const TextArgs& args, uint64_t max_bytes,
                       const CancelToken& cancel) {
   const std::string& name = args.file.empty() ? args.prompt : args.file;
@@ -138,24 +164,33 @@ uint64_t MaxTextBytes(const Tokenizer& tokenizer, uint64_t num_tokens) {
   return num_tokens * tokenizer.longest_piece_bytes();
 }
 
+Result<PlanOptions> PlanOptionsOf(const ModelFile& model,
+                                  const EngineArgs& args,
+                                  const EngineNeeds& needs) {
+  FLASHELM_RETURN_IF_ERROR(CheckIo(args));
+  PlanOptions options;
+  FLASHELM_ASSIGN_OR_RETURN(options.budget_bytes,
+                            ResolveBudget(args.mem_budget, model.file_bytes()));
+  FLASHELM_ASSIGN_OR_RETURN(options.io, ParseIo(args.io, "--io"));
+  options.context = args.context;
+  options.max_batch = args.batch;
+  options.all_logits = needs.all_logits;
+  // Lists of which tokens a call wants logits of.
+  options.caller_bytes = needs.caller_bytes + 2 * sizeof(uint32_t) *
+                                                  (uint64_t{args.batch} +
+                                                   model.config().max_context);
+  options.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
+  options.num_threads =
+      args.threads == 0 ? NumUsableProcessors() : args.threads;
+  return options;
+}
+
 Result<std::unique_ptr<Engine>> LoadEngine(ModelFile model,
                                            const EngineArgs& args,
                                            const EngineNeeds& needs,
                                            const CancelToken& cancel) {
   EngineOptions options;
-  FLASHELM_ASSIGN_OR_RETURN(options.plan.budget_bytes,
-                            ResolveBudget(args.mem_budget, model.file_bytes()));
-  options.plan.context = args.context;
-  options.plan.max_batch = args.batch;
-  options.plan.all_logits = needs.all_logits;
-  // Lists of which tokens a call wants logits of.
-  options.plan.caller_bytes =
-      needs.caller_bytes +
-      2 * sizeof(uint32_t) *
-          (uint64_t{args.batch} + model.config().max_context);
-  options.plan.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
-  options.plan.num_threads =
-      args.threads == 0 ? NumUsableProcessors() : args.threads;
+  FLASHELM_ASSIGN_OR_RETURN(options.plan, PlanOptionsOf(model, args, needs));
   options.cancel = &cancel;
   options.max_trace_sweeps = needs.max_trace_sweeps;
   ProgressBar bar;

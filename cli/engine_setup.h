@@ -21,6 +21,14 @@ Result<uint64_t> ParseSize(std::string_view text, std::string_view flag);
 // file, or "auto".
 Result<uint64_t> ResolveBudget(std::string_view text, uint64_t file_bytes);
 
+// "auto", "uring", "pread", "mmap"; `flag` begins the message of
+// kInvalidArgument.
+Result<IoBackend> ParseIo(std::string_view text, std::string_view flag);
+
+// kInvalidArgument: mmap without --allow-unenforced, or that flag where the
+// budget is held anyway.
+Status CheckIo(const EngineArgs& args);
+
 // A text, and the most memory that it took on its way here.
 struct Text {
   std::string bytes;
@@ -46,6 +54,11 @@ struct EngineNeeds {
   uint64_t caller_bytes = 0;
   uint64_t max_trace_sweeps = 0;
 };
+
+// What the flags mean for this model. Errors as CheckIo(), ParseSize().
+Result<PlanOptions> PlanOptionsOf(const ModelFile& model,
+                                  const EngineArgs& args,
+                                  const EngineNeeds& needs);
 
 // Plans and loads, with a progress bar.
 Result<std::unique_ptr<Engine>> LoadEngine(ModelFile model,

@@ -40,6 +40,7 @@ Result<std::vector<TokenId>> ParseTokens(std::string_view text) {
 }  // namespace
 
 Status RunLogits(const LogitsArgs& args) {
+  FLASHELM_RETURN_IF_ERROR(CheckIo(args.engine));
   const std::vector<std::string> inputs = {args.engine.model, args.text.file};
   FLASHELM_RETURN_IF_ERROR(CheckOutputPath(args.output, inputs));
   if (!args.stats.empty()) {
@@ -97,6 +98,7 @@ Status RunLogits(const LogitsArgs& args) {
   bar.Clear();
   FLASHELM_RETURN_IF_ERROR(writer.Commit());
   stats.PromptDone();
+  stats.Finish();
   std::fprintf(stderr, "%s\n", stats.Summary().c_str());
   if (args.stats.empty()) return OkStatus();
   return WriteTextFile(args.stats, stats.ToJson(std::nullopt, "done"));

@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "cli/engine_setup.h"
+#include "cli/record.h"
 #include "cli/verbs.h"
-#include "core/base/process_memory.h"
 
 namespace flashelm::cli {
 namespace {
@@ -20,23 +19,20 @@ constexpr uint64_t kMaxTextBytes = uint64_t{256} << 20;
 
 void PrintJson(const Engine& engine, const PerplexityResult& result,
                uint32_t n_ctx) {
-  nlohmann::ordered_json json;
-  json["model_path"] = engine.model().path();
-  json["weights"] = engine.model().weights_name();
+  Json json;
+  AddEngineKeys(engine, json);
   json["perplexity"] = result.perplexity;
   json["mean_nll"] = result.mean_nll;
   json["stderr_nll"] = result.stderr_nll;
   json["n_tokens"] = result.num_tokens;
   json["n_ctx"] = n_ctx;
-  const auto memory = ReadProcessMemory();
-  json["peak_rss_bytes"] = nullptr;
-  if (memory) json["peak_rss_bytes"] = memory->peak_resident_bytes;
-  std::printf("%s\n", json.dump(2).c_str());
+  std::printf("%s\n", Dump(json, 2).c_str());
 }
 
 }  // namespace
 
 Status RunPerplexity(const PerplexityArgs& args) {
+  FLASHELM_RETURN_IF_ERROR(CheckIo(args.engine));
   const CancelToken& cancel = InterruptToken();
   FLASHELM_ASSIGN_OR_RETURN(ModelFile model,
                             ModelFile::Open(args.engine.model));

@@ -135,6 +135,7 @@ class Generator {
 }  // namespace
 
 Status RunRun(const RunArgs& args) {
+  FLASHELM_RETURN_IF_ERROR(CheckIo(args.engine));
   FLASHELM_RETURN_IF_ERROR(CheckSamplerOptions(args.sampler));
   FLASHELM_RETURN_IF_ERROR(CheckStopStrings(args.stop));
   if (!args.stats.empty()) {
@@ -193,6 +194,7 @@ Status RunRun(const RunArgs& args) {
 
   if (args.echo) FLASHELM_RETURN_IF_ERROR(WriteOut(text.bytes));
   const Status status = generator.Run(prompt, cancel);
+  stats.Finish();
   FLASHELM_RETURN_IF_ERROR(WriteOut("\n"));
   if (generator.stop_reason() == "context_full") {
     std::fprintf(stderr,

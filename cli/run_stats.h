@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
 
+#include "cli/record.h"
 #include "core/engine.h"
 #include "core/session.h"
 
@@ -26,6 +26,8 @@ class RunStats {
 
   void PromptDone();
   void TokenShown();
+  // After the last token, before what follows.
+  void Finish();
 
   // One line: RAM against budget and model, flash and time per token.
   std::string Summary() const;
@@ -36,20 +38,12 @@ class RunStats {
  private:
   using Clock = std::chrono::steady_clock;
 
-  std::optional<double> GenTokensPerSecond() const;
-  // `total - before` per position computed after the prompt.
-  std::optional<double> PerPass(uint64_t total, uint64_t before) const;
-  std::optional<uint64_t> PeakBytes() const;
-
   const Engine& engine_;
   const Session& session_;
-  const uint64_t n_prompt_;
   Clock::time_point begin_;
   Clock::time_point last_;
   SessionStats after_prompt_;
-  double prompt_ms_ = 0;
-  std::optional<double> first_token_ms_;
-  std::vector<double> token_ms_;  // From the token before; from the second on.
+  Measurement measurement_;
 };
 
 }  // namespace flashelm::cli

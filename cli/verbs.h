@@ -37,6 +37,7 @@ struct EngineArgs {
   uint32_t threads = 0;  // 0: as many as there are processors.
   uint32_t batch = 512;
   std::string io = "auto";
+  bool allow_unenforced = false;
   std::string kv_type = "f32";
 };
 

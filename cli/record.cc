@@ -1,0 +1,112 @@
+#include "cli/record.h"
+
+#include <algorithm>
+
+#include "core/base/process_memory.h"
+#include "core/simd.h"
+
+namespace flashelm::cli {
+namespace {
+
+constexpr double kNanosecondsPerMs = 1e6;
+
+}  // namespace
+
+std::optional<double> Percentile(std::vector<double> values, double part) {
+  if (values.empty()) return std::nullopt;
+  const size_t rank =
+      std::min(values.size() - 1,
+               static_cast<size_t>(part * static_cast<double>(values.size())));
+  std::nth_element(values.begin(), values.begin() + rank, values.end());
+  return values[rank];
+}
+
+std::optional<double> Median(std::vector<double> values) {
+  return Percentile(std::move(values), 0.5);
+}
+
+SessionStats Difference(const SessionStats& after, const SessionStats& before) {
+  SessionStats result = after;
+  result.num_tokens -= before.num_tokens;
+  result.num_sweeps -= before.num_sweeps;
+  result.total_ns -= before.total_ns;
+  result.store.stream_bytes -= before.store.stream_bytes;
+  result.store.num_reads -= before.store.num_reads;
+  result.store.io_busy_ns -= before.store.io_busy_ns;
+  result.store.io_wait_ns -= before.store.io_wait_ns;
+  return result;
+}
+
+std::optional<uint64_t> PeakBytes() {
+  const auto memory = ReadProcessMemory();
+  if (!memory) return std::nullopt;
+  return memory->peak_resident_bytes;
+}
+
+std::optional<double> Measurement::PerPass(uint64_t total) const {
+  if (decode.num_tokens == 0) return std::nullopt;
+  return static_cast<double>(total) / static_cast<double>(decode.num_tokens);
+}
+
+void AddModelKeys(const ModelFile& model, Json& json) {
+  json["model_path"] = model.path();
+  json["model_size_bytes"] = model.file_bytes();
+  json["n_params"] = model.config().num_params();
+  json["weights"] = model.weights_name();
+}
+
+void AddPlanKeys(const PlanOptions& options, const MemoryPlan& plan,
+                 Json& json) {
+  json["n_threads"] = options.num_threads;
+  json["mem_budget_bytes"] = options.budget_bytes == kUnlimitedBytes
+                                 ? Json(nullptr)
+                                 : Json(options.budget_bytes);
+  json["budget_enforced"] = options.io != IoBackend::kMmap;
+  json["planned_bytes"] = plan.total_bytes;
+  json["n_ctx"] = plan.context;
+  json["n_batch"] = plan.batch;
+  json["kv_type"] = options.kv_type == KvType::kF32 ? "f32" : "bf16";
+  json["flash_bytes_bound_per_token"] = plan.streamed_bytes_per_token;
+}
+
+void AddEngineKeys(const Engine& engine, Json& json) {
+  AddModelKeys(engine.model(), json);
+  AddPlanKeys(engine.plan_options(), engine.plan(), json);
+  json["budget_enforced"] = engine.budget_enforced();
+  json["peak_rss_bytes"] = OrNull(PeakBytes());
+  json["io_backend"] = std::string(engine.io_backend());
+  json["direct_io"] = engine.model().weight_file().file().direct_io();
+  json["simd"] = std::string(SimdTargetName());
+}
+
+void AddMeasurementKeys(const Measurement& measurement, Json& json) {
+  const SessionStats& decode = measurement.decode;
+  const auto per_pass_ms = [&](uint64_t ns) {
+    const auto value = measurement.PerPass(ns);
+    return value ? Json(*value / kNanosecondsPerMs) : Json(nullptr);
+  };
+  json["n_prompt"] = measurement.n_prompt;
+  json["n_gen"] = measurement.n_gen;
+  json["prompt_tps"] = OrNull(measurement.prompt_tps);
+  json["gen_tps"] = OrNull(measurement.gen_tps);
+  json["ttft_ms"] = OrNull(measurement.ttft_ms);
+  json["itl_p50_ms"] = OrNull(Percentile(measurement.token_ms, 0.50));
+  json["itl_p95_ms"] = OrNull(Percentile(measurement.token_ms, 0.95));
+  json["flash_bytes_per_token"] = OrNull(measurement.FlashBytesPerToken());
+  // Bytes per nanosecond are GB per second.
+  json["flash_read_gbps"] =
+      decode.store.io_busy_ns > 0
+          ? Json(static_cast<double>(decode.store.stream_bytes) /
+                 static_cast<double>(decode.store.io_busy_ns))
+          : Json(nullptr);
+  json["io_busy_ms"] = per_pass_ms(decode.store.io_busy_ns);
+  json["io_wait_ms"] = per_pass_ms(decode.store.io_wait_ns);
+  json["compute_ms"] = per_pass_ms(decode.total_ns - decode.store.io_wait_ns);
+  json["cache_hit_rate"] = nullptr;
+}
+
+std::string Dump(const Json& json, int indent) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace flashelm::cli
