@@ -59,7 +59,7 @@ void AddEngine(CLI::App* app, EngineArgs* args) {
   app->add_option("--io", args->io,
                   "How the file is read: uring, pread, auto for the best there "
                   "is, or mmap, the baseline, which holds no budget")
-      ->check(CLI::IsMember({"auto", "uring", "pread", "mmap"}))
+      ->type_name("auto|uring|pread|mmap")
       ->capture_default_str();
   AddAllowUnenforced(app, args);
   app->add_option("--kv-type", args->kv_type,
@@ -67,6 +67,39 @@ void AddEngine(CLI::App* app, EngineArgs* args) {
                   "a cost in precision")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
+}
+
+void AddBench(CLI::App* app, BenchArgs* args) {
+  app->get_option("--mem-budget")
+      ->description(
+          "Budgets as run takes them, with commas between them; each is a row "
+          "of its own, for each --io")
+      ->type_name("SIZE,...");
+  app->get_option("--io")
+      ->description("Ways to read as run takes them, with commas between them")
+      ->type_name("IO,...");
+  app->get_option("--ctx-size")
+      ->description("Positions to hold; 0: prompt and generated tokens");
+  app->add_option("-p,--n-prompt", args->n_prompt,
+                  "Tokens of the prompt, which is made up")
+      ->type_name("N")
+      ->capture_default_str();
+  app->add_option("-n,--n-gen", args->n_gen, "Tokens to generate")
+      ->type_name("N")
+      ->capture_default_str();
+  app->add_option("-r,--repetitions", args->repetitions,
+                  "Times that prompt and generation are run; figures are "
+                  "medians")
+      ->check(CLI::Range(1u, 1000000u).description(""))
+      ->type_name("N")
+      ->capture_default_str();
+  app->add_option("-o,--output", args->format,
+                  "md: a table; json: an array with everything measured")
+      ->check(CLI::IsMember({"md", "json"}))
+      ->capture_default_str();
+  app->add_flag("--cgroup", args->cgroup,
+                "Run each row in a memory cgroup of the budget's size, without "
+                "swap; needs the permission to make one");
 }
 
 // Returns the -p option, so that a verb can say what excludes it.
@@ -244,6 +277,13 @@ int ParseAndRun(int argc, char** argv) {
       ->type_name("FILE");
   sub->add_flag("--json", perplexity.json, "Print JSON");
   sub->callback([&] { verb = [&] { return RunPerplexity(perplexity); }; });
+
+  BenchArgs bench;
+  sub = app.add_subcommand(
+      "bench", "Measure speed, memory and reading for budgets and readers");
+  AddEngine(sub, &bench.engine);
+  AddBench(sub, &bench);
+  sub->callback([&] { verb = [&] { return RunBench(bench); }; });
 
   try {
     app.parse(argc, argv);

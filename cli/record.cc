@@ -75,7 +75,8 @@ void AddEngineKeys(const Engine& engine, Json& json) {
   json["budget_enforced"] = engine.budget_enforced();
   json["peak_rss_bytes"] = OrNull(PeakBytes());
   json["io_backend"] = std::string(engine.io_backend());
-  json["direct_io"] = engine.model().weight_file().file().direct_io();
+  json["direct_io"] = engine.plan_options().io != IoBackend::kMmap &&
+                      engine.model().weight_file().file().direct_io();
   json["simd"] = std::string(SimdTargetName());
 }
 

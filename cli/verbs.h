@@ -77,12 +77,22 @@ struct PerplexityArgs {
   bool json = false;
 };
 
+struct BenchArgs {
+  EngineArgs engine;  // Budget and io are lists: "1G,2G".
+  uint32_t n_prompt = 128;
+  uint32_t n_gen = 32;
+  uint32_t repetitions = 3;
+  std::string format = "md";
+  bool cgroup = false;
+};
+
 Status RunConvert(const ConvertArgs& args);
 Status RunInspect(const InspectArgs& args);
 Status RunVerify(const VerifyArgs& args);
 Status RunRun(const RunArgs& args);
 Status RunLogits(const LogitsArgs& args);
 Status RunPerplexity(const PerplexityArgs& args);
+Status RunBench(const BenchArgs& args);
 
 }  // namespace flashelm::cli
 

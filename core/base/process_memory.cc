@@ -11,6 +11,8 @@
 #include <memory>
 #include <string>
 
+#include "core/base/cgroup.h"
+
 namespace flashelm {
 namespace {
 
@@ -96,27 +98,13 @@ std::optional<uint64_t> MappedFileBytes() {
 
 std::optional<uint64_t> AvailableMemoryBytes() {
   auto available = ReadKilobytes("/proc/meminfo", "MemAvailable:");
-  UniqueFile file = OpenText("/proc/self/cgroup");
-  char line[4096];
-  while (file != nullptr &&
-         std::fgets(line, sizeof(line), file.get()) != nullptr) {
-    // id:controllers:/path, where v2 has id 0 and no controllers.
-    line[std::strcspn(line, "\n")] = '\0';
-    const char* controllers = std::strchr(line, ':');
-    if (controllers == nullptr) continue;
-    const char* path = std::strchr(++controllers, ':');
-    if (path == nullptr) continue;
-    const std::string names(controllers, path);
-    std::string group(path + 1);
-    if (group == "/") group.clear();
-    std::optional<uint64_t> left;
-    if (names.empty()) {
-      left =
-          CgroupLeft("/sys/fs/cgroup", group, "memory.max", "memory.current");
-    } else if (("," + names + ",").find(",memory,") != std::string::npos) {
-      left = CgroupLeft("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes",
-                        "memory.usage_in_bytes");
-    }
+  for (const MemoryCgroupPlace& place : MemoryCgroupPlaces()) {
+    const auto left =
+        place.version == 1
+            ? CgroupLeft(place.root, place.group, "memory.limit_in_bytes",
+                         "memory.usage_in_bytes")
+            : CgroupLeft(place.root, place.group, "memory.max",
+                         "memory.current");
     if (left) available = available ? std::min(*available, *left) : *left;
   }
   return available;
