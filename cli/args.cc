@@ -278,6 +278,15 @@ int ParseAndRun(int argc, char** argv) {
   sub->add_flag("--json", perplexity.json, "Print JSON");
   sub->callback([&] { verb = [&] { return RunPerplexity(perplexity); }; });
 
+  PlanArgs plan;
+  sub = app.add_subcommand(
+      "plan",
+      "Print what run would take of RAM, and how fast it could be; measures "
+      "this machine for about a second");
+  AddEngine(sub, &plan.engine);
+  sub->add_flag("--json", plan.json, "Print JSON");
+  sub->callback([&] { verb = [&] { return RunPlan(plan); }; });
+
   BenchArgs bench;
   sub = app.add_subcommand(
       "bench", "Measure speed, memory and reading for budgets and readers");

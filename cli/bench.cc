@@ -61,11 +61,15 @@ Result<std::vector<RowPlan>> PlanRows(const BenchArgs& args) {
   }
   FLASHELM_ASSIGN_OR_RETURN(const ModelFile model,
                             ModelFile::Open(args.engine.model));
-  // With an empty prompt, generating begins at BOS, which is an input, too.
   const uint64_t positions = uint64_t{args.n_prompt} + args.n_gen;
-  const uint64_t most = args.engine.context != 0
-                            ? args.engine.context
-                            : uint64_t{model.config().max_context};
+  const uint32_t max_context = model.config().max_context;
+  if (args.engine.context > max_context) {
+    return InvalidArgument("-c ", args.engine.context,
+                           ": the model was made for ", max_context,
+                           " positions");
+  }
+  const uint64_t most =
+      args.engine.context != 0 ? args.engine.context : max_context;
   if (positions > most) {
     return InvalidArgument("-p ", args.n_prompt, " and -n ", args.n_gen,
                            " take ", positions,

@@ -65,6 +65,7 @@ class RowMeasurer {
         sampler_(SamplerOptions{}, engine.config().vocab_size) {
     measurement_.n_prompt = args.n_prompt;
     measurement_.n_gen = args.n_gen;
+    measurement_.counts_reads = engine.plan_options().io != IoBackend::kMmap;
     measurement_.token_ms.reserve(uint64_t{args.n_gen} * args.repetitions);
     prompt_ms_.reserve(args.repetitions);
     ttft_ms_.reserve(args.repetitions);

@@ -150,8 +150,7 @@ Result<Text> ReadText(const TextArgs& args, uint64_t max_bytes,
                            " bytes, expected at most ", max_bytes);
   }
   text.bytes = args.prompt;
-  // Also on the command line, and in the parser's hands three times.
-  text.peak_bytes = 5 * text.bytes.size();
+  text.peak_bytes = kArgumentCopies * text.bytes.size();
   return text;
 }
 

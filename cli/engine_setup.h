@@ -35,6 +35,10 @@ struct Text {
   uint64_t peak_bytes = 0;
 };
 
+// A prompt from the command line stands there, in the parser's hands three
+// times, and in the text that is used.
+inline constexpr uint64_t kArgumentCopies = 5;
+
 // The text that -p or -f names, standard input included. kInvalidArgument: more
 // than `max_bytes`; no more than that is read. kCancelled: as asked.
 Result<Text> ReadText(const TextArgs& args, uint64_t max_bytes,

@@ -58,8 +58,7 @@ Status RunLogits(const LogitsArgs& args) {
   needs.all_logits = true;
   if (args.has_tokens) {
     FLASHELM_ASSIGN_OR_RETURN(tokens, ParseTokens(args.tokens));
-    // On the command line, and in the parser's hands.
-    needs.caller_bytes = 5 * args.tokens.size();
+    needs.caller_bytes = kArgumentCopies * args.tokens.size();
   } else {
     FLASHELM_ASSIGN_OR_RETURN(
         const Text text,

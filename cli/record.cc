@@ -66,7 +66,9 @@ void AddPlanKeys(const PlanOptions& options, const MemoryPlan& plan,
   json["n_ctx"] = plan.context;
   json["n_batch"] = plan.batch;
   json["kv_type"] = options.kv_type == KvType::kF32 ? "f32" : "bf16";
-  json["flash_bytes_bound_per_token"] = plan.streamed_bytes_per_token;
+  json["flash_bytes_bound_per_token"] =
+      options.io == IoBackend::kMmap ? Json(nullptr)
+                                     : Json(plan.streamed_bytes_per_token);
 }
 
 void AddEngineKeys(const Engine& engine, Json& json) {
@@ -84,7 +86,8 @@ void AddMeasurementKeys(const Measurement& measurement, Json& json) {
   const SessionStats& decode = measurement.decode;
   const auto per_pass_ms = [&](uint64_t ns) {
     const auto value = measurement.PerPass(ns);
-    return value ? Json(*value / kNanosecondsPerMs) : Json(nullptr);
+    return value && measurement.counts_reads ? Json(*value / kNanosecondsPerMs)
+                                             : Json(nullptr);
   };
   json["n_prompt"] = measurement.n_prompt;
   json["n_gen"] = measurement.n_gen;

@@ -40,11 +40,13 @@ struct Measurement {
   std::optional<double> ttft_ms;  // Until the first token, prompt included.
   std::vector<double> token_ms;   // From one token to the next.
   SessionStats decode;            // Of the passes after the prompt alone.
+  // Whether reads were counted: those of mapped weights are the system's.
+  bool counts_reads = true;
 
   // Per pass after the prompt; nothing when there was none.
   std::optional<double> PerPass(uint64_t total) const;
   std::optional<double> FlashBytesPerToken() const {
-    return PerPass(decode.store.stream_bytes);
+    return counts_reads ? PerPass(decode.store.stream_bytes) : std::nullopt;
   }
 };
 

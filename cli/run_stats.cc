@@ -20,6 +20,7 @@ RunStats::RunStats(const Engine& engine, const Session& session,
     : engine_(engine), session_(session), begin_(Clock::now()), last_(begin_) {
   measurement_.n_prompt = n_prompt;
   measurement_.token_ms.reserve(max_tokens);
+  measurement_.counts_reads = engine.plan_options().io != IoBackend::kMmap;
 }
 
 void RunStats::PromptDone() {
@@ -64,9 +65,11 @@ std::string RunStats::Summary() const {
                   engine_.budget_enforced() ? "" : ", not enforced",
                   FormatBytes(engine_.model().file_bytes()));
   if (flash && rate) {
-    line += fmt::format(", flash {} per token, {:.2f} tokens/s ({:.1f} ms)",
-                        FormatBytes(static_cast<uint64_t>(*flash)), *rate,
-                        1000 / *rate);
+    line += fmt::format(", flash {} per token",
+                        FormatBytes(static_cast<uint64_t>(*flash)));
+  }
+  if (rate) {
+    line += fmt::format(", {:.2f} tokens/s ({:.1f} ms)", *rate, 1000 / *rate);
   }
   return line;
 }

@@ -77,6 +77,11 @@ struct PerplexityArgs {
   bool json = false;
 };
 
+struct PlanArgs {
+  EngineArgs engine;
+  bool json = false;
+};
+
 struct BenchArgs {
   EngineArgs engine;  // Budget and io are lists: "1G,2G".
   uint32_t n_prompt = 128;
@@ -92,6 +97,7 @@ Status RunVerify(const VerifyArgs& args);
 Status RunRun(const RunArgs& args);
 Status RunLogits(const LogitsArgs& args);
 Status RunPerplexity(const PerplexityArgs& args);
+Status RunPlan(const PlanArgs& args);
 Status RunBench(const BenchArgs& args);
 
 }  // namespace flashelm::cli

@@ -4,9 +4,9 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <regex>
 #include <string>
 
+#include "tests/cli/cli_fixture.h"
 #include "tests/cli/command.h"
 #include "tests/core/checkpoint_builder.h"
 #include "tests/core/golden.h"
@@ -17,47 +17,8 @@ namespace {
 
 using nlohmann::json;
 
-// One model file for all tests of this program.
-class CliTest : public testing::Test {
+class CliTest : public CliFixture {
  protected:
-  static void SetUpTestSuite() {
-    directory_ = new TempDirectory();
-    const auto converted =
-        Flashelm({"convert", SampleModelDirectory("tiny-stories"), "-o",
-                  Model(), "--weights", "f32"});
-    ASSERT_EQ(converted.exit_code, 0) << converted.err;
-    EXPECT_EQ(converted.out, "") << "results alone go to stdout";
-  }
-  static void TearDownTestSuite() {
-    delete directory_;
-    directory_ = nullptr;
-  }
-
-  static std::string Model() { return directory_->File("tiny.felm"); }
-  static std::string File(const std::string& name) {
-    return directory_->File(name);
-  }
-  // The figure in the message of a budget that is too small.
-  static uint64_t NamedBudget(const CommandResult& refused) {
-    std::smatch match;
-    EXPECT_TRUE(std::regex_search(
-        refused.err, match,
-        std::regex("smallest feasible one is ([0-9]+) bytes")))
-        << refused.err;
-    return match.empty() ? 0 : std::stoull(match[1]);
-  }
-
-  // The smallest budget that `args` can run in, as the command names it. How
-  // large it is depends on the build: code counts.
-  static uint64_t Floor(std::vector<std::string> args) {
-    args.insert(args.end(), {"--mem-budget", "1"});
-    return NamedBudget(Flashelm(args));
-  }
-  // Enough for all weights of the model besides.
-  static std::string Plenty(uint64_t floor) {
-    return std::to_string(floor + (64u << 20));
-  }
-
   static CommandOptions Input(std::string text) {
     CommandOptions options;
     options.input = std::move(text);
@@ -68,10 +29,7 @@ class CliTest : public testing::Test {
     options.interrupt_after_bytes = after_bytes;
     return options;
   }
-
-  static TempDirectory* directory_;
 };
-TempDirectory* CliTest::directory_ = nullptr;
 
 TEST_F(CliTest, RunWritesTheGoldenTextAndNothingElseToStdout) {
   const Golden golden = ReadGolden("tiny-stories");

@@ -1,0 +1,193 @@
+#include <chrono>
+#include <cstdio>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/engine_setup.h"
+#include "cli/record.h"
+#include "cli/run_stats.h"
+#include "cli/terminal.h"
+#include "cli/verbs.h"
+#include "core/base/format.h"
+#include "core/compute_rate.h"
+#include "core/forecast.h"
+#include "core/read_rate.h"
+#include "core/sampler.h"
+#include "core/simd.h"
+
+namespace flashelm::cli {
+namespace {
+
+constexpr std::chrono::seconds kReadDuration(1);
+
+// What `run` holds for a prompt that fills the context, at the usual four bytes
+// of text per token, so that the smallest budget named here is one for `run`.
+EngineNeeds RunNeeds(const ModelFile& model, uint32_t context) {
+  std::string text;
+  while (text.size() < uint64_t{4} * context) text += "day ";
+  EngineNeeds needs;
+  needs.caller_bytes = kArgumentCopies * text.size() +
+                       model.tokenizer().EncodeScratchBytes(text) +
+                       uint64_t{context} * sizeof(TokenId) +
+                       Sampler::NumBytes(model.config().vocab_size) +
+                       RunStats::NumBytes(context);
+  return needs;
+}
+
+struct Rates {
+  std::optional<ReadRate> read;  // Nothing: there is nothing to read.
+  ComputeRate compute;
+};
+
+Result<Rates> Measure(const ModelFile& model, const PlanOptions& options,
+                      const MemoryPlan& plan, const CancelToken& cancel) {
+  Rates rates;
+  if (plan.streamed_bytes_per_token > 0) {
+    FLASHELM_ASSIGN_OR_RETURN(
+        rates.read, MeasureReadRate(model, options.io, kReadDuration, cancel));
+  }
+  ComputeRateOptions compute;
+  compute.num_threads = options.num_threads;
+  compute.batch = plan.batch;
+  FLASHELM_ASSIGN_OR_RETURN(rates.compute, MeasureComputeRate(model, compute));
+  return rates;
+}
+
+Forecast ForecastOf(const MemoryPlan& plan, const Rates& rates) {
+  ForecastInput input;
+  input.weight_bytes = plan.weight_bytes;
+  input.streamed_bytes = plan.streamed_bytes_per_token;
+  input.batch = plan.batch;
+  if (rates.read) input.read_bytes_per_second = rates.read->bytes_per_second;
+  input.compute_bytes_per_second = rates.compute.bytes_per_second;
+  input.batch_compute_bytes_per_second = rates.compute.batch_bytes_per_second;
+  return MakeForecast(input);
+}
+
+Json ToJson(const ModelFile& model, const PlanOptions& options,
+            const MemoryPlan& plan, const std::string& io, const Rates& rates,
+            const Forecast& forecast) {
+  Json json;
+  AddModelKeys(model, json);
+  AddPlanKeys(options, plan, json);
+  json["minimum_budget_bytes"] = plan.minimum_bytes;
+  json["parts"] = Json::array();
+  for (const PlanLine& line : plan.lines) {
+    json["parts"].push_back({{"name", line.name}, {"bytes", line.bytes}});
+  }
+  json["weight_bytes"] = plan.weight_bytes;
+  json["pinned_bytes"] = plan.weight_bytes - plan.streamed_bytes_per_token;
+  json["io_backend"] = rates.read ? rates.read->io_backend : io;
+  json["direct_io"] =
+      options.io != IoBackend::kMmap && model.weight_file().file().direct_io();
+  json["simd"] = std::string(SimdTargetName());
+  json["read_bytes_per_second"] =
+      rates.read ? Json(rates.read->bytes_per_second) : Json(nullptr);
+  json["compute_bytes_per_second"] = rates.compute.bytes_per_second;
+  json["batch_compute_bytes_per_second"] = rates.compute.batch_bytes_per_second;
+  json["forecast"] = {{"read_ms", OrNull(forecast.read_ms)},
+                      {"compute_ms", forecast.compute_ms},
+                      {"token_ms", OrNull(forecast.token_ms)},
+                      {"gen_tps", OrNull(forecast.gen_tps)},
+                      {"sweep_compute_ms", forecast.sweep_compute_ms},
+                      {"sweep_ms", OrNull(forecast.sweep_ms)},
+                      {"prompt_tps", OrNull(forecast.prompt_tps)}};
+  if (options.io == IoBackend::kMmap) {
+    // What the system will keep of the file is not known, nor refused.
+    json["minimum_budget_bytes"] = nullptr;
+    json["pinned_bytes"] = nullptr;
+    json["forecast"] = nullptr;
+  }
+  return json;
+}
+
+void PrintParts(const ModelFile& model, const PlanOptions& options,
+                const MemoryPlan& plan) {
+  fmt::print("{}: {} weights, context {}, prompts in sweeps of {}, {}\n\n",
+             model.path(), model.weights_name(), plan.context, plan.batch,
+             options.num_threads == 1
+                 ? "1 thread"
+                 : fmt::format("{} threads", options.num_threads));
+  const auto print = [](const std::string& name, uint64_t bytes) {
+    fmt::print("  {:<28} {:>15} {:>12}\n", name, bytes, FormatBytes(bytes));
+  };
+  for (const PlanLine& line : plan.lines) print(line.name, line.bytes);
+  fmt::print("  {}\n", std::string(57, '-'));
+  print("planned", plan.total_bytes);
+  if (options.budget_bytes != kUnlimitedBytes) {
+    print("budget", options.budget_bytes);
+  }
+  if (options.io != IoBackend::kMmap) {
+    print("smallest feasible budget", plan.minimum_bytes);
+  }
+  fmt::print("\n");
+  print("weights of a token (M)", plan.weight_bytes);
+  if (options.io == IoBackend::kMmap) return;
+  print("of them in RAM (P)",
+        plan.weight_bytes - plan.streamed_bytes_per_token);
+  print("from flash per token (M - P)", plan.streamed_bytes_per_token);
+}
+
+void PrintForecast(const PlanOptions& options, const MemoryPlan& plan,
+                   const Rates& rates, const Forecast& forecast) {
+  const auto gbps = [](double bytes_per_second) {
+    return bytes_per_second / 1e9;
+  };
+  fmt::print("\n");
+  if (rates.read) {
+    fmt::print("  flash (S)  {:7.2f} GB/s, measured on this file with {}{}\n",
+               gbps(rates.read->bytes_per_second), rates.read->io_backend,
+               rates.read->direct_io ? "" : ", caches included");
+  }
+  fmt::print("  RAM (D)    {:7.2f} GB/s of weights multiplied, measured\n",
+             gbps(rates.compute.bytes_per_second));
+  if (options.io == IoBackend::kMmap) {
+    fmt::print(
+        "\nNo forecast for mmap: the system decides what stays in RAM, and no "
+        "budget is held.\n");
+    return;
+  }
+  fmt::print(
+      "\nAt best {:.2f} tokens/s: {:.1f} ms for each, the larger of {:.1f} ms "
+      "of reading,\n(M - P) / S, and {:.1f} ms of computing, M / D.\n",
+      *forecast.gen_tps, *forecast.token_ms, *forecast.read_ms,
+      forecast.compute_ms);
+  fmt::print(
+      "A prompt at best {:.1f} tokens/s: {:.1f} ms for a sweep of {} tokens, "
+      "{:.1f} ms of\nreading, {:.1f} ms of computing.\n",
+      *forecast.prompt_tps, *forecast.sweep_ms, plan.batch, *forecast.read_ms,
+      forecast.sweep_compute_ms);
+}
+
+}  // namespace
+
+Status RunPlan(const PlanArgs& args) {
+  FLASHELM_RETURN_IF_ERROR(CheckIo(args.engine));
+  const CancelToken& cancel = InterruptToken();
+  FLASHELM_ASSIGN_OR_RETURN(const ModelFile model,
+                            ModelFile::Open(args.engine.model));
+  const uint32_t context = ContextOf(args.engine, model.config());
+  FLASHELM_ASSIGN_OR_RETURN(
+      const PlanOptions options,
+      PlanOptionsOf(model, args.engine, RunNeeds(model, context)));
+  FLASHELM_ASSIGN_OR_RETURN(const MemoryPlan plan, MakePlan(model, options));
+  // Measuring takes a moment; the plan itself is there at once.
+  if (!args.json) {
+    PrintParts(model, options, plan);
+    std::fflush(stdout);
+  }
+  FLASHELM_ASSIGN_OR_RETURN(const Rates rates,
+                            Measure(model, options, plan, cancel));
+  const Forecast forecast = ForecastOf(plan, rates);
+  if (args.json) {
+    fmt::print(
+        "{}\n",
+        Dump(ToJson(model, options, plan, args.engine.io, rates, forecast), 2));
+  } else {
+    PrintForecast(options, plan, rates, forecast);
+  }
+  return OkStatus();
+}
+
+}  // namespace flashelm::cli

@@ -1,0 +1,41 @@
+// How fast a plan can be at best on a machine, from two measured rates.
+#ifndef FLASHELM_CORE_FORECAST_H_
+#define FLASHELM_CORE_FORECAST_H_
+
+#include <cstdint>
+#include <optional>
+
+namespace flashelm {
+
+struct ForecastInput {
+  uint64_t weight_bytes = 0;    // M: what a token needs.
+  uint64_t streamed_bytes = 0;  // M - P: of them, what is not resident.
+  uint32_t batch = 1;           // Prompt tokens per sweep.
+  // S: sequential reads. Nothing: not measured.
+  std::optional<double> read_bytes_per_second;
+  // D: weights in RAM, multiplied with one token.
+  double compute_bytes_per_second = 0;
+  // The same with many tokens at once, in bytes of weights times tokens.
+  double batch_compute_bytes_per_second = 0;
+};
+
+// Bounds: reading and computing overlap perfectly, and nothing else takes time.
+struct Forecast {
+  // Per generated token: (M - P) / S, M / D, and the larger of the two.
+  std::optional<double> read_ms;
+  double compute_ms = 0;
+  std::optional<double> token_ms;
+  std::optional<double> gen_tps;
+  // Per sweep of a full batch of a prompt, in the same way.
+  double sweep_compute_ms = 0;
+  std::optional<double> sweep_ms;
+  std::optional<double> prompt_tps;
+};
+
+// Where nothing streams, S is not needed. Where it is needed and not there,
+// what depends on it is nothing.
+Forecast MakeForecast(const ForecastInput& input);
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_FORECAST_H_

@@ -1,0 +1,242 @@
+// flashelm bench: a row for each budget and reader, each on its own.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "tests/cli/cli_fixture.h"
+
+namespace flashelm::test {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+class BenchTest : public CliFixture {
+ protected:
+  // A short benchmark, but for what `more` says.
+  static std::vector<std::string> Bench(std::vector<std::string> more) {
+    std::vector<std::string> args = {"bench", "-m", Model()};
+    for (const auto& [flag, value] :
+         {std::pair("-p", "16"), {"-n", "4"}, {"-r", "2"}}) {
+      if (std::find(more.begin(), more.end(), flag) == more.end()) {
+        args.insert(args.end(), {flag, value});
+      }
+    }
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+  static json Rows(const std::vector<std::string>& more, int exit_code = 0) {
+    std::vector<std::string> args = Bench(more);
+    args.insert(args.end(), {"-o", "json"});
+    const auto result = Flashelm(args);
+    EXPECT_EQ(result.exit_code, exit_code) << result.err;
+    return json::parse(result.out, nullptr, false);
+  }
+  static uint64_t BenchFloor() {
+    const json rows = Rows({"--mem-budget", "1"}, 4);
+    CommandResult refused;
+    refused.err = rows[0]["error"].get<std::string>();
+    return NamedBudget(refused);
+  }
+  static std::set<std::string> Keys(const json& row) {
+    std::set<std::string> keys;
+    for (const auto& [key, value] : row.items()) keys.insert(key);
+    return keys;
+  }
+};
+
+TEST_F(BenchTest, EveryRowHasEveryKeyFailedOnesToo) {
+  const json rows = Rows({"--mem-budget", "1,1000G"}, 4);
+  ASSERT_EQ(rows.size(), 2u);
+  for (const char* key : {"model_path",
+                          "model_size_bytes",
+                          "n_params",
+                          "weights",
+                          "n_threads",
+                          "mem_budget_bytes",
+                          "peak_rss_bytes",
+                          "io_backend",
+                          "direct_io",
+                          "n_prompt",
+                          "n_gen",
+                          "prompt_tps",
+                          "gen_tps",
+                          "ttft_ms",
+                          "itl_p50_ms",
+                          "itl_p95_ms",
+                          "flash_bytes_per_token",
+                          "flash_bytes_bound_per_token",
+                          "flash_bytes_over_bound",
+                          "kernel_read_bytes_per_token",
+                          "kernel_write_bytes",
+                          "flash_read_gbps",
+                          "io_busy_ms",
+                          "io_wait_ms",
+                          "compute_ms",
+                          "cache_hit_rate",
+                          "simd",
+                          "budget_enforced",
+                          "samples",
+                          "cgroup",
+                          "version",
+                          "mem_available_bytes",
+                          "error"}) {
+    EXPECT_TRUE(rows[0].contains(key)) << key;
+  }
+  EXPECT_EQ(Keys(rows[0]), Keys(rows[1]));
+  EXPECT_TRUE(rows[0]["error"].is_string());
+  EXPECT_TRUE(rows[0]["gen_tps"].is_null());
+  EXPECT_EQ(rows[0]["mem_budget_bytes"], 1);
+  EXPECT_TRUE(rows[1]["error"].is_null());
+}
+
+TEST_F(BenchTest, CountsWhatItMeasured) {
+  const json rows = Rows({"--mem-budget", std::to_string(BenchFloor())});
+  const json& row = rows[0];
+  EXPECT_EQ(row["samples"].size(), 8u);
+  EXPECT_EQ(row["prompt_samples"].size(), 2u);
+  EXPECT_EQ(row["n_ctx"], 20);
+  EXPECT_EQ(row["n_prompt"], 16);
+  EXPECT_EQ(row["n_gen"], 4);
+  EXPECT_EQ(row["n_repetitions"], 2);
+  for (const char* key : {"prompt_tps", "gen_tps", "ttft_ms", "itl_p50_ms",
+                          "itl_p95_ms", "load_ms"}) {
+    EXPECT_GT(row[key].get<double>(), 0) << key;
+  }
+  const auto flash = row["flash_bytes_per_token"].get<double>();
+  const auto bound = row["flash_bytes_bound_per_token"].get<double>();
+  EXPECT_GT(bound, 0.8 * 16333312);
+  EXPECT_NEAR(row["flash_bytes_over_bound"].get<double>(), flash / bound, 1e-9);
+  if (row["kernel_write_bytes"].is_number()) {
+    EXPECT_EQ(row["kernel_write_bytes"], 0) << "generating is read-only";
+  }
+}
+
+TEST_F(BenchTest, TheLastRowIsUnaffectedByTheRowsBefore) {
+#ifdef FLASHELM_SANITIZED
+  GTEST_SKIP() << "a sanitizer takes memory of its own";
+#endif
+  const std::string floor = std::to_string(BenchFloor());
+  const json rows = Rows({"--mem-budget", "1G," + floor});
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0]["flash_bytes_per_token"], 0);
+  EXPECT_GT(rows[0]["peak_rss_bytes"].get<uint64_t>(), 16333312u);
+  EXPECT_LE(rows[1]["peak_rss_bytes"].get<uint64_t>(), std::stoull(floor));
+}
+
+TEST_F(BenchTest, PromptOrGenerationAloneWillDo) {
+  const json prompt = Rows({"-n", "0"})[0];
+  EXPECT_GT(prompt["prompt_tps"].get<double>(), 0);
+  EXPECT_TRUE(prompt["gen_tps"].is_null());
+  EXPECT_TRUE(prompt["flash_bytes_per_token"].is_null());
+  const json generation = Rows({"-p", "0"})[0];
+  EXPECT_TRUE(generation["prompt_tps"].is_null());
+  EXPECT_TRUE(generation["ttft_ms"].is_null());
+  EXPECT_GT(generation["gen_tps"].get<double>(), 0);
+}
+
+TEST_F(BenchTest, TheTableHasARowForEachBudgetAndReader) {
+  const auto result = Flashelm(Bench({"--mem-budget", "1000G,900G", "--io",
+                                      "pread,mmap", "--allow-unenforced"}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.err, "");
+  size_t num_lines = 0;
+  for (size_t at = result.out.find("\n|"); at != std::string::npos;
+       at = result.out.find("\n|", at + 1)) {
+    ++num_lines;
+  }
+  EXPECT_EQ(num_lines, 2u + 4u) << result.out;
+  EXPECT_NE(result.out.find("900G"), std::string::npos);
+}
+
+TEST_F(BenchTest, MappedWeightsHoldNoBudgetAndSaySo) {
+  const json row =
+      Rows({"--mem-budget", "1000G", "--io", "mmap", "--allow-unenforced"})[0];
+  EXPECT_EQ(row["io_backend"], "mmap");
+  EXPECT_EQ(row["budget_enforced"], false);
+  EXPECT_EQ(row["direct_io"], false);
+  EXPECT_TRUE(row["flash_bytes_per_token"].is_null());
+  EXPECT_TRUE(row["flash_bytes_bound_per_token"].is_null());
+  EXPECT_GE(row["minor_faults_per_token"].get<double>() +
+                row["major_faults_per_token"].get<double>(),
+            0);
+}
+
+TEST_F(BenchTest, ACgroupOfTheBudgetsSizeHoldsTheRow) {
+#ifdef FLASHELM_SANITIZED
+  GTEST_SKIP() << "a sanitizer takes memory of its own";
+#endif
+  const uint64_t floor = BenchFloor();
+  std::vector<std::string> args = Bench(
+      {"--cgroup", "-o", "json", "--mem-budget", "1," + std::to_string(floor)});
+  const auto result = Flashelm(args);
+  const json rows = json::parse(result.out);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(result.exit_code, 4) << result.err;
+  // Refused by the plan, with a figure, not killed.
+  EXPECT_NE(rows[0]["error"].get<std::string>().find("smallest feasible"),
+            std::string::npos);
+  EXPECT_TRUE(rows[1]["error"].is_null()) << rows[1]["error"];
+  const json& cgroup = rows[1]["cgroup"];
+  if (cgroup.is_null()) {
+    EXPECT_NE(result.err.find("runs without a limit"), std::string::npos);
+    GTEST_SKIP() << "no memory cgroup may be made here: " << result.err;
+  }
+  EXPECT_LE(cgroup["limit_bytes"].get<uint64_t>(), floor);
+  EXPECT_LE(cgroup["peak_bytes"].get<uint64_t>(), floor);
+  EXPECT_EQ(cgroup["oom_kills"], 0);
+}
+
+TEST_F(BenchTest, WithoutTheFlagThereIsNoCgroup) {
+  EXPECT_TRUE(Rows({})[0]["cgroup"].is_null());
+}
+
+TEST_F(BenchTest, AnInterruptEndsTheRowAndKeepsThoseBefore) {
+  CommandOptions interrupt;
+  interrupt.interrupt_after_bytes = 1;  // The table's head.
+  const auto result = Flashelm(
+      Bench({"--mem-budget", "1000G", "-r", "100000", "--cgroup"}), interrupt);
+  EXPECT_EQ(result.exit_code, 130) << result.err;
+  for (const char* root : {"/sys/fs/cgroup", "/sys/fs/cgroup/memory"}) {
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator(root, ignored)) {
+      EXPECT_EQ(entry.path().string().find("flashelm-bench"), std::string::npos)
+          << entry.path();
+    }
+  }
+}
+
+TEST_F(BenchTest, WrongUsageIsRefusedBeforeAnythingRuns) {
+  const std::vector<std::vector<std::string>> cases = {
+      {"--mem-budget", "1000G,-1"},
+      {"--mem-budget", "1000G,much"},
+      {"--mem-budget", "1000G,,1000G"},
+      {"--mem-budget", ""},
+      {"--io", "pread,aio"},
+      {"--io", "pread,mmap"},
+      {"--io", "pread", "--allow-unenforced"},
+      {"-p", "0", "-n", "0"},
+      {"-p", "509"},
+      {"-c", "19"},
+      {"-c", "513"},
+      {"-r", "0"},
+      {"-o", "csv"},
+      {"-p", "-1"},
+      {"--window", "3"}};
+  for (const std::vector<std::string>& more : cases) {
+    const auto refused = Flashelm(Bench(more));
+    EXPECT_EQ(refused.exit_code, 2) << more[1] << ": " << refused.err;
+    EXPECT_EQ(refused.out, "") << more[1];
+    EXPECT_NE(refused.err, "");
+  }
+  EXPECT_EQ(Flashelm({"bench", "-m", File("none.felm")}).exit_code, 3);
+}
+
+}  // namespace
+}  // namespace flashelm::test

@@ -1,0 +1,96 @@
+#include "core/forecast.h"
+
+#include <gtest/gtest.h>
+
+#include "core/compute_rate.h"
+#include "core/read_rate.h"
+#include "tests/core/test_model.h"
+
+namespace flashelm::test {
+namespace {
+
+ForecastInput Input() {
+  ForecastInput input;
+  input.weight_bytes = 6'000'000'000;
+  input.streamed_bytes = 3'000'000'000;
+  input.batch = 100;
+  input.read_bytes_per_second = 1e9;
+  input.compute_bytes_per_second = 20e9;
+  input.batch_compute_bytes_per_second = 100e9;
+  return input;
+}
+
+TEST(ForecastTest, ReadingBoundsASlowDevice) {
+  const Forecast forecast = MakeForecast(Input());
+  EXPECT_DOUBLE_EQ(*forecast.read_ms, 3000);   // (M - P) / S
+  EXPECT_DOUBLE_EQ(forecast.compute_ms, 300);  // M / D
+  EXPECT_DOUBLE_EQ(*forecast.token_ms, 3000);
+  EXPECT_DOUBLE_EQ(*forecast.gen_tps, 1.0 / 3);
+}
+
+TEST(ForecastTest, ComputingBoundsAFastDevice) {
+  ForecastInput input = Input();
+  input.read_bytes_per_second = 30e9;
+  const Forecast forecast = MakeForecast(input);
+  EXPECT_DOUBLE_EQ(*forecast.read_ms, 100);
+  EXPECT_DOUBLE_EQ(*forecast.token_ms, 300);
+}
+
+TEST(ForecastTest, TokensOfAPromptShareASweep) {
+  const Forecast forecast = MakeForecast(Input());
+  EXPECT_DOUBLE_EQ(forecast.sweep_compute_ms, 6000);
+  EXPECT_DOUBLE_EQ(*forecast.sweep_ms, 6000);
+  EXPECT_DOUBLE_EQ(*forecast.prompt_tps, 100 / 6.0);
+}
+
+TEST(ForecastTest, WithoutARateOfReadingOnlyResidentWeightsHaveAForecast) {
+  ForecastInput input = Input();
+  input.read_bytes_per_second.reset();
+  EXPECT_FALSE(MakeForecast(input).gen_tps);
+  EXPECT_FALSE(MakeForecast(input).prompt_tps);
+  input.streamed_bytes = 0;
+  const Forecast forecast = MakeForecast(input);
+  EXPECT_DOUBLE_EQ(*forecast.read_ms, 0);
+  EXPECT_DOUBLE_EQ(*forecast.token_ms, 300);
+}
+
+class RatesTest : public testing::Test {
+ protected:
+  RatesTest()
+      : converted_(SampleModelDirectory("tiny-stories"), Encoding::kBf16),
+        model_(ModelFile::Open(converted_.path())) {}
+  ConvertedModel converted_;
+  Result<ModelFile> model_;
+};
+
+TEST_F(RatesTest, ComputingHasARateForOneTokenAndForMany) {
+  ASSERT_TRUE(model_);
+  ComputeRateOptions options;
+  options.num_threads = 2;
+  options.batch = 16;
+  options.duration = std::chrono::milliseconds(5);
+  const auto rate = MeasureComputeRate(*model_, options);
+  ASSERT_TRUE(rate) << rate.error().message();
+  EXPECT_GT(rate->bytes_per_second, 0);
+  EXPECT_GT(rate->batch_bytes_per_second, 0);
+  EXPECT_EQ(rate->buffer_bytes, model_->weight_file().weight_bytes());
+}
+
+TEST_F(RatesTest, ReadingHasARateAndCanBeStopped) {
+  ASSERT_TRUE(model_);
+  CancelToken cancel;
+  // Longer than one pass through the file takes, with its short last request.
+  const auto rate = MeasureReadRate(*model_, IoBackend::kPread,
+                                    std::chrono::milliseconds(50), cancel);
+  ASSERT_TRUE(rate) << rate.error().message();
+  EXPECT_GT(rate->bytes_per_second, 0);
+  EXPECT_EQ(rate->io_backend, "pread");
+  cancel.Cancel();
+  const auto stopped = MeasureReadRate(*model_, IoBackend::kPread,
+                                       std::chrono::hours(1), cancel);
+  ASSERT_FALSE(stopped);
+  EXPECT_EQ(stopped.error().code(), StatusCode::kCancelled);
+}
+
+}  // namespace
+}  // namespace flashelm::test
