@@ -449,6 +449,7 @@ void WeightStore::ReleaseHeldSlot() {
 }
 
 Status WeightStore::FillRing() {
+  if (reader_ == nullptr) return OkStatus();
   // One slot stays for rows while their own buffer is not usable.
   const size_t reserve =
       reads_[plan_.num_slots].given_up && row_tag_ == kNone ? 1 : 0;
