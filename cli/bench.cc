@@ -240,7 +240,8 @@ class Table {
     columns_ = {{"budget", 10},       {"io", 6},         {"peak RAM", 10},
                 {"prompt tok/s", 12}, {"tok/s", 8},      {"p50 ms", 8},
                 {"p95 ms", 8},        {"flash/tok", 10}, {"bound", 10},
-                {"GB/s", 5},          {"wait ms", 8},    {"compute ms", 10}};
+                {"kernel/tok", 10},   {"GB/s", 5},       {"wait ms", 8},
+                {"compute ms", 10}};
     if (has_cgroup) columns_.push_back({"cgroup peak", 11});
   }
 
@@ -268,6 +269,7 @@ class Table {
         Number(json["itl_p95_ms"], 1),
         Bytes(json["flash_bytes_per_token"]),
         Bytes(json["flash_bytes_bound_per_token"]),
+        Bytes(json["kernel_read_bytes_per_token"]),
         Number(json["flash_read_gbps"], 2),
         Number(json["io_wait_ms"], 1),
         Number(json["compute_ms"], 1)};

@@ -197,18 +197,25 @@ TEST_F(BenchTest, WithoutTheFlagThereIsNoCgroup) {
   EXPECT_TRUE(Rows({})[0]["cgroup"].is_null());
 }
 
-TEST_F(BenchTest, AnInterruptEndsTheRowAndKeepsThoseBefore) {
+TEST_F(BenchTest, AnInterruptKeepsTheRowsBeforeAndLeavesNothingBehind) {
+  // The first row is refused at once, the second would take hours.
+  std::vector<std::string> args =
+      Bench({"--mem-budget", "1", "-r", "100000", "--cgroup"});
+  const std::string first_row = Flashelm(args).out;
+  args[std::find(args.begin(), args.end(), "1") - args.begin()] = "1,1000G";
   CommandOptions interrupt;
-  interrupt.interrupt_after_bytes = 1;  // The table's head.
-  const auto result = Flashelm(
-      Bench({"--mem-budget", "1000G", "-r", "100000", "--cgroup"}), interrupt);
+  interrupt.interrupt_after_bytes = first_row.size();
+  const auto result = Flashelm(args, interrupt);
   EXPECT_EQ(result.exit_code, 130) << result.err;
-  for (const char* root : {"/sys/fs/cgroup", "/sys/fs/cgroup/memory"}) {
-    std::error_code ignored;
-    for (const auto& entry : fs::directory_iterator(root, ignored)) {
-      EXPECT_EQ(entry.path().string().find("flashelm-bench"), std::string::npos)
-          << entry.path();
-    }
+  EXPECT_EQ(result.out, first_row);
+  const std::string group = "flashelm-bench-" + std::to_string(result.pid);
+  std::error_code error;
+  for (fs::recursive_directory_iterator
+           at("/sys/fs/cgroup", fs::directory_options::skip_permission_denied,
+              error),
+       end;
+       !error && at != end; at.increment(error)) {
+    EXPECT_NE(at->path().filename(), group) << at->path();
   }
 }
 

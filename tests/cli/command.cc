@@ -93,6 +93,7 @@ CommandResult Flashelm(const std::vector<std::string>& args,
       is_interrupted = true;
     }
   }
+  result.pid = child;
   int status = 0;
   EXPECT_EQ(waitpid(child, &status, 0), child);
   result.exit_code =

@@ -11,6 +11,7 @@ namespace flashelm::test {
 
 struct CommandResult {
   int exit_code = -1;  // 128 + n when signal n ended it.
+  int pid = 0;         // It had.
   std::string out;
   std::string err;
 };
