@@ -333,6 +333,11 @@ Status RunBench(const BenchArgs& args) {
       stopped = std::move(row.error());
       break;
     }
+    // A terminal interrupts both processes, and the child may be first.
+    if (row->status.code() == StatusCode::kCancelled) {
+      stopped = std::move(row->status);
+      break;
+    }
     if (!row->status.ok()) {
       ++num_failed;
       std::fprintf(stderr, "flashelm: --mem-budget %s --io %s: %s\n",
