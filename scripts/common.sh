@@ -33,12 +33,14 @@ has_tests() {
 }
 
 # build PRESET TESTS TARGET...: configures with tests ON or OFF, and builds with
-# all processors.
+# all processors. With tests, what users run is built with benchmarks, too.
 build() {
-  local preset="$1" tests="$2"
+  local preset="$1" tests="$2" benchmarks=OFF
+  if [[ "$preset" == release ]]; then benchmarks="$tests"; fi
   shift 2
   run_quietly "build/log/$preset-configure.log" \
-    cmake --preset "$preset" "-DFLASHELM_BUILD_TESTS=$tests"
+    cmake --preset "$preset" "-DFLASHELM_BUILD_TESTS=$tests" \
+    "-DFLASHELM_BUILD_BENCHMARKS=$benchmarks"
   run_quietly "build/log/$preset-build.log" \
     cmake --build --preset "$preset" -j "$(nproc)" --target "$@"
 }

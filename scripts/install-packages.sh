@@ -24,8 +24,13 @@ build_packages=(
   libxxhash-dev        # checksums
   libzstd-dev          # compression of the model file's directory
 )
+# Without these the build goes on and leaves something out.
+optional_packages=(
+  liburing-dev         # io_uring; elsewhere threads read with pread
+)
 test_packages=(
   libgtest-dev
+  libbenchmark-dev     # the benchmarks in bench/
   libeigen3-dev        # the reference that results are compared with
   libsentencepiece-dev # the reference for the tokenizer
 )
@@ -43,6 +48,7 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   echo "This system has no apt-get. Please see to it that these are there; on" \
     "Debian they are called:"
   printf '  %s\n' "${wanted[*]}"
+  printf '  %s (not necessary)\n' "${optional_packages[@]}"
   exit 0
 fi
 
@@ -53,19 +59,23 @@ missing=()
 for package in "${wanted[@]}"; do
   is_installed "$package" || missing+=("$package")
 done
-((${#missing[@]})) || exit 0
+missing_optional=()
+for package in "${optional_packages[@]}"; do
+  is_installed "$package" || missing_optional+=("$package")
+done
+((${#missing[@]} + ${#missing_optional[@]})) || exit 0
 
 as_root=()
 if ((EUID != 0)); then
   if ! command -v sudo >/dev/null; then
     echo "Not root, and there is no sudo. Please have these installed:"
-    printf '  %s\n' "${missing[*]}"
+    printf '  %s\n' "${missing[@]}" "${missing_optional[@]}"
     exit 0
   fi
   as_root=(sudo)
 fi
 
-echo "Installing packages: ${missing[*]}"
+echo "Installing packages: ${missing[*]} ${missing_optional[*]}"
 apt() {
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
     apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" </dev/null
@@ -75,6 +85,11 @@ trap 'rm -f "$log"' EXIT
 # Package lists that cannot be renewed may still be good enough to install from.
 apt update >"$log" 2>&1 ||
   echo "The package lists could not be renewed; trying with those there are."
+for package in "${missing_optional[@]}"; do
+  apt install -y --no-install-recommends "$package" >>"$log" 2>&1 ||
+    echo "Could not install $package; the build will do without."
+done
+((${#missing[@]})) || exit 0
 if ! apt install -y --no-install-recommends "${missing[@]}" >>"$log" 2>&1; then
   cat "$log" >&2
   echo "Could not install: ${missing[*]}" >&2

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -69,17 +70,14 @@ class PosixFile : public RandomAccessFile {
   bool drop_cache_;
 };
 
-// Whether a direct read gives the same bytes as a buffered one. Some file
-// systems accept the flag and then refuse, or ignore alignment.
-bool DirectReadsWork(int direct_fd, int buffered_fd, uint64_t size_bytes) {
-  if (size_bytes < kIoAlignment) return false;
-  alignas(kIoAlignment) std::byte direct[kIoAlignment];
-  std::byte buffered[kIoAlignment];
-  const std::string no_path;
-  auto a = ReadFully(direct_fd, 0, direct, true, no_path);
-  auto b = ReadFully(buffered_fd, 0, buffered, false, no_path);
-  return a && b && *a == sizeof(direct) && *b == sizeof(buffered) &&
-         std::memcmp(direct, buffered, sizeof(direct)) == 0;
+// Memory for a direct read.
+struct FreeDeleter {
+  void operator()(std::byte* memory) const { std::free(memory); }
+};
+using AlignedBytes = std::unique_ptr<std::byte[], FreeDeleter>;
+AlignedBytes AllocateAligned(size_t size) {
+  return AlignedBytes(
+      static_cast<std::byte*>(std::aligned_alloc(kIoAlignment, size)));
 }
 
 }  // namespace
@@ -94,6 +92,29 @@ UniqueFd::UniqueFd(UniqueFd&& other) noexcept
 UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
   std::swap(fd_, other.fd_);
   return *this;
+}
+
+bool DirectReadsWork(const ReadFunction& direct, const ReadFunction& buffered,
+                     uint64_t size_bytes) {
+  // Several blocks at a time, as they go other ways than a single one.
+  constexpr uint64_t kReadBytes = 8 * kIoAlignment;
+  if (size_bytes < kIoAlignment) return false;
+  const AlignedBytes a = AllocateAligned(kReadBytes);
+  const AlignedBytes b = AllocateAligned(kReadBytes);
+  if (a == nullptr || b == nullptr) return false;
+  const uint64_t end = RoundUp(size_bytes, kIoAlignment);
+  const uint64_t last = end - std::min(end, kReadBytes);
+  for (const uint64_t offset :
+       {uint64_t{0}, RoundDown(last / 2, kIoAlignment), last}) {
+    const auto got_a = direct(offset, {a.get(), kReadBytes});
+    const auto got_b = buffered(offset, {b.get(), kReadBytes});
+    if (!got_a || !got_b || *got_a != *got_b ||
+        *got_a != std::min(kReadBytes, size_bytes - offset) ||
+        std::memcmp(a.get(), b.get(), *got_a) != 0) {
+      return false;
+    }
+  }
+  return true;
 }
 
 Result<std::unique_ptr<RandomAccessFile>> OpenFile(const std::string& path,
@@ -126,12 +147,22 @@ Result<std::unique_ptr<RandomAccessFile>> OpenFile(const std::string& path,
   // By descriptor, not by path: the name may lead to another file by now.
   const std::string self = StatusMessage::Join("/proc/self/fd/", fd.get());
   UniqueFd direct(open(self.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
-  if (direct.is_open() && DirectReadsWork(direct.get(), fd.get(), size_bytes)) {
+  const auto read_by = [](int by, bool is_direct) -> ReadFunction {
+    return [by, is_direct](uint64_t offset, std::span<std::byte> target) {
+      return ReadFully(by, offset, target, is_direct, std::string());
+    };
+  };
+  if (mode == CacheMode::kDirect && direct.is_open() &&
+      DirectReadsWork(read_by(direct.get(), true), read_by(fd.get(), false),
+                      size_bytes)) {
     return std::make_unique<PosixFile>(std::move(direct), path, size_bytes,
                                        /*direct_io=*/true,
                                        /*drop_cache=*/false);
   }
 #endif
+  // Reading ahead is the reader's business, and would bring pages in blocks
+  // that can only be dropped whole.
+  posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM);
   return std::make_unique<PosixFile>(std::move(fd), path, size_bytes,
                                      /*direct_io=*/false, /*drop_cache=*/true);
 }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -54,9 +55,20 @@ class RandomAccessFile {
 
 enum class CacheMode {
   kBuffered,  // Through the cache: for small files and for headers.
+  kDropped,   // Through the cache, and the pages are dropped again.
   kDirect,    // Past the cache where the file system can, which is tried with
-              // one read; elsewhere buffered, with the pages dropped again.
+              // a few reads; elsewhere as kDropped.
 };
+
+// Reads as ReadAt() does.
+using ReadFunction =
+    std::function<Result<size_t>(uint64_t offset, std::span<std::byte> target)>;
+
+// Whether direct reads of a file of so many bytes give what buffered reads do,
+// at its begin, middle and end. Some file systems accept the flag and then
+// refuse, ignore alignment, or keep the last bytes elsewhere.
+bool DirectReadsWork(const ReadFunction& direct, const ReadFunction& buffered,
+                     uint64_t size_bytes);
 
 // Opens a regular file for reading. kNotFound: no such file.
 // kInvalidArgument: not a regular file, or no permission.

@@ -73,7 +73,10 @@ void ReadSplitter::End(const Piece& piece, size_t num_bytes, Status status,
   --num_pieces_;
   stats_.num_reads += 1;
   stats_.num_bytes += num_bytes;
-  if (!status.ok() && read.status.ok()) read.status = std::move(status);
+  if (!status.ok() && (read.status.ok() || piece.at < read.failed_at)) {
+    read.status = std::move(status);
+    read.failed_at = piece.at;
+  }
   if (num_bytes < piece.target.size()) {
     // Failed, or the file's end: what comes behind is not asked for any more.
     read.num_bytes = std::min(read.num_bytes, piece.at + num_bytes);

@@ -57,7 +57,8 @@ class ReadSplitter {
     size_t num_bytes = 0;     // Up to the first place where the file ended.
     uint32_t num_pieces = 0;  // Begun and not ended.
     bool has_begun = false;
-    Status status;
+    Status status;         // Of the first piece that failed,
+    size_t failed_at = 0;  // which begins here.
     TimePoint begin;
     TimePoint end;
   };

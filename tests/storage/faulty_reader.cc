@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cassert>
+#include <iterator>
+#include <thread>
 #include <utility>
 
 namespace flashelm {
@@ -30,7 +32,7 @@ Status FaultyReader::Submit(std::span<const ReadRequest> requests) {
 
 uint32_t FaultyReader::num_in_flight() const {
   return inner_.num_in_flight() +
-         static_cast<uint32_t>(held_.size() + late_.size());
+         static_cast<uint32_t>(held_.size() + late_.size() + never_.size());
 }
 
 const FaultAt* FaultyReader::FaultOf(uint64_t read) const {
@@ -78,9 +80,17 @@ bool FaultyReader::Take(std::chrono::nanoseconds timeout) {
     case Fault::kLate:
       late_.push_back(std::move(completion));
       return true;
+    case Fault::kNever:
+      never_.push_back(std::move(completion));
+      return true;
   }
   held_.push_back(std::move(completion));
   return true;
+}
+
+void FaultyReader::Release() {
+  std::move(never_.begin(), never_.end(), std::back_inserter(held_));
+  never_.clear();
 }
 
 std::optional<ReadCompletion> FaultyReader::Wait(
@@ -89,6 +99,10 @@ std::optional<ReadCompletion> FaultyReader::Wait(
   const bool all = order_ == CompletionOrder::kReversed;
   while (inner_.num_in_flight() > 0 && (all || held_.empty())) {
     if (!Take(timeout)) return std::nullopt;
+  }
+  if (held_.empty() && late_.empty()) {
+    std::this_thread::sleep_for(timeout);
+    return std::nullopt;
   }
   std::vector<ReadCompletion>& from = held_.empty() ? late_ : held_;
   ReadCompletion completion = std::move(from.back());

@@ -15,6 +15,7 @@ enum class Fault {
   kEmpty,     // Gives no byte.
   kFlipByte,  // Succeeds with one wrong bit.
   kLate,      // Seen only when no other read is left.
+  kNever,     // Not seen until Release().
 };
 
 struct FaultAt {
@@ -50,6 +51,9 @@ class FaultyReader : public AsyncReader {
   uint32_t num_in_flight() const override;
   ReaderStats stats() const override { return inner_.stats(); }
 
+  // Lets the device answer what it has held back.
+  void Release();
+
   // Every read so far, in the order of Submit().
   const std::vector<Asked>& asked() const { return asked_; }
 
@@ -71,6 +75,7 @@ class FaultyReader : public AsyncReader {
   std::vector<InFlight> in_flight_;
   std::vector<ReadCompletion> held_;  // The next one to be seen is the last.
   std::vector<ReadCompletion> late_;
+  std::vector<ReadCompletion> never_;
 };
 
 }  // namespace flashelm

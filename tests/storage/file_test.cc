@@ -34,7 +34,8 @@ std::vector<std::byte> RandomBytes(size_t size) {
 }
 
 void ExpectFails(const std::string& path, StatusCode code) {
-  for (const CacheMode mode : {CacheMode::kBuffered, CacheMode::kDirect}) {
+  for (const CacheMode mode :
+       {CacheMode::kBuffered, CacheMode::kDropped, CacheMode::kDirect}) {
     const auto file = OpenFile(path, mode);
     ASSERT_FALSE(file);
     EXPECT_EQ(file.error().code(), code) << file.error().message();
@@ -82,12 +83,13 @@ TEST(OpenFileTest, GivesTheSameBytesInBothModesOnEveryFileSystem) {
       const std::vector<std::byte> bytes = RandomBytes(size);
       const std::string path = directory.File("bytes");
       WriteAllBytes(path, bytes);
-      for (const CacheMode mode : {CacheMode::kBuffered, CacheMode::kDirect}) {
+      for (const CacheMode mode :
+           {CacheMode::kBuffered, CacheMode::kDropped, CacheMode::kDirect}) {
         const auto file = OpenFile(path, mode);
         ASSERT_TRUE(file) << file.error().message();
         EXPECT_EQ((*file)->size_bytes(), size);
         EXPECT_EQ((*file)->path(), path);
-        if (mode == CacheMode::kBuffered) {
+        if (mode != CacheMode::kDirect) {
           EXPECT_FALSE((*file)->direct_io());
         }
         MemoryBudget budget(UINT64_MAX);
@@ -104,6 +106,46 @@ TEST(OpenFileTest, GivesTheSameBytesInBothModesOnEveryFileSystem) {
       }
     }
   }
+}
+
+// What a file system may do to direct reads.
+TEST(DirectReadsWorkTest, NoticesWhatDiffersAnywhere) {
+  for (const size_t size : {size_t{4096}, size_t{4097}, size_t{40000},
+                            size_t{1} << 20, (size_t{1} << 20) + 5}) {
+    SCOPED_TRACE(size);
+    const std::vector<std::byte> bytes = RandomBytes(size);
+    const auto reads = [](const std::vector<std::byte>& from) {
+      return [&from](uint64_t offset, std::span<std::byte> target) {
+        return MemoryFile(ShareBytes(from)).ReadAt(offset, target);
+      };
+    };
+    EXPECT_TRUE(DirectReadsWork(reads(bytes), reads(bytes), size));
+    for (const size_t damage : {size_t{0}, size - 1}) {
+      std::vector<std::byte> other = bytes;
+      other[damage] ^= std::byte{1};
+      EXPECT_FALSE(DirectReadsWork(reads(other), reads(bytes), size));
+    }
+    // The file's last bytes are missing, or there are more of them.
+    std::vector<std::byte> other = bytes;
+    other.pop_back();
+    EXPECT_FALSE(DirectReadsWork(reads(other), reads(bytes), size));
+    other = bytes;
+    other.resize(size + 4096);
+    EXPECT_FALSE(DirectReadsWork(reads(other), reads(bytes), size));
+    // Single pages work, larger reads are refused.
+    const auto refuses = [&](uint64_t offset,
+                             std::span<std::byte> target) -> Result<size_t> {
+      if (target.size() > 4096) return Unavailable("refused");
+      return reads(bytes)(offset, target);
+    };
+    EXPECT_FALSE(DirectReadsWork(refuses, reads(bytes), size));
+  }
+  const std::vector<std::byte> bytes = RandomBytes(100);
+  const auto never = [](uint64_t, std::span<std::byte>) -> Result<size_t> {
+    ADD_FAILURE() << "no page to compare";
+    return size_t{0};
+  };
+  EXPECT_FALSE(DirectReadsWork(never, never, 100));
 }
 
 TEST(OpenFileTest, ReadsGoOnAfterTheNameIsGone) {

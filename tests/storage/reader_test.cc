@@ -1,13 +1,18 @@
 // What every AsyncReader promises, on each reader there is.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <random>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/base/checked_math.h"
@@ -15,7 +20,9 @@
 #include "storage/open_reader.h"
 #include "storage/pread_reader.h"
 #include "storage/uring_reader.h"
+#include "tests/core/allocation_counter.h"
 #include "tests/storage/faulty_reader.h"
+#include "tests/storage/gate_file.h"
 #include "tests/storage/memory_file.h"
 #include "tests/storage/model_builder.h"
 #include "tests/temp_directory.h"
@@ -283,13 +290,278 @@ TEST_P(ReaderTest, TagsFindTheirReadsInAnyOrder) {
   }
 }
 
+TEST_P(ReaderTest, ALargeReadIsManyRequestsAndOneCompletion) {
+  MemoryBudget budget(UINT64_MAX);
+  auto buffer = AlignedBuffer::Create(kPages * kIoAlignment, budget, "test");
+  ASSERT_TRUE(buffer);
+  for (const uint32_t queue_depth : {1u, 3u, 8u}) {
+    for (const uint64_t pages : {1, 3, 7, 1000}) {
+      SCOPED_TRACE(StatusMessage::Join(pages, " pages, ", queue_depth));
+      const auto reader = Create({pages * kIoAlignment, queue_depth});
+      std::ranges::fill(buffer->bytes(), std::byte{0});
+      ASSERT_TRUE(SubmitOne(*reader, 0, buffer->bytes(), 5).ok());
+      const auto completion = reader->Wait(kLong);
+      ASSERT_TRUE(completion);
+      ASSERT_TRUE(completion->status.ok()) << completion->status.message();
+      EXPECT_EQ(completion->tag, 5u);
+      EXPECT_EQ(completion->num_bytes, kFileBytes);
+      EXPECT_LE(completion->begin, completion->end);
+      EXPECT_TRUE(
+          std::ranges::equal(buffer->bytes().first(kFileBytes), bytes_));
+      EXPECT_EQ(reader->stats().num_reads, CeilDiv(kPages, pages));
+      EXPECT_EQ(reader->stats().num_bytes, kFileBytes);
+      EXPECT_FALSE(reader->Wait(kLong));
+    }
+  }
+}
+
+TEST_P(ReaderTest, AReadFarPastTheEndStopsAtTheEnd) {
+  // Most of its requests would find nothing.
+  const auto reader = Create({kIoAlignment, 2});
+  const uint64_t offset = (kPages - 3) * kIoAlignment;
+  ASSERT_TRUE(SubmitOne(*reader, offset, Slot(0, kSlotBytes), 0).ok());
+  const auto completion = reader->Wait(kLong);
+  ASSERT_TRUE(completion);
+  EXPECT_TRUE(completion->status.ok());
+  EXPECT_EQ(completion->num_bytes, kFileBytes - offset);
+  EXPECT_TRUE(std::ranges::equal(Slot(0, completion->num_bytes),
+                                 Expected(offset, kSlotBytes)));
+}
+
+TEST_P(ReaderTest, ABatchIsTakenWholeOrNotAtAll) {
+  const auto reader = Create({kIoAlignment, 3});
+  std::vector<ReadRequest> batch;
+  for (uint32_t i = 0; i < kDepth + 1; ++i) {
+    batch.push_back({i * kSlotBytes, Slot(i % kDepth, kSlotBytes), i});
+  }
+  EXPECT_EQ(reader->Submit(batch).code(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(reader->num_in_flight(), 0u);
+  EXPECT_TRUE(reader->Submit({}).ok());
+  EXPECT_FALSE(reader->Wait(kLong));
+  batch.pop_back();
+  for (int round = 0; round < 50; ++round) {
+    ASSERT_TRUE(reader->Submit(batch).ok());
+    std::set<uint32_t> seen;
+    for (uint32_t i = 0; i < kDepth; ++i) {
+      const auto completion = reader->Wait(kLong);
+      ASSERT_TRUE(completion);
+      seen.insert(completion->tag);
+      EXPECT_EQ(completion->num_bytes, kSlotBytes);
+    }
+    EXPECT_EQ(seen.size(), kDepth);
+    EXPECT_TRUE(
+        std::ranges::equal(buffer_.bytes(), Expected(0, kDepth * kSlotBytes)));
+  }
+}
+
+TEST_P(ReaderTest, RegisteredMemoryGetsTheSameBytes) {
+  const auto reader = Create();
+  MemoryBudget budget(UINT64_MAX);
+  auto other = AlignedBuffer::Create(kIoAlignment, budget, "test");
+  ASSERT_TRUE(other);
+  for (const std::span<std::byte> memory :
+       {buffer_.bytes(), Slot(1, kSlotBytes), std::span<std::byte>()}) {
+    reader->RegisterBuffer(memory);
+    // Inside, across an edge, outside.
+    ASSERT_TRUE(
+        SubmitOne(*reader, 0, {Slot(0, 0).data(), 2 * kSlotBytes}, 0).ok());
+    ASSERT_TRUE(SubmitOne(*reader, kIoAlignment, Slot(2, kSlotBytes), 1).ok());
+    ASSERT_TRUE(SubmitOne(*reader, kIoAlignment, other->bytes(), 2).ok());
+    for (int i = 0; i < 3; ++i) {
+      const auto completion = reader->Wait(kLong);
+      ASSERT_TRUE(completion);
+      EXPECT_TRUE(completion->status.ok()) << completion->status.message();
+    }
+    EXPECT_TRUE(std::ranges::equal(buffer_.bytes().first(2 * kSlotBytes),
+                                   Expected(0, 2 * kSlotBytes)));
+    EXPECT_TRUE(std::ranges::equal(Slot(2, kSlotBytes),
+                                   Expected(kIoAlignment, kSlotBytes)));
+    EXPECT_TRUE(std::ranges::equal(other->bytes(),
+                                   Expected(kIoAlignment, kIoAlignment)));
+  }
+}
+
+TEST_P(ReaderTest, AFileReplacedAfterOpeningIsStillRead) {
+  const auto reader = Create();
+  std::filesystem::remove(path_);
+  WriteAllBytes(path_, std::vector<std::byte>(kFileBytes));
+  ASSERT_TRUE(SubmitOne(*reader, 0, Slot(0, kSlotBytes), 0).ok());
+  const auto completion = reader->Wait(kLong);
+  ASSERT_TRUE(completion);
+  EXPECT_TRUE(std::ranges::equal(Slot(0, kSlotBytes), Expected(0, kSlotBytes)));
+}
+
+TEST_P(ReaderTest, AFailedReadNamesFileOffsetSizeAndReason) {
+  // Nothing is mapped at byte 0 of a process's memory.
+  auto memory = OpenFile("/proc/self/mem", CacheMode::kBuffered);
+  if (!memory) GTEST_SKIP() << memory.error().message();
+  const auto reader = Create(std::move(*memory), {kIoAlignment, 2});
+  ASSERT_TRUE(SubmitOne(*reader, kIoAlignment, Slot(0, kSlotBytes), 3).ok());
+  const auto completion = reader->Wait(kLong);
+  ASSERT_TRUE(completion);
+  EXPECT_EQ(completion->tag, 3u);
+  EXPECT_EQ(completion->num_bytes, 0u);
+  EXPECT_EQ(completion->status.code(), StatusCode::kUnavailable);
+  for (const char* part :
+       {"/proc/self/mem", "4096 bytes", "at byte 4096", "Input/output error"}) {
+    EXPECT_NE(completion->status.message().find(part), std::string::npos)
+        << completion->status.message();
+  }
+}
+
+TEST_P(ReaderTest, WaitEndsInTimeAndTheReadArrivesLater) {
+  const std::vector<std::byte> bytes(bytes_.begin(),
+                                     bytes_.begin() + kSlotBytes);
+  const auto gate = std::make_shared<GateFile>(bytes);
+  const auto reader = Create(gate);
+  ASSERT_TRUE(SubmitOne(*reader, 0, Slot(0, kSlotBytes), 1).ok());
+  EXPECT_FALSE(reader->Wait(std::chrono::nanoseconds(0)));
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_FALSE(reader->Wait(std::chrono::milliseconds(20)));
+  const auto waited = std::chrono::steady_clock::now() - begin;
+  EXPECT_GE(waited, std::chrono::milliseconds(20));
+  EXPECT_LT(waited, std::chrono::seconds(20));
+  EXPECT_EQ(reader->num_in_flight(), 1u);
+  EXPECT_FALSE(reader->Drain(std::chrono::milliseconds(1)));
+  // A part of it: the reader goes on where that ends.
+  gate->Give(kIoAlignment + 100);
+  EXPECT_FALSE(reader->Wait(std::chrono::milliseconds(5)));
+  gate->GiveAll();
+  const auto completion = reader->Wait(kLong);
+  ASSERT_TRUE(completion);
+  EXPECT_TRUE(completion->status.ok()) << completion->status.message();
+  EXPECT_EQ(completion->num_bytes, kSlotBytes);
+  EXPECT_TRUE(std::ranges::equal(Slot(0, kSlotBytes), bytes));
+  EXPECT_GE(reader->stats().busy_ns, 20000000u);
+}
+
+TEST_P(ReaderTest, ReadsThatNeverEndAreLeftBehind) {
+  // What such reads write to stays for ever, as the contract demands.
+  static std::vector<std::unique_ptr<std::byte[]>> leaked;
+  leaked.push_back(std::make_unique<std::byte[]>(kDepth * kIoAlignment));
+  const std::span<std::byte> memory(leaked.back().get(), kDepth * kIoAlignment);
+  const auto gate =
+      std::make_shared<GateFile>(std::vector<std::byte>(kDepth * kIoAlignment));
+  auto reader = Create(gate);
+  for (uint32_t i = 0; i < kDepth; ++i) {
+    ASSERT_TRUE(SubmitOne(*reader, i * kIoAlignment,
+                          memory.subspan(i * kIoAlignment, kIoAlignment), i)
+                    .ok());
+  }
+  EXPECT_FALSE(reader->Drain(std::chrono::milliseconds(5)));
+  const auto begin = std::chrono::steady_clock::now();
+  reader.reset();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+  gate->GiveAll();
+  // Threads that were left behind let go of the file when they end.
+  const auto deadline = std::chrono::steady_clock::now() + kLong;
+  while (gate.use_count() > 1 && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(gate.use_count(), 1);
+}
+
+TEST_P(ReaderTest, ADeviceThatNeverAnswersCanBeReplayed) {
+  const auto inner = Create();
+  FaultyReader reader(*inner, {{/*read=*/1, Fault::kNever}});
+  for (uint32_t i = 0; i < 3; ++i) {
+    ASSERT_TRUE(
+        SubmitOne(reader, i * kIoAlignment, Slot(i, kIoAlignment), i).ok());
+  }
+  std::set<uint32_t> seen;
+  for (int i = 0; i < 2; ++i) {
+    const auto completion = reader.Wait(kLong);
+    ASSERT_TRUE(completion);
+    seen.insert(completion->tag);
+  }
+  EXPECT_EQ(seen, (std::set<uint32_t>{0, 2}));
+  EXPECT_EQ(reader.num_in_flight(), 1u);
+  EXPECT_FALSE(reader.Drain(std::chrono::milliseconds(2)));
+  reader.Release();
+  const auto completion = reader.Wait(kLong);
+  ASSERT_TRUE(completion);
+  EXPECT_EQ(completion->tag, 1u);
+  EXPECT_TRUE(std::ranges::equal(Slot(1, kIoAlignment),
+                                 Expected(kIoAlignment, kIoAlignment)));
+}
+
+TEST_P(ReaderTest, CountsTheTimeWithReadsInFlightOnly) {
+  const auto reader = Create();
+  const auto begin = std::chrono::steady_clock::now();
+  ASSERT_TRUE(SubmitOne(*reader, 0, Slot(0, kSlotBytes), 0).ok());
+  const auto completion = reader->Wait(kLong);
+  ASSERT_TRUE(completion);
+  const auto end = std::chrono::steady_clock::now();
+  EXPECT_LE(begin, completion->begin);
+  EXPECT_LE(completion->begin, completion->end);
+  EXPECT_LE(completion->end, end);
+  const uint64_t busy_ns = reader->stats().busy_ns;
+  EXPECT_EQ(busy_ns,
+            static_cast<uint64_t>(
+                std::chrono::nanoseconds(completion->end - completion->begin)
+                    .count()));
+  std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  EXPECT_EQ(reader->stats().busy_ns, busy_ns);
+}
+
+TEST_P(ReaderTest, AllocatesNothingPerRead) {
+  const auto reader = Create({2 * kIoAlignment, 2});
+  const auto read_some = [&] {
+    for (uint32_t i = 0; i < kDepth; ++i) {
+      ASSERT_TRUE(
+          SubmitOne(*reader, i * kSlotBytes, Slot(i, kSlotBytes), i).ok());
+    }
+    while (reader->num_in_flight() > 0) ASSERT_TRUE(reader->Wait(kLong));
+  };
+  read_some();
+  const AllocationCounter counter;
+  for (int round = 0; round < 20; ++round) read_some();
+  EXPECT_EQ(counter.num_allocations(), 0u);
+}
+
+TEST_P(ReaderTest, LeavesNoPagesInTheSystemsCache) {
+  const int fd = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(fd, 0);
+  // They are there from writing, and dirty ones could not be dropped.
+  ASSERT_EQ(fsync(fd), 0);
+  posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  const auto reader = Create({2 * kIoAlignment, 4});
+  for (uint64_t at = 0; at < kPages * kIoAlignment; at += kSlotBytes) {
+    ASSERT_TRUE(SubmitOne(*reader, at, Slot(0, kSlotBytes), 0).ok());
+    ASSERT_TRUE(reader->Wait(kLong));
+  }
+  void* map = mmap(nullptr, kFileBytes, PROT_READ, MAP_SHARED, fd, 0);
+  ASSERT_NE(map, MAP_FAILED);
+  std::vector<unsigned char> present(kPages);
+  EXPECT_EQ(mincore(map, kFileBytes, present.data()), 0);
+  munmap(map, kFileBytes);
+  close(fd);
+  const auto num_present = std::ranges::count_if(
+      present, [](unsigned char page) { return (page & 1) != 0; });
+  EXPECT_EQ(num_present, 0) << "of " << kPages;
+}
+
+TEST_P(ReaderTest, RefusesShapesThatNoDeviceTakes) {
+  for (const ReadShape& shape :
+       {ReadShape{kIoAlignment + 1, 1}, ReadShape{uint64_t{1} << 40, 1},
+        ReadShape{kIoAlignment, kMaxQueueDepth + 1}}) {
+    ReaderOptions options = GetParam().options;
+    options.depth = 1;
+    options.request_bytes = shape.request_bytes;
+    options.queue_depth = shape.queue_depth;
+    const auto reader = OpenReader(file_, options);
+    ASSERT_FALSE(reader);
+    EXPECT_EQ(reader.error().code(), StatusCode::kInvalidArgument);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(
     AllReaders, ReaderTest,
-    testing::Values(Kind(IoBackend::kPread, 1, CacheMode::kBuffered),
+    testing::Values(Kind(IoBackend::kPread, 1, CacheMode::kDropped),
                     Kind(IoBackend::kPread, 1, CacheMode::kDirect),
-                    Kind(IoBackend::kPread, 4, CacheMode::kBuffered),
+                    Kind(IoBackend::kPread, 4, CacheMode::kDropped),
                     Kind(IoBackend::kPread, 4, CacheMode::kDirect),
-                    Kind(IoBackend::kUring, 1, CacheMode::kBuffered),
+                    Kind(IoBackend::kUring, 1, CacheMode::kDropped),
                     Kind(IoBackend::kUring, 1, CacheMode::kDirect)),
     [](const testing::TestParamInfo<ReaderKind>& kind) {
       return kind.param.name;
@@ -301,6 +573,45 @@ TEST(PreadReaderTest, NeedsThreadsAndDepth) {
     const auto reader = PreadReader::Create(file, depth, threads);
     ASSERT_FALSE(reader);
     EXPECT_EQ(reader.error().code(), StatusCode::kInvalidArgument);
+  }
+}
+
+// Counts how many threads read at a time.
+class CountingFile : public MemoryFile {
+ public:
+  using MemoryFile::MemoryFile;
+
+  Result<size_t> ReadAt(uint64_t offset,
+                        std::span<std::byte> target) const override {
+    const uint32_t now = ++num_reading_;
+    uint32_t most = most_.load();
+    while (now > most && !most_.compare_exchange_weak(most, now)) {
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    auto got = MemoryFile::ReadAt(offset, target);
+    --num_reading_;
+    return got;
+  }
+  uint32_t most() const { return most_; }
+
+ private:
+  mutable std::atomic<uint32_t> num_reading_{0};
+  mutable std::atomic<uint32_t> most_{0};
+};
+
+TEST(PreadReaderTest, AsManyThreadsShareAReadAsTheQueueIsDeep) {
+  std::vector<std::byte> bytes(40 * kIoAlignment, std::byte{7});
+  for (const uint32_t queue_depth : {1u, 3u}) {
+    const auto file = std::make_shared<CountingFile>(ShareBytes(bytes));
+    const auto reader =
+        PreadReader::Create(file, 1, 4, {kIoAlignment, queue_depth});
+    ASSERT_TRUE(reader);
+    std::vector<std::byte> target(bytes.size());
+    ASSERT_TRUE(SubmitOne(**reader, 0, target, 0).ok());
+    ASSERT_TRUE((*reader)->Wait(kLong));
+    EXPECT_EQ(target, bytes);
+    EXPECT_EQ(file->most(), queue_depth);
+    EXPECT_EQ((*reader)->stats().num_reads, 40u);
   }
 }
 
