@@ -125,13 +125,15 @@ TEST(DirectReadsWorkTest, NoticesWhatDiffersAnywhere) {
       other[damage] ^= std::byte{1};
       EXPECT_FALSE(DirectReadsWork(reads(other), reads(bytes), size));
     }
-    // The file's last bytes are missing, or there are more of them.
+    // The file's last bytes are missing, or its last page is full.
     std::vector<std::byte> other = bytes;
     other.pop_back();
     EXPECT_FALSE(DirectReadsWork(reads(other), reads(bytes), size));
     other = bytes;
-    other.resize(size + 4096);
-    EXPECT_FALSE(DirectReadsWork(reads(other), reads(bytes), size));
+    if (size % 4096 != 0) {
+      other.resize(size + 4096);
+      EXPECT_FALSE(DirectReadsWork(reads(other), reads(bytes), size));
+    }
     // Single pages work, larger reads are refused.
     const auto refuses = [&](uint64_t offset,
                              std::span<std::byte> target) -> Result<size_t> {
