@@ -56,7 +56,8 @@ double Activate(const std::string& name, double x) {
 }  // namespace
 
 MatrixXd ReferenceLogits(const Json& config, std::span<const RawTensor> raw,
-                         std::span<const uint32_t> tokens) {
+                         std::span<const uint32_t> tokens,
+                         const GateObserver& observe) {
   const Tensors tensors = Decode(raw);
   const MatrixXd& embedding = tensors.at("transformer.token_embeddings.weight");
   const auto num_tokens = static_cast<Eigen::Index>(tokens.size());
@@ -110,6 +111,7 @@ MatrixXd ReferenceLogits(const Json& config, std::span<const RawTensor> raw,
     const Eigen::Index ffn_dim = gate_and_up.rows() / 2;
     for (Eigen::Index t = 0; t < num_tokens; ++t) {
       const VectorXd hidden = gate_and_up * Norm(x.col(t), at("ffn_norm"));
+      if (observe) observe(i, static_cast<uint32_t>(t), hidden.head(ffn_dim));
       VectorXd product(ffn_dim);
       for (Eigen::Index n = 0; n < ffn_dim; ++n) {
         product[n] = Activate(activation, hidden[n]) * hidden[ffn_dim + n];

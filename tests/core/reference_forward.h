@@ -5,6 +5,7 @@
 
 #include <Eigen/Dense>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -13,11 +14,16 @@
 
 namespace flashelm::test {
 
+// Sees a layer's gate values, before the activation, for one token.
+using GateObserver = std::function<void(uint32_t layer, uint32_t token,
+                                        const Eigen::VectorXd& gates)>;
+
 // Logits of every token, [tokens, vocab]. `config` is a Hugging Face config;
-// `tensors` hold F32.
+// `tensors` hold F32. `observe` may be empty.
 Eigen::MatrixXd ReferenceLogits(const Json& config,
                                 std::span<const RawTensor> tensors,
-                                std::span<const uint32_t> tokens);
+                                std::span<const uint32_t> tokens,
+                                const GateObserver& observe = {});
 
 }  // namespace flashelm::test
 
