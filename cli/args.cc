@@ -294,6 +294,41 @@ int ParseAndRun(int argc, char** argv) {
   AddBench(sub, &bench);
   sub->callback([&] { verb = [&] { return RunBench(bench); }; });
 
+  SynthArgs synth;
+  sub = app.add_subcommand(
+      "synth", "Write a checkpoint with random weights, for benchmarks");
+  sub->add_option("--shape", synth.shape,
+                  "The OpenELM model whose shape it has")
+      ->required()
+      ->check(CLI::IsMember({"270M", "450M", "1.1B", "3B"}));
+  sub->add_option("-o,--output", synth.output,
+                  "Directory to write; must be empty or not exist")
+      ->required()
+      ->type_name("DIR");
+  sub->add_option("--dtype", synth.dtype, "Type of the weights")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
+  sub->add_option("-s,--seed", synth.seed, "Random seed")
+      // What is too large for the type is read as its greatest value.
+      ->check(CLI::Range(int64_t{0}, INT64_MAX - 1).description(""))
+      ->type_name("N")
+      ->capture_default_str();
+  sub->add_option("--activation", synth.activation,
+                  "Activation of the FFN; OpenELM's is swish")
+      ->check(CLI::IsMember({"swish", "relu"}))
+      ->capture_default_str();
+  sub->add_option("--active-fraction", synth.active_fraction,
+                  "With relu: part of each layer's neurons that is active for "
+                  "a token [0.1]")
+      ->check(CLI::Number.description(""))  // Empty text would mean none.
+      ->type_name("F");
+  sub->add_option("--locality", synth.locality,
+                  "With relu: intersection over union of the active sets of "
+                  "consecutive tokens, at least F / (2 - F) [0.3]")
+      ->check(CLI::Number.description(""))
+      ->type_name("L");
+  sub->callback([&] { verb = [&] { return RunSynth(synth); }; });
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -3,6 +3,7 @@
 #define FLASHELM_CLI_VERBS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -91,6 +92,16 @@ struct BenchArgs {
   bool cgroup = false;
 };
 
+struct SynthArgs {
+  std::string shape;
+  std::string output;
+  std::string dtype = "bf16";
+  uint64_t seed = 1;
+  std::string activation = "swish";
+  std::optional<double> active_fraction;
+  std::optional<double> locality;
+};
+
 Status RunConvert(const ConvertArgs& args);
 Status RunInspect(const InspectArgs& args);
 Status RunVerify(const VerifyArgs& args);
@@ -99,6 +110,7 @@ Status RunLogits(const LogitsArgs& args);
 Status RunPerplexity(const PerplexityArgs& args);
 Status RunPlan(const PlanArgs& args);
 Status RunBench(const BenchArgs& args);
+Status RunSynth(const SynthArgs& args);
 
 }  // namespace flashelm::cli
 
