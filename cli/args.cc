@@ -62,6 +62,10 @@ void AddEngine(CLI::App* app, EngineArgs* args) {
       ->type_name("auto|uring|pread|mmap")
       ->capture_default_str();
   AddAllowUnenforced(app, args);
+  app->add_option("--device-profile", args->device_profile,
+                  "What bench io --save wrote: reads are shaped as was fastest "
+                  "then, instead of finding that out")
+      ->type_name("FILE");
   app->add_option("--kv-type", args->kv_type,
                   "Numbers of the KV cache: f32, or bf16 for half the RAM at "
                   "a cost in precision")
@@ -100,6 +104,43 @@ void AddBench(CLI::App* app, BenchArgs* args) {
   app->add_flag("--cgroup", args->cgroup,
                 "Run each row in a memory cgroup of the budget's size, without "
                 "swap; needs the permission to make one");
+}
+
+// The verb below bench.
+CLI::App* AddBenchIo(CLI::App* app, BenchIoArgs* args) {
+  CLI::App* io = app->add_subcommand(
+      "io", "Measure the device that holds a file: readers, orders, shapes");
+  io->add_option("-m,--model", args->file,
+                 "A large file on the device, model or not; it is read")
+      ->required()
+      ->type_name("FILE");
+  io->add_option("--save", args->save,
+                 "Write the profile to this file, for --device-profile")
+      ->type_name("FILE");
+  io->add_option("--time", args->time_ms,
+                 "Milliseconds for each of about 160 combinations")
+      ->check(CLI::Range(1u, 60000u).description(""))
+      ->type_name("MS")
+      ->capture_default_str();
+  io->add_option("-o,--output", args->format, "md: tables; json: the profile")
+      ->check(CLI::IsMember({"md", "json"}))
+      ->capture_default_str();
+  return io;
+}
+
+// What options of their own cannot say of two verbs in one.
+void CheckBench(const CLI::App& bench, const CLI::App& io) {
+  if (!io.parsed()) {
+    if (bench.get_option("--model")->count() == 0) {
+      throw CLI::RequiredError("--model");
+    }
+    return;
+  }
+  for (const CLI::Option* option : bench.get_options()) {
+    if (option->count() > 0) {
+      throw CLI::ExcludesError("io", option->get_name());
+    }
+  }
 }
 
 // Returns the -p option, so that a verb can say what excludes it.
@@ -292,7 +333,17 @@ int ParseAndRun(int argc, char** argv) {
       "bench", "Measure speed, memory and reading for budgets and readers");
   AddEngine(sub, &bench.engine);
   AddBench(sub, &bench);
-  sub->callback([&] { verb = [&] { return RunBench(bench); }; });
+  sub->get_option("--model")->required(false);
+  BenchIoArgs bench_io;
+  CLI::App* io = AddBenchIo(sub, &bench_io);
+  sub->callback([&, sub, io] {
+    CheckBench(*sub, *io);
+    if (io->parsed()) {
+      verb = [&] { return RunBenchIo(bench_io); };
+    } else {
+      verb = [&] { return RunBench(bench); };
+    }
+  });
 
   SynthArgs synth;
   sub = app.add_subcommand(

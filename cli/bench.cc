@@ -1,7 +1,9 @@
 #include <signal.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
@@ -54,8 +56,8 @@ Result<std::vector<RowPlan>> PlanRows(const BenchArgs& args) {
                             SplitList(args.engine.mem_budget, "--mem-budget"));
   FLASHELM_ASSIGN_OR_RETURN(const std::vector<std::string> backends,
                             SplitList(args.engine.io, "--io"));
-  bool has_mmap = false;
-  for (const std::string& io : backends) has_mmap |= io == "mmap";
+  const auto num_mmap = std::count(backends.begin(), backends.end(), "mmap");
+  const bool is_all_mmap = num_mmap == std::ssize(backends);
   if (args.n_prompt == 0 && args.n_gen == 0) {
     return InvalidArgument("-p 0 and -n 0 leave nothing to measure");
   }
@@ -86,14 +88,16 @@ Result<std::vector<RowPlan>> PlanRows(const BenchArgs& args) {
       EngineArgs& engine = row.args.engine;
       engine.io = io;
       engine.allow_unenforced =
-          args.engine.allow_unenforced && (io == "mmap" || !has_mmap);
-      FLASHELM_RETURN_IF_ERROR(CheckIo(engine));
+          args.engine.allow_unenforced && (io == "mmap" || num_mmap == 0);
+      if (io == "mmap" && !is_all_mmap) engine.device_profile.clear();
       if (engine.context == 0) {
         engine.context = static_cast<uint32_t>(positions);
       }
       row.budget_text = budget;
-      FLASHELM_ASSIGN_OR_RETURN(row.budget_bytes,
-                                ResolveBudget(budget, model.file_bytes()));
+      engine.mem_budget = budget;
+      FLASHELM_ASSIGN_OR_RETURN(const EngineSetup setup,
+                                SetUpEngine(model, engine, {}));
+      row.budget_bytes = setup.options.plan.budget_bytes;
       if (row.budget_bytes != kUnlimitedBytes) {
         engine.mem_budget = std::to_string(row.budget_bytes);
       }

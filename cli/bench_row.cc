@@ -208,9 +208,9 @@ Status CheckRow(const BenchRowArgs& args) {
   FLASHELM_ASSIGN_OR_RETURN(const ModelFile model,
                             ModelFile::Open(args.engine.model));
   FLASHELM_ASSIGN_OR_RETURN(
-      const PlanOptions options,
-      PlanOptionsOf(model, args.engine, NeedsOf(args, model)));
-  const auto plan = MakePlan(model, options);
+      const EngineSetup setup,
+      SetUpEngine(model, args.engine, NeedsOf(args, model)));
+  const auto plan = MakePlan(model, setup.options.plan);
   return plan ? OkStatus() : plan.error();
 }
 

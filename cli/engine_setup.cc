@@ -116,6 +116,20 @@ Result<IoBackend> ParseIo(std::string_view text, std::string_view flag) {
                          "and mmap");
 }
 
+std::string_view IoName(IoBackend io) {
+  switch (io) {
+    case IoBackend::kAuto:
+      return "auto";
+    case IoBackend::kUring:
+      return "uring";
+    case IoBackend::kPread:
+      return "pread";
+    case IoBackend::kMmap:
+      break;
+  }
+  return "mmap";
+}
+
 Status CheckIo(const EngineArgs& args) {
   FLASHELM_ASSIGN_OR_RETURN(const IoBackend io, ParseIo(args.io, "--io"));
   if (io == IoBackend::kMmap && !args.allow_unenforced) {
@@ -124,6 +138,10 @@ Status CheckIo(const EngineArgs& args) {
         "likes, so no memory budget can be held; it is the baseline to measure "
         "against. Add --allow-unenforced to run it all the same, or take "
         "uring, pread or auto, which hold the budget");
+  }
+  if (io == IoBackend::kMmap && !args.device_profile.empty()) {
+    return InvalidArgument(
+        "--device-profile: with --io mmap the system chooses how to read");
   }
   if (io != IoBackend::kMmap && args.allow_unenforced) {
     return InvalidArgument("--allow-unenforced: with --io ", args.io,
@@ -163,40 +181,66 @@ uint64_t MaxTextBytes(const Tokenizer& tokenizer, uint64_t num_tokens) {
   return num_tokens * tokenizer.longest_piece_bytes();
 }
 
-Result<PlanOptions> PlanOptionsOf(const ModelFile& model,
-                                  const EngineArgs& args,
-                                  const EngineNeeds& needs) {
+Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
+                                const EngineNeeds& needs) {
   FLASHELM_RETURN_IF_ERROR(CheckIo(args));
-  PlanOptions options;
-  FLASHELM_ASSIGN_OR_RETURN(options.budget_bytes,
+  EngineSetup setup;
+  PlanOptions& plan = setup.options.plan;
+  FLASHELM_ASSIGN_OR_RETURN(plan.budget_bytes,
                             ResolveBudget(args.mem_budget, model.file_bytes()));
-  FLASHELM_ASSIGN_OR_RETURN(options.io, ParseIo(args.io, "--io"));
-  options.context = args.context;
-  options.max_batch = args.batch;
-  options.all_logits = needs.all_logits;
+  FLASHELM_ASSIGN_OR_RETURN(plan.io, ParseIo(args.io, "--io"));
+  plan.context = args.context;
+  plan.max_batch = args.batch;
+  plan.all_logits = needs.all_logits;
   // Lists of which tokens a call wants logits of.
-  options.caller_bytes = needs.caller_bytes + 2 * sizeof(uint32_t) *
-                                                  (uint64_t{args.batch} +
-                                                   model.config().max_context);
-  options.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
-  options.num_threads =
-      args.threads == 0 ? NumUsableProcessors() : args.threads;
-  return options;
+  plan.caller_bytes = needs.caller_bytes +
+                      2 * sizeof(uint32_t) *
+                          (uint64_t{args.batch} + model.config().max_context);
+  plan.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
+  plan.num_threads = args.threads == 0 ? NumUsableProcessors() : args.threads;
+  setup.options.max_trace_sweeps = needs.max_trace_sweeps;
+  if (args.device_profile.empty()) return setup;
+
+  FLASHELM_ASSIGN_OR_RETURN(const uint64_t profile_bytes,
+                            DeviceProfileMemory(args.device_profile));
+  FLASHELM_ASSIGN_OR_RETURN(DeviceProfile profile,
+                            ReadDeviceProfile(args.device_profile));
+  plan.caller_bytes += profile_bytes;
+  setup.rate = FastestRate(profile, plan.io, UINT64_MAX);
+  if (!setup.rate) {
+    return InvalidArgument(
+        args.device_profile, ": nothing was measured for --io ", args.io,
+        profile.uring_refusal.empty() ? "" : ": ", profile.uring_refusal);
+  }
+  const IoBackend backend = setup.rate->backend;
+  if (backend == IoBackend::kPread) plan.io = backend;
+  // Requests are no larger than the slots that they go to, which follow from
+  // the budget; what is fastest for large ones may be slow for those. A plan
+  // that fails here fails again where it is needed, with its message.
+  if (const auto planned = MakePlan(model, plan)) {
+    if (const auto best =
+            FastestRate(profile, backend, planned->residency.slot_bytes)) {
+      setup.options.read_shape = best->shape;
+      if (backend == IoBackend::kPread) {
+        plan.num_io_threads = best->shape.queue_depth;
+      }
+    }
+  }
+  setup.measured_path = std::move(profile.path);
+  return setup;
 }
 
 Result<std::unique_ptr<Engine>> LoadEngine(ModelFile model,
                                            const EngineArgs& args,
                                            const EngineNeeds& needs,
                                            const CancelToken& cancel) {
-  EngineOptions options;
-  FLASHELM_ASSIGN_OR_RETURN(options.plan, PlanOptionsOf(model, args, needs));
-  options.cancel = &cancel;
-  options.max_trace_sweeps = needs.max_trace_sweeps;
+  FLASHELM_ASSIGN_OR_RETURN(EngineSetup setup, SetUpEngine(model, args, needs));
+  setup.options.cancel = &cancel;
   ProgressBar bar;
-  options.progress = [&bar](uint64_t done, uint64_t total) {
+  setup.options.progress = [&bar](uint64_t done, uint64_t total) {
     bar.Show("loading", done, total);
   };
-  return Engine::Create(std::move(model), options);
+  return Engine::Create(std::move(model), setup.options);
 }
 
 }  // namespace flashelm::cli

@@ -3,11 +3,13 @@
 #define FLASHELM_CLI_ENGINE_SETUP_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "cli/terminal.h"
 #include "cli/verbs.h"
+#include "core/device.h"
 #include "core/engine.h"
 #include "core/model_file.h"
 
@@ -24,6 +26,7 @@ Result<uint64_t> ResolveBudget(std::string_view text, uint64_t file_bytes);
 // "auto", "uring", "pread", "mmap"; `flag` begins the message of
 // kInvalidArgument.
 Result<IoBackend> ParseIo(std::string_view text, std::string_view flag);
+std::string_view IoName(IoBackend io);
 
 // kInvalidArgument: mmap without --allow-unenforced, or that flag where the
 // budget is held anyway.
@@ -59,10 +62,17 @@ struct EngineNeeds {
   uint64_t max_trace_sweeps = 0;
 };
 
-// What the flags mean for this model. Errors as CheckIo(), ParseSize().
-Result<PlanOptions> PlanOptionsOf(const ModelFile& model,
-                                  const EngineArgs& args,
-                                  const EngineNeeds& needs);
+// What the flags mean for this model: plan and reader.
+struct EngineSetup {
+  EngineOptions options;
+  // The best that --device-profile knows, and the file it was measured on.
+  std::optional<DeviceRate> rate;
+  std::string measured_path;
+};
+// Errors as CheckIo(), ParseSize(), ReadDeviceProfile(). kInvalidArgument
+// also: a profile without the reader that --io names.
+Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
+                                const EngineNeeds& needs);
 
 // Plans and loads, with a progress bar.
 Result<std::unique_ptr<Engine>> LoadEngine(ModelFile model,

@@ -1,4 +1,3 @@
-#include <chrono>
 #include <cstdio>
 #include <optional>
 #include <string>
@@ -12,14 +11,11 @@
 #include "core/base/format.h"
 #include "core/compute_rate.h"
 #include "core/forecast.h"
-#include "core/read_rate.h"
 #include "core/sampler.h"
 #include "core/simd.h"
 
 namespace flashelm::cli {
 namespace {
-
-constexpr std::chrono::seconds kReadDuration(1);
 
 // What `run` holds for a prompt that fills the context, at the usual four bytes
 // of text per token, so that the smallest budget named here is one for `run`.
@@ -36,16 +32,23 @@ EngineNeeds RunNeeds(const ModelFile& model, uint32_t context) {
 }
 
 struct Rates {
-  std::optional<ReadRate> read;  // Nothing: there is nothing to read.
+  std::optional<DeviceRate> read;  // Nothing: there is nothing to read.
+  bool from_profile = false;
   ComputeRate compute;
 };
 
-Result<Rates> Measure(const ModelFile& model, const PlanOptions& options,
+// Of reading, a profile says it; the rest is measured.
+Result<Rates> Measure(const ModelFile& model, const EngineSetup& setup,
                       const MemoryPlan& plan, const CancelToken& cancel) {
+  const PlanOptions& options = setup.options.plan;
   Rates rates;
-  if (plan.streamed_bytes_per_token > 0) {
-    FLASHELM_ASSIGN_OR_RETURN(
-        rates.read, MeasureReadRate(model, options.io, kReadDuration, cancel));
+  if (setup.rate) {
+    rates.from_profile = true;
+    rates.read = setup.rate;
+  } else if (plan.streamed_bytes_per_token > 0) {
+    FLASHELM_ASSIGN_OR_RETURN(const DeviceProfile profile,
+                              MeasureModelFile(model, options.io, cancel));
+    rates.read = FastestRate(profile, IoBackend::kAuto, UINT64_MAX);
   }
   ComputeRateOptions compute;
   compute.num_threads = options.num_threads;
@@ -59,7 +62,10 @@ Forecast ForecastOf(const MemoryPlan& plan, const Rates& rates) {
   input.weight_bytes = plan.weight_bytes;
   input.streamed_bytes = plan.streamed_bytes_per_token;
   input.batch = plan.batch;
-  if (rates.read) input.read_bytes_per_second = rates.read->bytes_per_second;
+  if (rates.read) {
+    input.read_bytes_per_second =
+        static_cast<double>(rates.read->bytes_per_second);
+  }
   input.compute_bytes_per_second = rates.compute.bytes_per_second;
   input.batch_compute_bytes_per_second = rates.compute.batch_bytes_per_second;
   return MakeForecast(input);
@@ -78,12 +84,15 @@ Json ToJson(const ModelFile& model, const PlanOptions& options,
   }
   json["weight_bytes"] = plan.weight_bytes;
   json["pinned_bytes"] = plan.weight_bytes - plan.streamed_bytes_per_token;
-  json["io_backend"] = rates.read ? rates.read->io_backend : io;
+  json["io_backend"] = rates.read ? IoName(rates.read->backend) : io;
   json["direct_io"] =
       options.io != IoBackend::kMmap && model.weight_file().file().direct_io();
   json["simd"] = std::string(SimdTargetName());
   json["read_bytes_per_second"] =
       rates.read ? Json(rates.read->bytes_per_second) : Json(nullptr);
+  json["read_rate_source"] =
+      rates.read ? Json(rates.from_profile ? "profile" : "measured")
+                 : Json(nullptr);
   json["compute_bytes_per_second"] = rates.compute.bytes_per_second;
   json["batch_compute_bytes_per_second"] = rates.compute.batch_bytes_per_second;
   json["forecast"] = {{"read_ms", OrNull(forecast.read_ms)},
@@ -129,20 +138,22 @@ void PrintParts(const ModelFile& model, const PlanOptions& options,
   print("from flash per token (M - P)", plan.streamed_bytes_per_token);
 }
 
-void PrintForecast(const PlanOptions& options, const MemoryPlan& plan,
-                   const Rates& rates, const Forecast& forecast) {
-  const auto gbps = [](double bytes_per_second) {
-    return bytes_per_second / 1e9;
-  };
+void PrintForecast(const ModelFile& model, const EngineSetup& setup,
+                   const MemoryPlan& plan, const Rates& rates,
+                   const Forecast& forecast) {
   fmt::print("\n");
   if (rates.read) {
-    fmt::print("  flash (S)  {:7.2f} GB/s, measured on this file with {}{}\n",
-               gbps(rates.read->bytes_per_second), rates.read->io_backend,
-               rates.read->direct_io ? "" : ", caches included");
+    const bool is_direct = model.weight_file().file().direct_io();
+    fmt::print("  flash (S)  {:7.2f} GB/s with {}, measured {}\n",
+               static_cast<double>(rates.read->bytes_per_second) / 1e9,
+               IoName(rates.read->backend),
+               rates.from_profile ? "before, on " + setup.measured_path
+               : is_direct        ? "now, on this file"
+                                  : "now, on this file, caches included");
   }
-  fmt::print("  RAM (D)    {:7.2f} GB/s of weights multiplied, measured\n",
-             gbps(rates.compute.bytes_per_second));
-  if (options.io == IoBackend::kMmap) {
+  fmt::print("  RAM (D)    {:7.2f} GB/s of weights multiplied, measured now\n",
+             rates.compute.bytes_per_second / 1e9);
+  if (setup.options.plan.io == IoBackend::kMmap) {
     fmt::print(
         "\nNo forecast for mmap: the system decides what stays in RAM, and no "
         "budget is held.\n");
@@ -169,8 +180,9 @@ Status RunPlan(const PlanArgs& args) {
                             ModelFile::Open(args.engine.model));
   const uint32_t context = ContextOf(args.engine, model.config());
   FLASHELM_ASSIGN_OR_RETURN(
-      const PlanOptions options,
-      PlanOptionsOf(model, args.engine, RunNeeds(model, context)));
+      const EngineSetup setup,
+      SetUpEngine(model, args.engine, RunNeeds(model, context)));
+  const PlanOptions& options = setup.options.plan;
   FLASHELM_ASSIGN_OR_RETURN(const MemoryPlan plan, MakePlan(model, options));
   // Measuring takes a moment; the plan itself is there at once.
   if (!args.json) {
@@ -178,14 +190,14 @@ Status RunPlan(const PlanArgs& args) {
     std::fflush(stdout);
   }
   FLASHELM_ASSIGN_OR_RETURN(const Rates rates,
-                            Measure(model, options, plan, cancel));
+                            Measure(model, setup, plan, cancel));
   const Forecast forecast = ForecastOf(plan, rates);
   if (args.json) {
     fmt::print(
         "{}\n",
         Dump(ToJson(model, options, plan, args.engine.io, rates, forecast), 2));
   } else {
-    PrintForecast(options, plan, rates, forecast);
+    PrintForecast(model, setup, plan, rates, forecast);
   }
   return OkStatus();
 }

@@ -40,6 +40,7 @@ struct EngineArgs {
   std::string io = "auto";
   bool allow_unenforced = false;
   std::string kv_type = "f32";
+  std::string device_profile;  // A file; empty: the reader finds out.
 };
 
 // Where a text comes from; exactly one of the two is set.
@@ -92,6 +93,13 @@ struct BenchArgs {
   bool cgroup = false;
 };
 
+struct BenchIoArgs {
+  std::string file;
+  std::string save;  // Where the profile goes; empty: nowhere.
+  uint32_t time_ms = 150;
+  std::string format = "md";
+};
+
 struct SynthArgs {
   std::string shape;
   std::string output;
@@ -110,6 +118,7 @@ Status RunLogits(const LogitsArgs& args);
 Status RunPerplexity(const PerplexityArgs& args);
 Status RunPlan(const PlanArgs& args);
 Status RunBench(const BenchArgs& args);
+Status RunBenchIo(const BenchIoArgs& args);
 Status RunSynth(const SynthArgs& args);
 
 }  // namespace flashelm::cli

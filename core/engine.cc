@@ -49,8 +49,10 @@ Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
         engine->reader_,
         options.make_reader
             ? options.make_reader(file.shared_file(), depth)
-            : OpenReader(file.shared_file(), {options.plan.io, depth,
-                                              options.plan.num_io_threads}));
+            : OpenReader(file.shared_file(),
+                         {options.plan.io, depth, options.plan.num_io_threads,
+                          options.read_shape.queue_depth,
+                          options.read_shape.request_bytes}));
     FLASHELM_ASSIGN_OR_RETURN(
         engine->store_, WeightStore::Create(file, residency, *engine->reader_,
                                             engine->budget_, store_options));

@@ -13,6 +13,7 @@
 #include "core/memory_plan.h"
 #include "core/model_file.h"
 #include "storage/open_reader.h"
+#include "storage/read_tuner.h"
 #include "storage/weight_store.h"
 
 namespace flashelm {
@@ -28,6 +29,8 @@ struct EngineOptions {
   // Room for a timeline of so many sweeps, charged by the caller to
   // plan.caller_bytes: SweepTrace::NumBytes() for NumSteps() steps. 0: none.
   uint64_t max_trace_sweeps = 0;
+  // What the device gets at a time; zeros: the reader finds out.
+  ReadShape read_shape;
   // Makes the reader, given the file and the depth it needs; empty for what
   // `plan.io` says. Tests put faults in here.
   std::function<Result<std::unique_ptr<AsyncReader>>(

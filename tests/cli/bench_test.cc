@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "tests/cli/cli_fixture.h"
+#include "tests/core/checkpoint_builder.h"
 
 namespace flashelm::test {
 namespace {
@@ -243,6 +244,63 @@ TEST_F(BenchTest, WrongUsageIsRefusedBeforeAnythingRuns) {
     EXPECT_NE(refused.err, "");
   }
   EXPECT_EQ(Flashelm({"bench", "-m", File("none.felm")}).exit_code, 3);
+  EXPECT_EQ(Flashelm({"bench"}).exit_code, 2);
+}
+
+TEST_F(BenchTest, AMeasuredDeviceShapesReads) {
+  const std::string saved = File("device.json");
+  const auto measured = Flashelm({"bench", "io", "-m", Model(), "--time", "1",
+                                  "--save", saved, "-o", "json"});
+  ASSERT_EQ(measured.exit_code, 0) << measured.err;
+  EXPECT_EQ(measured.out, ReadFile(saved));
+  EXPECT_EQ(json::parse(measured.out)["path"], Model());
+
+  const json row = Rows({"--mem-budget", std::to_string(2 * BenchFloor()),
+                         "--io", "pread", "--device-profile", saved})[0];
+  EXPECT_TRUE(row["error"].is_null()) << row["error"];
+  EXPECT_EQ(row["io_backend"], "pread");
+
+  const auto plan = Flashelm({"plan", "-m", Model(), "--json", "--io", "pread",
+                              "--device-profile", saved});
+  ASSERT_EQ(plan.exit_code, 0) << plan.err;
+  const json printed = json::parse(plan.out);
+  EXPECT_EQ(printed["read_rate_source"], "profile");
+  const json best = json::parse(measured.out)["best"].back();
+  EXPECT_EQ(best["backend"], "pread");
+  EXPECT_EQ(printed["read_bytes_per_second"], best["bytes_per_second"]);
+}
+
+TEST_F(BenchTest, AProfileThatCannotBeUsedIsRefused) {
+  WriteFile(File("empty.json"), "{}");
+  struct Case {
+    std::vector<std::string> args;
+    int exit_code;
+  };
+  const std::vector<Case> cases = {
+      {{"--device-profile", File("empty.json")}, 3},
+      {{"--device-profile", File("none.json")}, 3},
+      {{"--device-profile", Model()}, 2},
+      {{"--device-profile", File("empty.json"), "--io", "mmap",
+        "--allow-unenforced"},
+       2}};
+  for (const Case& c : cases) {
+    EXPECT_EQ(Flashelm(Bench(c.args)).exit_code, c.exit_code) << c.args[1];
+  }
+}
+
+TEST_F(BenchTest, TheDeviceIsMeasuredWithItsOwnFlags) {
+  for (const std::vector<std::string>& args :
+       {std::vector<std::string>{"bench", "io"},
+        {"bench", "-p", "5", "io", "-m", Model()},
+        {"bench", "-m", Model(), "io", "-m", Model()},
+        {"bench", "io", "-m", Model(), "-r", "2"},
+        {"bench", "io", "-m", Model(), "--time", "0"},
+        {"bench", "io", "-m", Model(), "--save", Model()}}) {
+    const auto refused = Flashelm(args);
+    EXPECT_EQ(refused.exit_code, 2) << args.back() << ": " << refused.err;
+    EXPECT_EQ(refused.out, "");
+  }
+  EXPECT_EQ(Flashelm({"bench", "io", "-m", File("none")}).exit_code, 3);
 }
 
 }  // namespace

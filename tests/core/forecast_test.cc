@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/compute_rate.h"
-#include "core/read_rate.h"
+#include "core/device.h"
 #include "tests/core/test_model.h"
 
 namespace flashelm::test {
@@ -79,17 +79,36 @@ TEST_F(RatesTest, ComputingHasARateForOneTokenAndForMany) {
 TEST_F(RatesTest, ReadingHasARateAndCanBeStopped) {
   ASSERT_TRUE(model_);
   CancelToken cancel;
-  // Longer than one pass through the file takes, with its short last request.
-  const auto rate = MeasureReadRate(*model_, IoBackend::kPread,
-                                    std::chrono::milliseconds(50), cancel);
-  ASSERT_TRUE(rate) << rate.error().message();
-  EXPECT_GT(rate->bytes_per_second, 0);
-  EXPECT_EQ(rate->io_backend, "pread");
+  const auto profile = MeasureModelFile(*model_, IoBackend::kPread, cancel);
+  ASSERT_TRUE(profile) << profile.error().message();
+  const auto rate = FastestRate(*profile, IoBackend::kAuto, UINT64_MAX);
+  ASSERT_TRUE(rate);
+  EXPECT_GT(rate->bytes_per_second, 0u);
+  EXPECT_EQ(rate->backend, IoBackend::kPread);
   cancel.Cancel();
-  const auto stopped = MeasureReadRate(*model_, IoBackend::kPread,
-                                       std::chrono::hours(1), cancel);
+  const auto stopped = MeasureModelFile(*model_, IoBackend::kPread, cancel);
   ASSERT_FALSE(stopped);
   EXPECT_EQ(stopped.error().code(), StatusCode::kCancelled);
+}
+
+TEST(FastestRateTest, KeepsToTheReaderTheOrderAndTheLargestRequest) {
+  DeviceProfile profile;
+  profile.rates = {
+      {IoBackend::kUring, ReadOrder::kSequential, {64 << 10, 8}, 500},
+      {IoBackend::kUring, ReadOrder::kSequential, {1 << 20, 2}, 900},
+      {IoBackend::kUring, ReadOrder::kRandom, {64 << 10, 8}, 9000},
+      {IoBackend::kPread, ReadOrder::kSequential, {1 << 20, 4}, 1000},
+      {IoBackend::kPread, ReadOrder::kSequential, {64 << 10, 4}, 0}};
+  const auto speed = [&](IoBackend io, uint64_t max_request_bytes) {
+    const auto rate = FastestRate(profile, io, max_request_bytes);
+    return rate ? rate->bytes_per_second : 0;
+  };
+  EXPECT_EQ(speed(IoBackend::kAuto, UINT64_MAX), 1000u);
+  EXPECT_EQ(speed(IoBackend::kUring, UINT64_MAX), 900u);
+  EXPECT_EQ(speed(IoBackend::kUring, 1 << 20), 900u);
+  EXPECT_EQ(speed(IoBackend::kAuto, (1 << 20) - 1), 500u);
+  EXPECT_EQ(speed(IoBackend::kPread, 64 << 10), 0u) << "was not measured";
+  EXPECT_EQ(speed(IoBackend::kMmap, UINT64_MAX), 0u);
 }
 
 }  // namespace

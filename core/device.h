@@ -1,0 +1,46 @@
+// What is known of a device, from a file or by measuring, for choosing how to
+// read from it.
+#ifndef FLASHELM_CORE_DEVICE_H_
+#define FLASHELM_CORE_DEVICE_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "core/base/cancel.h"
+#include "core/base/status.h"
+#include "core/model_file.h"
+#include "storage/device_profile.h"  // IWYU pragma: export
+
+namespace flashelm {
+
+// No profile is larger.
+inline constexpr uint64_t kMaxDeviceProfileBytes = uint64_t{256} << 10;
+
+// Measures the device that holds a file, model or not. Errors as OpenFile() and
+// MeasureDevice().
+Result<DeviceProfile> MeasureDeviceOf(const std::string& path,
+                                      const MeasureOptions& options,
+                                      const MeasureProgress& progress);
+
+// Measures in about a second how fast a model file can be read in order with
+// `io`, which is not kMmap. Errors as MeasureDevice(); kUnimplemented: no
+// io_uring here.
+Result<DeviceProfile> MeasureModelFile(const ModelFile& model, IoBackend io,
+                                       const CancelToken& cancel);
+
+// What ReadDeviceProfile() takes of memory on its way, at most.
+Result<uint64_t> DeviceProfileMemory(const std::string& path);
+
+// The profile in a file. kNotFound; kInvalidArgument: no regular file, or a
+// large one; kDataLoss, kUnimplemented: as DeviceProfileFromJson().
+Result<DeviceProfile> ReadDeviceProfile(const std::string& path);
+
+// The fastest way to read a file in order with `io`, with kAuto by any reader,
+// in requests of at most `max_request_bytes`. Nothing: none was measured.
+std::optional<DeviceRate> FastestRate(const DeviceProfile& profile,
+                                      IoBackend io, uint64_t max_request_bytes);
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_DEVICE_H_
