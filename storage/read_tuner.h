@@ -38,7 +38,7 @@ class ReadTuner {
   using TimePoint = std::chrono::steady_clock::time_point;
 
   struct Options {
-    uint64_t window_bytes = uint64_t{8} << 20;
+    uint64_t window_bytes = uint64_t{16} << 20;
     // Not measured after a change: as much as can be in flight from before.
     uint64_t skip_bytes = uint64_t{4} << 20;
     uint32_t num_rounds = 5;  // Odd, for a median.

@@ -77,7 +77,7 @@ TEST(ReadTunerTest, AFewSlowStretchesDoNotDecide) {
       tuner,
       [&](const ReadShape& shape) {
         in_stretch += shape.request_bytes;
-        if (in_stretch > 12 * kMib) {
+        if (in_stretch > 20 * kMib) {
           in_stretch = 0;
           is_slow = random() % 6 == 0;
         }
