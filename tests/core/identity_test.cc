@@ -73,6 +73,35 @@ TEST_P(IdentityTest, AnyBudgetGivesTheSameBits) {
   }
 }
 
+TEST_P(IdentityTest, AnyReaderGivesTheSameBits) {
+  for (const IoBackend io :
+       {IoBackend::kUring, IoBackend::kPread, IoBackend::kMmap}) {
+    EngineOptions options = Options(kUnlimitedBytes, 2, 64);
+    options.plan.io = io;
+    options.plan.whole_process = false;
+    const uint64_t least = SmallestBudget(model_.path(), options);
+    for (const uint64_t budget : {least, kUnlimitedBytes}) {
+      options.plan.budget_bytes = budget;
+      auto model = ModelFile::Open(model_.path());
+      ASSERT_TRUE(model);
+      auto engine = Engine::Create(std::move(*model), options);
+      if (!engine && io == IoBackend::kUring) {
+        // The system or this build has none; the other readers still count.
+        EXPECT_EQ(engine.error().code(), StatusCode::kUnimplemented);
+        continue;
+      }
+      ASSERT_TRUE(engine) << engine.error().message();
+      SCOPED_TRACE(testing::Message()
+                   << (*engine)->io_backend() << " with " << budget);
+      EXPECT_EQ((*engine)->budget_enforced(), io != IoBackend::kMmap);
+      auto session = Session::Create(**engine);
+      ASSERT_TRUE(session);
+      EXPECT_TRUE(
+          SameBits(AllLogits(**session, tokens_, vocab_size_), expected_));
+    }
+  }
+}
+
 TEST_P(IdentityTest, AnyNumberOfThreadsGivesTheSameBits) {
   const uint64_t least =
       SmallestBudget(model_.path(), Options(kUnlimitedBytes, 4, 16));

@@ -621,6 +621,187 @@ TEST(WeightStoreFaultTest, DestructorWaitsForReadsThatAreLate) {
   }
 }
 
+// A device that never answers a read: the call ends, and the next one works
+// with the other slots, whichever read it was.
+TEST(WeightStoreFaultTest, AReadThatIsNeverAnsweredEndsOneCallOnly) {
+  const WeightFile weights = SharedTestModel().Open();
+  const ResidencyPlan plan = StreamingPlan(SharedSegments(), 3);
+  WeightStoreOptions options;
+  options.read_timeout = std::chrono::milliseconds(300);
+  const auto sweep = [&](WeightStore& store) -> Status {
+    FLASHELM_ASSIGN_OR_RETURN(const std::byte* row, store.FindHeadRecord(57));
+    EXPECT_EQ(*row,
+              SharedTestModel()
+                  .segments[kTestHead]
+                           [57 * SharedSegments()[kTestHead].stride_bytes]);
+    FLASHELM_RETURN_IF_ERROR(store.BeginSweep(false));
+    for (const uint32_t index : plan.sweep) {
+      const Segment& segment = SharedSegments()[index];
+      for (uint64_t record = 0; record < segment.num_records;) {
+        FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
+                                  store.Next(index, record));
+        const auto& all = SharedTestModel().segments[index];
+        EXPECT_TRUE(std::equal(
+            run.data, run.data + run.num_records * segment.stride_bytes,
+            all.data() + record * segment.stride_bytes));
+        record += run.num_records;
+      }
+    }
+    return store.EndSweep();
+  };
+  const size_t num_reads = SweepReads(SharedSegments(), plan, false).size();
+  for (size_t n = 0; n < 2 * num_reads; n += 9) {
+    SCOPED_TRACE(n);
+    auto inner = PreadReader::Create(weights.shared_file(),
+                                     WeightStore::MaxReadsInFlight(plan), 1);
+    ASSERT_TRUE(inner);
+    FaultyReader reader(**inner, {{n, Fault::kNever}});
+    MemoryBudget budget(uint64_t{64} << 20);
+    {
+      auto created =
+          WeightStore::Create(weights, plan, reader, budget, options);
+      ASSERT_TRUE(created);
+      WeightStore& store = **created;
+      ASSERT_TRUE(Ok(store.Load(CancelToken(), nullptr)));
+      int num_failed = 0;
+      for (int call = 0; call < 4; ++call) {
+        const Status status = sweep(store);
+        if (status.ok()) continue;
+        ++num_failed;
+        EXPECT_TRUE(Fails(status, StatusCode::kUnavailable,
+                          {"memory.felm", "not answered within 0.3 s"}));
+      }
+      EXPECT_EQ(num_failed, 1);
+      // The answer comes after all, and its slot is used again.
+      reader.Release();
+      for (int call = 0; call < 2; ++call) ASSERT_TRUE(Ok(sweep(store)));
+    }
+    EXPECT_EQ(reader.num_in_flight(), 0u);
+    EXPECT_EQ(budget.used_bytes(), 0u);
+  }
+}
+
+TEST(WeightStoreFaultTest, MemoryOfReadsThatNeverEndIsNotGivenBack) {
+  const WeightFile weights = SharedTestModel().Open();
+  const ResidencyPlan plan = StreamingPlan(SharedSegments(), 3);
+  auto inner = PreadReader::Create(weights.shared_file(),
+                                   WeightStore::MaxReadsInFlight(plan), 1);
+  ASSERT_TRUE(inner);
+  FaultyReader reader(**inner, {{1, Fault::kNever}});
+  MemoryBudget budget(uint64_t{64} << 20);
+  WeightStoreOptions options;
+  options.read_timeout = std::chrono::milliseconds(10);
+  {
+    auto store = WeightStore::Create(weights, plan, reader, budget, options);
+    ASSERT_TRUE(store);
+    ASSERT_TRUE(Ok((*store)->Load(CancelToken(), nullptr)));
+    ASSERT_TRUE(Ok((*store)->BeginSweep(true)));
+  }
+  EXPECT_GE(budget.used_bytes(), plan.RingBytes());
+  reader.Release();
+}
+
+TEST(WeightStoreMappedTest, GivesTheSameRecordsAndFindsDamage) {
+  const TempDirectory directory;
+  const std::string path = directory.File("model.felm");
+  std::vector<std::byte> file = SharedTestModel().file;
+  const ResidencyPlan plan = StreamingPlan(SharedSegments(), 3);
+  const auto sweep = [&](WeightStore& store) -> Status {
+    FLASHELM_RETURN_IF_ERROR(store.Load(CancelToken(), nullptr));
+    FLASHELM_RETURN_IF_ERROR(store.BeginSweep(true));
+    std::vector<uint32_t> steps = plan.sweep;
+    steps.push_back(plan.head);
+    for (const uint32_t index : steps) {
+      const Segment& segment = SharedSegments()[index];
+      for (uint64_t record = 0; record < segment.num_records;) {
+        FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
+                                  store.Next(index, record));
+        const auto& all = SharedTestModel().segments[index];
+        EXPECT_TRUE(std::equal(
+            run.data, run.data + run.num_records * segment.stride_bytes,
+            all.data() + record * segment.stride_bytes));
+        record += run.num_records;
+      }
+    }
+    FLASHELM_RETURN_IF_ERROR(store.EndSweep());
+    FLASHELM_ASSIGN_OR_RETURN(const std::byte* row, store.FindHeadRecord(99));
+    EXPECT_EQ(*row,
+              SharedTestModel()
+                  .segments[kTestHead]
+                           [99 * SharedSegments()[kTestHead].stride_bytes]);
+    return OkStatus();
+  };
+  for (const bool is_damaged : {false, true}) {
+    if (is_damaged) {
+      file[SharedSegments()[8].offset_bytes] ^= std::byte{1};
+    }
+    WriteAllBytes(path, file);
+    const auto weights = WeightFile::Open(path, CacheMode::kBuffered);
+    ASSERT_TRUE(weights);
+    MemoryBudget budget(uint64_t{1} << 20);
+    const auto store = WeightStore::CreateMapped(*weights, plan, budget);
+    ASSERT_TRUE(store) << store.error().message();
+    if (is_damaged) {
+      EXPECT_TRUE(Fails(sweep(**store), StatusCode::kUnavailable,
+                        {path, SharedSegments()[8].Describe()}));
+    } else {
+      EXPECT_TRUE(Ok(sweep(**store)));
+      EXPECT_TRUE(Ok(sweep(**store)));
+    }
+  }
+  // Nothing to map.
+  const WeightFile weights = SharedTestModel().Open();
+  MemoryBudget budget(uint64_t{1} << 20);
+  const auto store = WeightStore::CreateMapped(weights, plan, budget);
+  ASSERT_FALSE(store);
+  EXPECT_EQ(store.error().code(), StatusCode::kUnimplemented);
+}
+
+TEST(WeightStoreTest, ATraceAccountsForEveryByteAndEveryStep) {
+  const WeightFile weights = SharedTestModel().Open();
+  ResidencyPlan plan = StreamingPlan(SharedSegments(), 3);
+  auto reader = PreadReader::Create(weights.shared_file(),
+                                    WeightStore::MaxReadsInFlight(plan), 1);
+  ASSERT_TRUE(reader);
+  MemoryBudget budget(uint64_t{64} << 20);
+  SweepTrace trace(plan.NumSteps(), /*max_sweeps=*/2);
+  WeightStoreOptions options;
+  options.trace = &trace;
+  auto store = WeightStore::Create(weights, plan, **reader, budget, options);
+  ASSERT_TRUE(store);
+  ASSERT_TRUE(Ok((*store)->Load(CancelToken(), nullptr)));
+  // One more than there is room for.
+  for (int sweep = 0; sweep < 3; ++sweep) {
+    ASSERT_TRUE(Ok((*store)->BeginSweep(true)));
+    std::vector<uint32_t> steps = plan.sweep;
+    steps.push_back(plan.head);
+    for (const uint32_t index : steps) {
+      for (uint64_t record = 0; record < SharedSegments()[index].num_records;) {
+        const auto run = (*store)->Next(index, record);
+        ASSERT_TRUE(run);
+        record += run->num_records;
+      }
+    }
+    ASSERT_TRUE(Ok((*store)->EndSweep()));
+  }
+  EXPECT_EQ(trace.num_sweeps(), 3u);
+  for (size_t sweep = 0; sweep < 2; ++sweep) {
+    auto last_end = SweepTrace::Time::min();
+    for (size_t i = 0; i < plan.NumSteps(); ++i) {
+      const SweepTrace::Step& step = trace.steps()[sweep * plan.NumSteps() + i];
+      const uint32_t index = i < plan.sweep.size() ? plan.sweep[i] : plan.head;
+      const Segment& segment = SharedSegments()[index];
+      EXPECT_EQ(step.read_bytes, PageBytes(segment, segment.num_records));
+      EXPECT_LE(step.read_begin, step.read_end);
+      EXPECT_LE(step.read_begin, step.compute_end);
+      EXPECT_GE(step.compute_begin, last_end) << "steps do not overlap";
+      EXPECT_GT(step.compute_end, step.compute_begin);
+      EXPECT_LE(step.wait, step.compute_end - step.compute_begin);
+      last_end = step.compute_end;
+    }
+  }
+}
+
 TEST(WeightStoreFaultTest, AFileCutOffWhileOpenIsNamed) {
   Rig rig(SharedTestModel(), StreamingPlan(SharedSegments(), 2));
   ASSERT_TRUE(Ok(rig.Load()));
