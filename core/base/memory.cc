@@ -9,6 +9,37 @@
 #include "core/base/types.h"
 
 namespace flashelm {
+namespace {
+
+constexpr size_t kHugePageBytes = size_t{2} << 20;
+
+// Zeroed pages; null, with errno set, when there are none to be had. A buffer
+// that could hold huge pages begins at one: fewer page-table walks for kernels,
+// and fewer, larger pieces for a device to write to, which makes some twice as
+// fast. Huge pages lie inside the buffer, so none takes more than was asked.
+std::byte* MapPages(size_t size) {
+  const size_t slack =
+      size >= kHugePageBytes && size <= SIZE_MAX - kHugePageBytes
+          ? kHugePageBytes
+          : 0;
+  void* mapped = mmap(nullptr, size + slack, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  auto* data = static_cast<std::byte*>(mapped);
+  if (slack > 0) {
+    const auto address = reinterpret_cast<uintptr_t>(data);
+    const size_t before = RoundUp(address, kHugePageBytes) - address;
+    if (before > 0) munmap(data, before);
+    data += before;
+    if (slack > before) munmap(data + size, slack - before);
+#ifdef MADV_HUGEPAGE
+    madvise(data, size, MADV_HUGEPAGE);
+#endif
+  }
+  return data;
+}
+
+}  // namespace
 
 Status MemoryBudget::Charge(uint64_t bytes, std::string_view what) {
   uint64_t used = used_bytes_.load();
@@ -37,21 +68,15 @@ Result<AlignedBuffer> AlignedBuffer::Create(uint64_t bytes,
   FLASHELM_RETURN_IF_ERROR(budget.Charge(size, what));
   // Straight from the system: freed memory really goes back, and pages that
   // are never touched are never resident. Pages are at least kIoAlignment.
-  void* data = mmap(nullptr, size, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (data == MAP_FAILED) {
+  std::byte* data = MapPages(size);
+  if (data == nullptr) {
     const int error = errno;
     budget.Release(size);
     return ErrnoStatus(error, StatusMessage::Join("cannot allocate ", size,
                                                   " bytes for ", what));
   }
-#ifdef MADV_HUGEPAGE
-  // Fewer page-table walks for kernels and devices. Only advice: it takes no
-  // page outside the buffer, and small ones do where there are no huge ones.
-  madvise(data, size, MADV_HUGEPAGE);
-#endif
   buffer.budget_ = &budget;
-  buffer.data_ = static_cast<std::byte*>(data);
+  buffer.data_ = data;
   buffer.size_ = size;
   return buffer;
 }
