@@ -1,12 +1,16 @@
 // How fast a file is read in order: by the readers of this project, and by bare
 // loops around the system's calls, which say what the device has to give.
 //
-//   read_bench [--file=PATH] [--busy=N] [--small_pages] [--benchmark_...]
+//   read_bench [--file=PATH] [--busy=N] [--use] [--small_pages]
+//              [--benchmark_...]
 //
 // --file: what to read, better much larger than any cache of the device; the
 // environment's FLASHELM_BENCH_FILE does the same. Without it, 256 MiB of
 // random bytes are written to the current directory and removed at the end.
 // --busy: so many threads compute meanwhile, as those of an engine would.
+// --use: every byte that has arrived is looked at once, before its place is read
+// to again. Bytes that nobody looks at arrive faster where they pass through
+// the processor's caches, so this is the rate that an engine can hope for.
 // --small_pages: targets are not put into huge pages.
 
 #include <benchmark/benchmark.h>
@@ -52,6 +56,7 @@ struct Setting {
   uint64_t file_bytes = 0;  // Whole reads of 2 MiB.
   std::span<std::byte> target;
   bool small_pages = false;
+  bool use = false;
   uint64_t next_offset = 0;  // Benchmarks go on where the last one ended.
 
   uint64_t TakeOffset(uint64_t num_bytes) {
@@ -65,6 +70,15 @@ Setting& TheSetting() {
   return setting;
 }
 
+// One look at every cache line, if that is wanted.
+void Use(std::span<const std::byte> bytes) {
+  if (!TheSetting().use) return;
+  constexpr size_t kCacheLine = 64;
+  auto sum = std::byte{0};
+  for (size_t i = 0; i < bytes.size(); i += kCacheLine) sum ^= bytes[i];
+  benchmark::DoNotOptimize(sum);
+}
+
 // Keeps `depth` reads in flight through a reader.
 void ReadThrough(benchmark::State& state, const ReaderOptions& options,
                  uint64_t read_bytes) {
@@ -73,10 +87,11 @@ void ReadThrough(benchmark::State& state, const ReaderOptions& options,
   if (!reader) return state.SkipWithError(reader.error().message().c_str());
   // Which would ask for huge pages.
   if (!setting.small_pages) (*reader)->RegisterBuffer(setting.target);
+  const auto target = [&](uint32_t tag) {
+    return setting.target.subspan(tag * read_bytes, read_bytes);
+  };
   const auto submit = [&](uint32_t tag) {
-    const ReadRequest request{
-        setting.TakeOffset(read_bytes),
-        setting.target.subspan(tag * read_bytes, read_bytes), tag};
+    const ReadRequest request{setting.TakeOffset(read_bytes), target(tag), tag};
     return (*reader)->Submit({&request, 1});
   };
   Status status;
@@ -87,7 +102,10 @@ void ReadThrough(benchmark::State& state, const ReaderOptions& options,
     auto completion = (*reader)->Wait(std::chrono::seconds(30));
     if (!completion) status = Unavailable("no read ended in 30 s");
     if (completion && status.ok()) status = completion->status;
-    if (status.ok()) status = submit(completion->tag);
+    if (status.ok()) {
+      Use(target(completion->tag));
+      status = submit(completion->tag);
+    }
     if (!status.ok()) {
       state.SkipWithError(status.message().c_str());
       break;
@@ -141,6 +159,7 @@ void BM_RawPread(benchmark::State& state) {
             static_cast<ssize_t>(size)) {
           failed = true;
         }
+        Use({target, size});
       }
     };
     std::vector<std::thread> threads;
@@ -188,7 +207,9 @@ void BM_RawUring(benchmark::State& state) {
   };
   io_uring_submit(&ring);
   for (auto _ : state) {
-    prepare(take());
+    const uint64_t slot = take();
+    Use(setting.target.subspan(slot * size, size));
+    prepare(slot);
     io_uring_submit(&ring);
   }
   for (uint64_t i = 0; i < depth; ++i) take();
@@ -274,6 +295,8 @@ int Main(int argc, char** argv) {
       path = arg.substr(7);
     } else if (arg.starts_with("--busy=")) {
       num_busy = std::atoi(argv[i] + 7);
+    } else if (arg == "--use") {
+      setting.use = true;
     } else if (arg == "--small_pages") {
       setting.small_pages = true;
     } else {
@@ -321,6 +344,7 @@ int Main(int argc, char** argv) {
                               setting.file->direct_io() ? "true" : "false");
   benchmark::AddCustomContext("huge_pages",
                               setting.small_pages ? "false" : "asked");
+  benchmark::AddCustomContext("used", setting.use ? "true" : "false");
   benchmark::AddCustomContext("busy_threads", std::to_string(num_busy));
 
   std::atomic<bool> stop{false};

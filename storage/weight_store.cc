@@ -15,7 +15,11 @@ constexpr uint32_t kLoadDepth = 8;
 constexpr uint64_t kLoadBytes = uint64_t{1} << 20;
 // Resident records come in runs of about so many bytes while others stream:
 // between two runs the store sees which reads have ended.
-constexpr uint64_t kRunBytes = uint64_t{8} << 20;
+constexpr uint64_t kRunBytes = uint64_t{4} << 20;
+// Bytes of the ring that are being read at a time, where slots are small
+// enough: what keeps a device busy. The other slots fill while the caller is
+// the slower one.
+constexpr uint64_t kWindowBytes = uint64_t{4} << 20;
 // How long a destructor waits for a device that does not answer.
 constexpr std::chrono::nanoseconds kLastWait = std::chrono::seconds(2);
 
@@ -31,26 +35,6 @@ bool IsWholeUnits(const Segment& segment, uint64_t records) {
 }
 
 }  // namespace
-
-uint64_t ResidencyPlan::StreamedBytes(const std::vector<Segment>& segments,
-                                      bool with_head) const {
-  const auto streamed = [&](uint32_t index) {
-    return (segments[index].num_records - resident_records[index]) *
-           segments[index].stride_bytes;
-  };
-  uint64_t total = with_head ? streamed(head) : 0;
-  for (const uint32_t index : sweep) total += streamed(index);
-  return total;
-}
-
-uint64_t ResidencyPlan::ResidentBytes(
-    const std::vector<Segment>& segments) const {
-  uint64_t total = 0;
-  for (size_t i = 0; i < segments.size(); ++i) {
-    total += PageBytes(segments[i], resident_records[i]);
-  }
-  return total;
-}
 
 uint64_t WeightStoreOverheadBytes(const WeightFile& file,
                                   const ResidencyPlan& plan) {
@@ -75,6 +59,9 @@ WeightStore::WeightStore(const WeightFile& file, ResidencyPlan plan,
   step_of_.resize(file.segments().size());
   for (uint32_t step = 0; step < steps_.size(); ++step) {
     step_of_[steps_[step]] = step;
+  }
+  for (uint32_t i = 0; i < step_of_.size(); ++i) {
+    residency_.push_back(plan_.Residency(file.segments(), i));
   }
   taken_.sweep = submitted_.sweep = 1;
 }
@@ -202,6 +189,8 @@ Status WeightStore::Allocate(MemoryBudget& budget) {
   }
   reads_.resize(plan_.num_slots + 1 + kLoadDepth);
   ahead_.resize(plan_.num_slots);
+  max_reading_ = std::max<uint64_t>(
+      2, kWindowBytes / std::max<uint64_t>(1, plan_.slot_bytes));
   batch_.reserve(plan_.num_slots);
   // Taken from the end: slot 0 first.
   for (uint32_t slot = plan_.num_slots; slot > 0; --slot) {
@@ -237,6 +226,7 @@ Status WeightStore::Load(const CancelToken& cancel,
     uint32_t segment;
     uint64_t first;
     uint64_t count;
+    std::byte* target;
   };
   const uint32_t first_tag = plan_.num_slots + 1;
   // Reads of a call before that were not answered.
@@ -248,43 +238,46 @@ Status WeightStore::Load(const CancelToken& cancel,
   std::array<Chunk, kLoadDepth> chunks;
   uint64_t num_submitted = 0;
   uint64_t num_checked = 0;
-  const auto target = [&](const Chunk& chunk) {
-    return resident_.data() +
-           (resident_data_[chunk.segment] - resident_.data()) +
-           chunk.first * segments[chunk.segment].stride_bytes;
-  };
   const auto check_one = [&]() -> Status {
     const uint64_t index = num_checked++ % kLoadDepth;
     const Chunk& chunk = chunks[index];
     FLASHELM_RETURN_IF_ERROR(WaitFor(first_tag + static_cast<uint32_t>(index)));
     FLASHELM_RETURN_IF_ERROR(
-        VerifyOnce(chunk.segment, chunk.first, chunk.count, target(chunk)));
+        VerifyOnce(chunk.segment, chunk.first, chunk.count, chunk.target));
     resident_bytes_ += PageBytes(segments[chunk.segment], chunk.count);
     if (progress) progress(resident_bytes_, total);
     return OkStatus();
   };
   const auto load = [&]() -> Status {
+    std::byte* at = resident_.data();
     for (uint32_t i = 0; i < segments.size(); ++i) {
       const Segment& segment = segments[i];
       const uint64_t unit = segment.unit_records();
       const uint64_t step =
           unit *
           std::max<uint64_t>(1, kLoadBytes / segment.stride_bytes / unit);
-      const uint64_t resident = plan_.resident_records[i];
-      for (uint64_t first = 0; first < resident; first += step) {
+      for (uint64_t record = 0; record < segment.num_records;) {
         if (cancel.IsCancelled()) {
           return Cancelled(file_.path(), ": loading stopped");
         }
+        const SegmentResidency::Piece piece = residency_[i].PieceAt(record);
+        // No small read for what is left of a piece.
+        const uint64_t count =
+            piece.num_records < 2 * step ? piece.num_records : step;
+        record += count;
+        if (!piece.is_resident) continue;
         if (num_submitted - num_checked == kLoadDepth) {
           FLASHELM_RETURN_IF_ERROR(check_one());
         }
         const uint64_t index = num_submitted++ % kLoadDepth;
         Chunk& chunk = chunks[index];
-        chunk = {i, first, std::min(step, resident - first)};
+        chunk = {i, piece.first_record, count,
+                 at + piece.first_resident * segment.stride_bytes};
         FLASHELM_RETURN_IF_ERROR(
-            Submit(Prepare(first_tag + static_cast<uint32_t>(index), i, first,
-                           chunk.count, target(chunk))));
+            Submit(Prepare(first_tag + static_cast<uint32_t>(index), i,
+                           chunk.first, count, chunk.target)));
       }
+      at += PageBytes(segment, plan_.resident_records[i]);
     }
     while (num_checked < num_submitted) {
       FLASHELM_RETURN_IF_ERROR(check_one());
@@ -313,7 +306,7 @@ bool WeightStore::Settle(Cursor& cursor) const {
       }
     }
     const uint32_t index = steps_[cursor.step];
-    cursor.record = std::max(cursor.record, plan_.resident_records[index]);
+    cursor.record = residency_[index].NextStreamed(cursor.record);
     if (cursor.record < file_.segments()[index].num_records) return true;
     ++cursor.step;
     cursor.record = 0;
@@ -321,9 +314,7 @@ bool WeightStore::Settle(Cursor& cursor) const {
 }
 
 uint64_t WeightStore::ChunkRecords(const Cursor& cursor) const {
-  const uint32_t index = steps_[cursor.step];
-  return std::min(plan_.chunk_records[index],
-                  file_.segments()[index].num_records - cursor.record);
+  return residency_[steps_[cursor.step]].PieceAt(cursor.record).num_records;
 }
 
 ReadRequest WeightStore::Prepare(uint32_t tag, uint32_t segment, uint64_t first,
@@ -352,6 +343,7 @@ void WeightStore::Take(ReadCompletion completion) {
     if (completion.tag < plan_.num_slots) ReleaseSlot(completion.tag);
     return;
   }
+  if (std::exchange(read.is_ahead, false)) --num_reading_;
   read.num_bytes = completion.num_bytes;
   read.status = std::move(completion.status);
   if (options_.trace != nullptr && completion.tag < plan_.num_slots) {
@@ -439,9 +431,18 @@ Status WeightStore::VerifyOnce(uint32_t segment, uint64_t first, uint64_t count,
 void WeightStore::ReleaseSlot(uint32_t slot) {
   if (reads_[slot].in_flight) {
     reads_[slot].given_up = true;
+    if (std::exchange(reads_[slot].is_ahead, false)) --num_reading_;
   } else {
     free_slots_.push_back(slot);
   }
+}
+
+uint32_t WeightStore::TakeFreeSlot() {
+  const auto at = reuse_tuner_.latest_first() ? free_slots_.end() - 1
+                                              : free_slots_.begin();
+  const uint32_t slot = *at;
+  free_slots_.erase(at);
+  return slot;
 }
 
 void WeightStore::ReleaseHeldSlot() {
@@ -454,14 +455,16 @@ Status WeightStore::FillRing() {
   const size_t reserve =
       reads_[plan_.num_slots].given_up && row_tag_ == kNone ? 1 : 0;
   batch_.clear();
-  while (free_slots_.size() > reserve && Settle(submitted_)) {
-    const uint32_t slot = free_slots_.back();
-    free_slots_.pop_back();
+  while (free_slots_.size() > reserve && num_reading_ < max_reading_ &&
+         Settle(submitted_)) {
+    const uint32_t slot = TakeFreeSlot();
     const uint64_t count = ChunkRecords(submitted_);
     reads_[slot].chunk = submitted_;
     batch_.push_back(Prepare(slot, steps_[submitted_.step], submitted_.record,
                              count, SlotData(slot)));
     ahead_[(first_ahead_ + num_ahead_++) % ahead_.size()] = slot;
+    reads_[slot].is_ahead = true;
+    ++num_reading_;
     submitted_.record += count;
   }
   if (batch_.empty()) return OkStatus();
@@ -469,6 +472,8 @@ Status WeightStore::FillRing() {
   if (!status.ok()) {
     for (const ReadRequest& request : batch_) {
       reads_[request.tag].in_flight = false;
+      reads_[request.tag].is_ahead = false;
+      --num_reading_;
     }
   }
   return status;
@@ -491,6 +496,7 @@ Status WeightStore::BeginSweep(bool with_head) {
 }
 
 Status WeightStore::EndSweep() {
+  reuse_tuner_.OnPause();
   if (options_.trace != nullptr) options_.trace->EndStep(Clock::now());
   ReleaseHeldSlot();
   Status status = FillRing();
@@ -510,10 +516,17 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
     if (!status.ok()) return Unexpected(Fail(std::move(status)));
   }
   const Segment& info = file_.segments()[segment];
-  const uint64_t resident = plan_.resident_records[segment];
-  if (first_record < resident) {
-    const std::byte* data = ResidentRecord(segment, first_record);
-    uint64_t count = resident - first_record;
+  if (first_record >= info.num_records) {
+    return Unexpected(Fail(Internal(file_.path(), ": ", info.Describe(),
+                                    " record ", first_record, " of ",
+                                    info.num_records)));
+  }
+  const SegmentResidency::Piece piece =
+      residency_[segment].PieceAt(first_record);
+  uint64_t count = piece.num_records;
+  if (piece.is_resident) {
+    const std::byte* data =
+        resident_data_[segment] + piece.first_resident * info.stride_bytes;
     if (reader_ == nullptr) {
       count = std::min(count, plan_.chunk_records[segment]);
       Status status = VerifyOnce(segment, first_record, count, data);
@@ -538,7 +551,6 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
     if (!status.ok()) return Unexpected(Fail(std::move(status)));
   }
   const uint32_t slot = ahead_[first_ahead_];
-  const uint64_t count = ChunkRecords(taken_);
   assert(reads_[slot].segment == segment);
   Status status = WaitFor(slot);
   if (status.ok()) {
@@ -549,10 +561,15 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
   --num_ahead_;
   taken_.record += count;
   held_slot_ = slot;
+  reuse_tuner_.OnTaken(count * info.stride_bytes, Clock::now());
+  // Before the caller computes: the device has something to do meanwhile.
+  status = FillRing();
+  if (!status.ok()) return Unexpected(Fail(std::move(status)));
   return RecordRun{first_record, count, SlotData(slot)};
 }
 
 void WeightStore::EndReads(bool wait) {
+  reuse_tuner_.OnPause();
   if (reader_ != nullptr) {
     const auto deadline = Clock::now() + options_.read_timeout;
     while (wait && reader_->num_in_flight() > 0 && TakeOne(deadline).ok()) {
@@ -612,12 +629,13 @@ Result<const std::byte*> WeightStore::FindHeadRecord(uint64_t record) {
   const uint64_t unit = head.unit_records();
   const uint64_t first = RoundDown(record, unit);
   const uint64_t count = std::min(unit, head.num_records - first);
-  if (record < plan_.resident_records[index]) {
+  const SegmentResidency::Piece piece = residency_[index].PieceAt(record);
+  if (piece.is_resident) {
     if (reader_ == nullptr) {
       FLASHELM_RETURN_IF_ERROR(
           VerifyOnce(index, first, count, ResidentRecord(index, first)));
     }
-    return ResidentRecord(index, record);
+    return resident_data_[index] + piece.first_resident * head.stride_bytes;
   }
   if (first != row_first_) {
     Poll();
@@ -638,9 +656,10 @@ Result<const std::byte*> WeightStore::FindHeadRecord(uint64_t record) {
 
 const std::byte* WeightStore::ResidentRecord(uint32_t segment,
                                              uint64_t record) const {
-  assert(record < plan_.resident_records[segment]);
+  const SegmentResidency::Piece piece = residency_[segment].PieceAt(record);
+  assert(piece.is_resident);
   return resident_data_[segment] +
-         record * file_.segments()[segment].stride_bytes;
+         piece.first_resident * file_.segments()[segment].stride_bytes;
 }
 
 WeightStoreStats WeightStore::stats() const {

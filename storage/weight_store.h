@@ -15,6 +15,8 @@
 #include "core/base/status.h"
 #include "storage/async_reader.h"
 #include "storage/file_mapping.h"
+#include "storage/residency.h"
+#include "storage/reuse_tuner.h"
 #include "storage/sweep_trace.h"
 #include "storage/weight_file.h"
 
@@ -25,32 +27,6 @@ struct RecordRun {
   uint64_t first_record = 0;
   uint64_t num_records = 0;
   const std::byte* data = nullptr;  // Record r at (r - first) * stride_bytes.
-};
-
-// What stays and what streams.
-struct ResidencyPlan {
-  // Per segment of the file: its first so many records stay in DRAM. A multiple
-  // of the segment's unit_records(), or all of them.
-  std::vector<uint64_t> resident_records;
-  // Most records of each segment that one read brings; the same rule. Only
-  // segments that stream need one.
-  std::vector<uint64_t> chunk_records;
-  // The segments that every sweep reads whole, in order, and the one that only
-  // some sweeps read after them (the output head). Others are never streamed.
-  std::vector<uint32_t> sweep;
-  uint32_t head = 0;
-  // The ring. No slots are needed when everything in the sweep is resident.
-  uint32_t num_slots = 0;
-  uint64_t slot_bytes = 0;  // A multiple of kIoAlignment.
-
-  // Bytes that one sweep streams, head included or not.
-  uint64_t StreamedBytes(const std::vector<Segment>& segments,
-                         bool with_head) const;
-  // Memory for the resident records: each segment in whole pages.
-  uint64_t ResidentBytes(const std::vector<Segment>& segments) const;
-  uint64_t RingBytes() const { return num_slots * slot_bytes; }
-  // Segments that a sweep goes through, the head included.
-  size_t NumSteps() const { return sweep.size() + 1; }
 };
 
 // Bytes that a WeightStore takes besides records and ring: the checksum table,
@@ -151,6 +127,7 @@ class WeightStore {
   struct Read {
     bool in_flight = false;
     bool given_up = false;  // In flight, and nobody wants the answer.
+    bool is_ahead = false;  // In flight for a sweep: counted in num_reading_.
     Cursor chunk;           // Of a slot: for the trace.
     uint32_t segment = 0;
     uint64_t offset_bytes = 0;
@@ -176,6 +153,7 @@ class WeightStore {
   Status Submit(const ReadRequest& request);
   // Starts reads as long as there are free slots.
   Status FillRing();
+  uint32_t TakeFreeSlot();
   void ReleaseHeldSlot();
   // A slot that nobody looks at: free, or given up while it is being read.
   void ReleaseSlot(uint32_t slot);
@@ -212,7 +190,8 @@ class WeightStore {
 
   FileMapping mapping_;
   AlignedBuffer resident_;
-  // Per segment: its record 0, in resident_ or mapping_.
+  std::vector<SegmentResidency> residency_;  // Per segment.
+  // Per segment: its first resident record, in resident_ or mapping_.
   std::vector<const std::byte*> resident_data_;
   AlignedBuffer ring_;
   AlignedBuffer checksums_;
@@ -223,12 +202,15 @@ class WeightStore {
   uint64_t row_first_ = UINT64_MAX;  // this record.
 
   std::vector<Read> reads_;  // By tag: slots, row_, then those of Load().
-  std::vector<uint32_t> free_slots_;
+  std::vector<uint32_t> free_slots_;  // Free since longest first.
+  ReuseTuner reuse_tuner_;
   std::vector<ReadRequest> batch_;  // Of FillRing().
   // Slots read for the chunks from taken_ up to submitted_, in a circle.
   std::vector<uint32_t> ahead_;
   size_t first_ahead_ = 0;
   size_t num_ahead_ = 0;
+  size_t num_reading_ = 0;  // Of those, in flight.
+  size_t max_reading_ = 0;
   uint32_t held_slot_ = kNone;  // The caller looks at it.
   Cursor taken_;                // The chunk that the caller gets next.
   Cursor submitted_;            // The chunk that is read next.

@@ -101,12 +101,14 @@ std::vector<FaultyReader::Asked> SweepReads(
   if (with_head) steps.push_back(plan.head);
   for (const uint32_t index : steps) {
     const Segment& segment = segments[index];
-    for (uint64_t first = plan.resident_records[index];
-         first < segment.num_records; first += plan.chunk_records[index]) {
-      const uint64_t count =
-          std::min(plan.chunk_records[index], segment.num_records - first);
-      reads.push_back({segment.offset_bytes + first * segment.stride_bytes,
-                       PageBytes(segment, count)});
+    const SegmentResidency residency = plan.Residency(segments, index);
+    for (uint64_t record = 0; record < segment.num_records;) {
+      const SegmentResidency::Piece piece = residency.PieceAt(record);
+      record += piece.num_records;
+      if (piece.is_resident) continue;
+      reads.push_back(
+          {segment.offset_bytes + piece.first_record * segment.stride_bytes,
+           PageBytes(segment, piece.num_records)});
     }
   }
   return reads;
