@@ -111,7 +111,12 @@ void ReadThrough(benchmark::State& state, const ReaderOptions& options,
       break;
     }
   }
-  (*reader)->Drain(std::chrono::seconds(30));
+  if (!(*reader)->Drain(std::chrono::seconds(30))) {
+    // The targets of the next benchmark would be written to.
+    std::fprintf(stderr, "%s: reads do not end\n",
+                 setting.file->path().c_str());
+    std::exit(1);
+  }
   (*reader)->RegisterBuffer({});
   state.SetBytesProcessed(static_cast<int64_t>(state.iterations()) *
                           static_cast<int64_t>(read_bytes));

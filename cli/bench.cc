@@ -327,10 +327,10 @@ Status RunBench(const BenchArgs& args) {
     table.PrintHead();
     std::fflush(stdout);
   }
-  Json records = Json::array();
   Status stopped;
   std::optional<Status> first_error;
   size_t num_failed = 0;
+  size_t num_rows = 0;
   for (const RowPlan& plan : plans) {
     auto row = MeasureInChild(plan, args.cgroup, cancel);
     if (!row) {
@@ -349,13 +349,16 @@ Status RunBench(const BenchArgs& args) {
                    row->status.message().c_str());
       if (!first_error) first_error = row->status;
     }
+    // At once: what this process keeps would count in the next row's memory.
     if (is_json) {
-      records.push_back(std::move(row->json));
+      fmt::print("{}{}", num_rows == 0 ? "[\n" : ",\n", Dump(row->json, 2));
+      std::fflush(stdout);
     } else {
       table.PrintRow(plan, *row);
     }
+    ++num_rows;
   }
-  if (is_json) fmt::print("{}\n", Dump(records, 2));
+  if (is_json) fmt::print("{}]\n", num_rows == 0 ? "[" : "\n");
   FLASHELM_RETURN_IF_ERROR(stopped);
   if (!first_error) return OkStatus();
   return Status(first_error->code(),

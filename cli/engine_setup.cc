@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <optional>
 #include <utility>
 
@@ -193,9 +194,11 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
   plan.max_batch = args.batch;
   plan.all_logits = needs.all_logits;
   // Lists of which tokens a call wants logits of.
+  const uint64_t max_context = model.config().max_context;
   plan.caller_bytes = needs.caller_bytes +
                       2 * sizeof(uint32_t) *
-                          (uint64_t{args.batch} + model.config().max_context);
+                          (std::min<uint64_t>(args.batch, max_context) +
+                           max_context);
   plan.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
   plan.num_threads = args.threads == 0 ? NumUsableProcessors() : args.threads;
   setup.options.max_trace_sweeps = needs.max_trace_sweeps;
@@ -205,6 +208,15 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
                             DeviceProfileMemory(args.device_profile));
   FLASHELM_ASSIGN_OR_RETURN(DeviceProfile profile,
                             ReadDeviceProfile(args.device_profile));
+  const uint64_t device_id = DeviceId(model.weight_file().file());
+  if (profile.device_id != 0 && device_id != 0 &&
+      profile.device_id != device_id) {
+    std::fprintf(stderr,
+                 "flashelm: %s was measured on another device than that of "
+                 "%s, with %s; it is used nevertheless\n",
+                 args.device_profile.c_str(), model.path().c_str(),
+                 profile.path.c_str());
+  }
   plan.caller_bytes += profile_bytes;
   setup.rate = FastestRate(profile, plan.io, UINT64_MAX);
   if (!setup.rate) {

@@ -57,10 +57,16 @@ Result<Rates> Measure(const ModelFile& model, const EngineSetup& setup,
   return rates;
 }
 
-Forecast ForecastOf(const MemoryPlan& plan, const Rates& rates) {
+Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,
+                    const Rates& rates) {
   ForecastInput input;
   input.weight_bytes = plan.weight_bytes;
   input.streamed_bytes = plan.streamed_bytes_per_token;
+  const std::vector<Segment>& segments = model.weight_file().segments();
+  input.head_bytes = segments[plan.residency.head].num_bytes();
+  input.head_streamed_bytes =
+      plan.streamed_bytes_per_token -
+      plan.residency.StreamedBytes(segments, /*with_head=*/false);
   input.batch = plan.batch;
   if (rates.read) {
     input.read_bytes_per_second =
@@ -99,6 +105,7 @@ Json ToJson(const ModelFile& model, const PlanOptions& options,
                       {"compute_ms", forecast.compute_ms},
                       {"token_ms", OrNull(forecast.token_ms)},
                       {"gen_tps", OrNull(forecast.gen_tps)},
+                      {"sweep_read_ms", OrNull(forecast.sweep_read_ms)},
                       {"sweep_compute_ms", forecast.sweep_compute_ms},
                       {"sweep_ms", OrNull(forecast.sweep_ms)},
                       {"prompt_tps", OrNull(forecast.prompt_tps)}};
@@ -167,8 +174,8 @@ void PrintForecast(const ModelFile& model, const EngineSetup& setup,
   fmt::print(
       "A prompt at best {:.1f} tokens/s: {:.1f} ms for a sweep of {} tokens, "
       "{:.1f} ms of\nreading, {:.1f} ms of computing.\n",
-      *forecast.prompt_tps, *forecast.sweep_ms, plan.batch, *forecast.read_ms,
-      forecast.sweep_compute_ms);
+      *forecast.prompt_tps, *forecast.sweep_ms, plan.batch,
+      *forecast.sweep_read_ms, forecast.sweep_compute_ms);
 }
 
 }  // namespace
@@ -191,7 +198,7 @@ Status RunPlan(const PlanArgs& args) {
   }
   FLASHELM_ASSIGN_OR_RETURN(const Rates rates,
                             Measure(model, setup, plan, cancel));
-  const Forecast forecast = ForecastOf(plan, rates);
+  const Forecast forecast = ForecastOf(model, plan, rates);
   if (args.json) {
     fmt::print(
         "{}\n",

@@ -35,6 +35,7 @@ Result<DeviceProfile> MeasureModelFile(const ModelFile& model, IoBackend io,
     options.request_bytes = {kIoAlignment};
   }
   options.queue_depths = {2, 4, 8};
+  options.target_bytes = uint64_t{8} << 20;
   options.cancel = &cancel;
   const auto file = model.weight_file().shared_file();
   FLASHELM_ASSIGN_OR_RETURN(DeviceProfile profile,

@@ -10,7 +10,10 @@ namespace flashelm {
 struct ForecastInput {
   uint64_t weight_bytes = 0;    // M: what a token needs.
   uint64_t streamed_bytes = 0;  // M - P: of them, what is not resident.
-  uint32_t batch = 1;           // Prompt tokens per sweep.
+  // Of both, the output head's part: only a prompt's last sweep needs it.
+  uint64_t head_bytes = 0;
+  uint64_t head_streamed_bytes = 0;
+  uint32_t batch = 1;  // Prompt tokens per sweep.
   // S: sequential reads. Nothing: not measured.
   std::optional<double> read_bytes_per_second;
   // D: weights in RAM, multiplied with one token.
@@ -27,6 +30,7 @@ struct Forecast {
   std::optional<double> token_ms;
   std::optional<double> gen_tps;
   // Per sweep of a full batch of a prompt, in the same way.
+  std::optional<double> sweep_read_ms;
   double sweep_compute_ms = 0;
   std::optional<double> sweep_ms;
   std::optional<double> prompt_tps;

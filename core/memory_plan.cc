@@ -109,13 +109,15 @@ class Planner {
       const uint64_t left = usable - fixed - OverheadBytes(false);
       ChooseBatch(std::max(std::min(left / kBatchShare, left - ring_floor),
                            ScratchBytes(1)));
+      const uint64_t scratch = ScratchBytes(plan_.batch);
+      const uint64_t most = std::min(left / kRingShare, left - scratch);
       uint64_t ring = 0;
       for (const uint64_t slot_bytes : kSlotSizes) {
         ring = ChooseRing(slot_bytes, kSlots);
-        if (ring <= left / kRingShare) break;
+        if (ring <= most) break;
       }
-      if (ring > left / kRingShare) ring = ChooseRing(0, kMinSlots);
-      Pin(left - ring - ScratchBytes(plan_.batch));
+      if (ring > most) ring = ChooseRing(0, kMinSlots);
+      Pin(left - ring - scratch);
     }
     AddChosenLines();
     return std::move(plan_);

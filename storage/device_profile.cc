@@ -95,12 +95,6 @@ Result<uint64_t> MeasureRate(AsyncReader& reader, const ReadShape& shape,
   }
 }
 
-uint64_t DeviceId(const RandomAccessFile& file) {
-  struct stat info {};
-  if (file.fd() < 0 || fstat(file.fd(), &info) != 0) return 0;
-  return static_cast<uint64_t>(info.st_dev);
-}
-
 Json RateToJson(const DeviceRate& rate) {
   return {{"backend", Name(rate.backend)},
           {"order", Name(rate.order)},
@@ -147,6 +141,12 @@ Result<DeviceRate> RateFromJson(const Json& object, std::string_view name) {
 }
 
 }  // namespace
+
+uint64_t DeviceId(const RandomAccessFile& file) {
+  struct stat info {};
+  if (file.fd() < 0 || fstat(file.fd(), &info) != 0) return 0;
+  return static_cast<uint64_t>(info.st_dev);
+}
 
 const DeviceRate* DeviceProfile::FindBest(IoBackend backend) const {
   const DeviceRate* best = nullptr;

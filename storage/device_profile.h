@@ -45,6 +45,9 @@ struct DeviceProfile {
   const DeviceRate* FindBest(IoBackend backend) const;
 };
 
+// The device that a file is on: its st_dev; 0: not known.
+uint64_t DeviceId(const RandomAccessFile& file);
+
 struct MeasureOptions {
   std::vector<IoBackend> backends = {IoBackend::kUring, IoBackend::kPread};
   std::vector<ReadOrder> orders = {ReadOrder::kSequential, ReadOrder::kRandom};

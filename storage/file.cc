@@ -137,6 +137,8 @@ Result<std::unique_ptr<RandomAccessFile>> OpenFile(const std::string& path,
   if (!S_ISREG(info.st_mode)) {
     return InvalidArgument(path, ": not a regular file");
   }
+  // Some file systems take the flag seriously.
+  fcntl(fd.get(), F_SETFL, 0);
   const uint64_t size_bytes = static_cast<uint64_t>(info.st_size);
   if (mode == CacheMode::kBuffered) {
     return std::make_unique<PosixFile>(std::move(fd), path, size_bytes,

@@ -74,6 +74,14 @@ Result<std::unique_ptr<AsyncReader>> UringReader::Create(
     max_requests = std::max(max_requests, candidate.queue_depth);
   }
 
+  FLASHELM_ASSIGN_OR_RETURN(auto ring, Open(*file, max_requests));
+  return std::unique_ptr<AsyncReader>(
+      new UringReader(std::move(file), std::move(ring.first), ring.second, depth,
+                      std::move(candidates), max_requests));
+}
+
+Result<std::pair<UringReader::UniqueRing, bool>> UringReader::Open(
+    const RandomAccessFile& file, uint32_t max_requests) {
   auto params = io_uring_params();
   // Ends are noticed in calls only, so nothing else need interrupt the thread
   // for them. Kernels before 5.19 do not know this.
@@ -84,29 +92,27 @@ Result<std::unique_ptr<AsyncReader>> UringReader::Create(
     params = io_uring_params();
     rc = io_uring_queue_init_params(max_requests, raw.get(), &params);
   }
-  if (rc < 0) return Refused(*file, "io_uring_setup", -rc);
+  if (rc < 0) return Refused(file, "io_uring_setup", -rc);
   UniqueRing ring(raw.release());
   if ((params.features & IORING_FEAT_EXT_ARG) == 0) {
-    return Unimplemented(file->path(),
+    return Unimplemented(file.path(),
                          ": no io_uring here: the kernel is older than 5.11");
   }
   // A filter may allow the first call and refuse the rest.
   io_uring_prep_nop(io_uring_get_sqe(ring.get()));
   rc = io_uring_submit(ring.get());
-  if (rc < 0) return Refused(*file, "io_uring_enter", -rc);
+  if (rc < 0) return Refused(file, "io_uring_enter", -rc);
   io_uring_cqe* cqe = nullptr;
   __kernel_timespec second = ToTimespec(std::chrono::seconds(1));
   do {
     rc = io_uring_wait_cqe_timeout(ring.get(), &cqe, &second);
   } while (rc == -EINTR);
-  if (rc < 0) return Refused(*file, "io_uring_enter", -rc);
+  if (rc < 0) return Refused(file, "io_uring_enter", -rc);
   io_uring_cqe_seen(ring.get(), cqe);
 
-  const int fd = file->fd();
+  const int fd = file.fd();
   const bool has_fixed_file = io_uring_register_files(ring.get(), &fd, 1) == 0;
-  return std::unique_ptr<AsyncReader>(
-      new UringReader(std::move(file), std::move(ring), has_fixed_file, depth,
-                      std::move(candidates), max_requests));
+  return std::pair(std::move(ring), has_fixed_file);
 }
 
 UringReader::UringReader(std::shared_ptr<const RandomAccessFile> file,
@@ -129,7 +135,7 @@ UringReader::UringReader(std::shared_ptr<const RandomAccessFile> file,
 UringReader::~UringReader() = default;
 
 Status UringReader::Submit(std::span<const ReadRequest> requests) {
-  if (!broken_.ok()) return broken_;
+  if (!broken_.ok()) FLASHELM_RETURN_IF_ERROR(Reopen());
   FLASHELM_RETURN_IF_ERROR(splitter_.Add(requests));
   Reap();
   Refill();
@@ -139,6 +145,8 @@ Status UringReader::Submit(std::span<const ReadRequest> requests) {
 std::optional<ReadCompletion> UringReader::Wait(nanoseconds timeout) {
   if (splitter_.num_reads() == 0) return std::nullopt;
   const auto begin = Clock::now();
+  // Refusals count while someone waits and asks again.
+  refused_since_.reset();
   while (true) {
     Reap();
     Refill();
@@ -166,6 +174,10 @@ void UringReader::RegisterBuffer(std::span<std::byte> memory) {
   registered_ = {};
   if (memory.empty()) return;
   AdviseHugePages(memory);
+  RegisterAgain(memory);
+}
+
+void UringReader::RegisterAgain(std::span<std::byte> memory) {
   std::vector<iovec> parts;
   for (size_t at = 0; at < memory.size(); at += kMaxRegisteredBytes) {
     parts.push_back(
@@ -250,6 +262,20 @@ void UringReader::Break(int error) {
     const ReadSplitter::Piece piece = splitter_.Begin(UINT64_MAX, now);
     splitter_.End(piece, 0, broken_, now);
   }
+}
+
+Status UringReader::Reopen() {
+  // What the old ring's kernel side still writes to has to be seen to its end.
+  if (splitter_.num_reads() > 0) return broken_;
+  auto ring = Open(*file_, static_cast<uint32_t>(requests_.size()));
+  if (!ring) return broken_;
+  ring_ = std::move(ring->first);
+  has_fixed_file_ = ring->second;
+  refused_since_.reset();
+  broken_ = OkStatus();
+  const std::span<std::byte> memory = std::exchange(registered_, {});
+  if (!memory.empty()) RegisterAgain(memory);
+  return OkStatus();
 }
 
 void UringReader::Reap() {

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "storage/async_reader.h"
@@ -58,6 +59,10 @@ class UringReader : public AsyncReader {
     uint32_t num_retries = 0;
   };
 
+  // A ring that takes requests, with the file registered if that is allowed.
+  static Result<std::pair<UniqueRing, bool>> Open(const RandomAccessFile& file,
+                                                  uint32_t max_requests);
+
   UringReader(std::shared_ptr<const RandomAccessFile> file, UniqueRing ring,
               bool has_fixed_file, uint32_t depth,
               std::vector<ReadShape> candidates, uint32_t max_requests);
@@ -73,10 +78,13 @@ class UringReader : public AsyncReader {
   void EndRequest(uint32_t index, Status status, Clock::time_point now);
   // Gives up the ring: whatever the kernel has not got yet fails.
   void Break(int error);
+  // Puts another ring in the place of one that was given up.
+  Status Reopen();
+  void RegisterAgain(std::span<std::byte> memory);
 
   const std::shared_ptr<const RandomAccessFile> file_;
-  const UniqueRing ring_;
-  const bool has_fixed_file_;
+  UniqueRing ring_;
+  bool has_fixed_file_;
   std::span<std::byte> registered_;  // Empty: none.
   ReadSplitter splitter_;
   ReadTuner tuner_;

@@ -16,10 +16,6 @@ constexpr uint64_t kLoadBytes = uint64_t{1} << 20;
 // Resident records come in runs of about so many bytes while others stream:
 // between two runs the store sees which reads have ended.
 constexpr uint64_t kRunBytes = uint64_t{4} << 20;
-// Bytes of the ring that are being read at a time, where slots are small
-// enough: what keeps a device busy. The other slots fill while the caller is
-// the slower one.
-constexpr uint64_t kWindowBytes = uint64_t{4} << 20;
 // How long a destructor waits for a device that does not answer.
 constexpr std::chrono::nanoseconds kLastWait = std::chrono::seconds(2);
 
@@ -68,7 +64,8 @@ WeightStore::WeightStore(const WeightFile& file, ResidencyPlan plan,
 
 WeightStore::~WeightStore() {
   if (reader_ == nullptr) return;
-  EndReads(/*wait=*/!timed_out_);
+  // Drain() waits.
+  EndReads(/*wait=*/false);
   if (reader_->Drain(std::min(options_.read_timeout, kLastWait))) {
     reader_->RegisterBuffer({});
     return;
@@ -190,7 +187,7 @@ Status WeightStore::Allocate(MemoryBudget& budget) {
   reads_.resize(plan_.num_slots + 1 + kLoadDepth);
   ahead_.resize(plan_.num_slots);
   max_reading_ = std::max<uint64_t>(
-      2, kWindowBytes / std::max<uint64_t>(1, plan_.slot_bytes));
+      2, options_.window_bytes / std::max<uint64_t>(1, plan_.slot_bytes));
   batch_.reserve(plan_.num_slots);
   // Taken from the end: slot 0 first.
   for (uint32_t slot = plan_.num_slots; slot > 0; --slot) {
@@ -572,7 +569,11 @@ void WeightStore::EndReads(bool wait) {
   reuse_tuner_.OnPause();
   if (reader_ != nullptr) {
     const auto deadline = Clock::now() + options_.read_timeout;
-    while (wait && reader_->num_in_flight() > 0 && TakeOne(deadline).ok()) {
+    const auto is_awaited = [](const Read& read) {
+      return read.in_flight && !read.given_up;
+    };
+    while (wait && std::ranges::any_of(reads_, is_awaited) &&
+           TakeOne(deadline).ok()) {
     }
     ReleaseHeldSlot();
     if (row_tag_ != kNone && reads_[row_tag_].in_flight) ForgetRow();

@@ -39,6 +39,20 @@ std::optional<uint64_t> ReadKilobytes(const char* path, const char* key) {
   return std::nullopt;
 }
 
+// The value of a line "key value" of a cgroup's statistics; 0 without it.
+uint64_t ReadStatistic(const std::string& path, const char* key) {
+  UniqueFile file = OpenText(path.c_str());
+  if (file == nullptr) return 0;
+  char line[256];
+  const size_t key_length = std::strlen(key);
+  while (std::fgets(line, sizeof(line), file.get()) != nullptr) {
+    if (std::strncmp(line, key, key_length) == 0 && line[key_length] == ' ') {
+      return std::strtoull(line + key_length, nullptr, 10);
+    }
+  }
+  return 0;
+}
+
 // The number that a cgroup file holds; nothing when it says "max".
 std::optional<uint64_t> ReadNumber(const std::string& path) {
   UniqueFile file = OpenText(path.c_str());
@@ -49,17 +63,23 @@ std::optional<uint64_t> ReadNumber(const std::string& path) {
   return value;
 }
 
-// What is left in the group at `directory` and in every group around it.
+// What is left in the group at `directory` and in every group around it. Pages
+// of files that have not been used again are given up before anything else, so
+// they count as left, as they do in MemAvailable.
 std::optional<uint64_t> CgroupLeft(const std::string& root, std::string group,
                                    const char* limit_file,
-                                   const char* usage_file) {
+                                   const char* usage_file,
+                                   const char* cache_key) {
   std::optional<uint64_t> left;
   while (true) {
     const std::string directory = root + group + "/";
     const auto limit = ReadNumber(directory + limit_file);
     const auto usage = ReadNumber(directory + usage_file);
     if (limit && usage) {
-      const uint64_t here = *limit > *usage ? *limit - *usage : 0;
+      const uint64_t cache =
+          std::min(ReadStatistic(directory + "memory.stat", cache_key), *usage);
+      const uint64_t used = *usage - cache;
+      const uint64_t here = *limit > used ? *limit - used : 0;
       left = left ? std::min(*left, here) : here;
     }
     const size_t slash = group.rfind('/');
@@ -102,9 +122,9 @@ std::optional<uint64_t> AvailableMemoryBytes() {
     const auto left =
         place.version == 1
             ? CgroupLeft(place.root, place.group, "memory.limit_in_bytes",
-                         "memory.usage_in_bytes")
+                         "memory.usage_in_bytes", "total_inactive_file")
             : CgroupLeft(place.root, place.group, "memory.max",
-                         "memory.current");
+                         "memory.current", "inactive_file");
     if (left) available = available ? std::min(*available, *left) : *left;
   }
   return available;

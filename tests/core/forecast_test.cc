@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "core/compute_rate.h"
 #include "core/device.h"
 #include "tests/core/test_model.h"
@@ -109,6 +111,19 @@ TEST(FastestRateTest, KeepsToTheReaderTheOrderAndTheLargestRequest) {
   EXPECT_EQ(speed(IoBackend::kAuto, (1 << 20) - 1), 500u);
   EXPECT_EQ(speed(IoBackend::kPread, 64 << 10), 0u) << "was not measured";
   EXPECT_EQ(speed(IoBackend::kMmap, UINT64_MAX), 0u);
+}
+
+TEST(ForecastTest, SweepsOfAPromptGoWithoutTheHead) {
+  ForecastInput input = Input();
+  const Forecast with = MakeForecast(input);
+  input.head_bytes = input.weight_bytes / 4;
+  input.head_streamed_bytes = input.streamed_bytes / 2;
+  const Forecast without = MakeForecast(input);
+  EXPECT_DOUBLE_EQ(*without.token_ms, *with.token_ms);
+  EXPECT_DOUBLE_EQ(without.sweep_compute_ms, with.sweep_compute_ms * 3 / 4);
+  EXPECT_DOUBLE_EQ(*without.sweep_read_ms, *with.sweep_read_ms / 2);
+  EXPECT_DOUBLE_EQ(*without.sweep_ms, std::max(*without.sweep_read_ms,
+                                               without.sweep_compute_ms));
 }
 
 }  // namespace

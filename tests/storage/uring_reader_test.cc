@@ -19,6 +19,7 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/base/memory.h"
@@ -206,6 +207,29 @@ TEST_F(UringReaderTest, ReadsFailWhenTheKernelTakesNoMore) {
     const ReadRequest request{0, buffer->bytes(), 0};
     Check((*reader)->Submit({&request, 1}).code() == StatusCode::kUnavailable,
           "another one is refused");
+    std::_Exit(0);
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(0), "");
+}
+
+// And it comes back when the kernel does.
+TEST_F(UringReaderTest, ReadsAgainWhenTheKernelTakesRequestsAgain) {
+  const auto run = [&] {
+    const auto file = Open(path_);
+    auto reader = OpenReader(file, Options(IoBackend::kUring));
+    Check(reader.has_value(), "io_uring is there");
+    MemoryBudget budget(UINT64_MAX);
+    auto buffer = AlignedBuffer::Create(kFileBytes, budget, "test");
+    (*reader)->RegisterBuffer(buffer->bytes());
+    // What is forbidden is so for a thread.
+    std::thread([&] {
+      Forbid(__NR_io_uring_enter, EAGAIN);
+      const ReadRequest request{0, buffer->bytes(), 0};
+      Check((*reader)->Submit({&request, 1}).ok(), "a read starts");
+      const auto completion = (*reader)->Wait(kLong);
+      Check(completion.has_value() && !completion->status.ok(), "it fails");
+    }).join();
+    CheckReads(**reader, buffer->bytes());
     std::_Exit(0);
   };
   EXPECT_EXIT(run(), testing::ExitedWithCode(0), "");
