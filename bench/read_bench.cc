@@ -8,9 +8,10 @@
 // environment's FLASHELM_BENCH_FILE does the same. Without it, 256 MiB of
 // random bytes are written to the current directory and removed at the end.
 // --busy: so many threads compute meanwhile, as those of an engine would.
-// --use: every byte that has arrived is looked at once, before its place is read
-// to again. Bytes that nobody looks at arrive faster where they pass through
-// the processor's caches, so this is the rate that an engine can hope for.
+// --use: every byte that has arrived is looked at once, before its place is
+// read to again. Bytes that nobody looks at arrive faster where they pass
+// through the processor's caches, so this is the rate that an engine can hope
+// for.
 // --small_pages: targets are not put into huge pages.
 
 #include <benchmark/benchmark.h>

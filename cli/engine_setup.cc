@@ -195,10 +195,10 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
   plan.all_logits = needs.all_logits;
   // Lists of which tokens a call wants logits of.
   const uint64_t max_context = model.config().max_context;
-  plan.caller_bytes = needs.caller_bytes +
-                      2 * sizeof(uint32_t) *
-                          (std::min<uint64_t>(args.batch, max_context) +
-                           max_context);
+  plan.caller_bytes =
+      needs.caller_bytes +
+      2 * sizeof(uint32_t) *
+          (std::min<uint64_t>(args.batch, max_context) + max_context);
   plan.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
   plan.num_threads = args.threads == 0 ? NumUsableProcessors() : args.threads;
   setup.options.max_trace_sweeps = needs.max_trace_sweeps;

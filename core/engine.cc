@@ -35,9 +35,9 @@ Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
   WeightStoreOptions store_options;
   store_options.read_timeout = options.read_timeout;
   // What the caller wants to have in flight, as far as the ring goes.
-  store_options.window_bytes = std::max(
-      store_options.window_bytes,
-      options.read_shape.request_bytes * options.read_shape.queue_depth);
+  store_options.window_bytes =
+      std::max(store_options.window_bytes, options.read_shape.request_bytes *
+                                               options.read_shape.queue_depth);
   if (options.max_trace_sweeps > 0) {
     engine->trace_ = std::make_unique<SweepTrace>(residency.NumSteps(),
                                                   options.max_trace_sweeps);

@@ -27,7 +27,7 @@ Forecast MakeForecast(const ForecastInput& input) {
   }
   forecast.token_ms = std::max(*forecast.read_ms, forecast.compute_ms);
   forecast.gen_tps = 1000 / *forecast.token_ms;
-  forecast.sweep_ms = 
+  forecast.sweep_ms =
       std::max(*forecast.sweep_read_ms, forecast.sweep_compute_ms);
   forecast.prompt_tps = 1000 * input.batch / *forecast.sweep_ms;
   return forecast;

@@ -76,8 +76,8 @@ Result<std::unique_ptr<AsyncReader>> UringReader::Create(
 
   FLASHELM_ASSIGN_OR_RETURN(auto ring, Open(*file, max_requests));
   return std::unique_ptr<AsyncReader>(
-      new UringReader(std::move(file), std::move(ring.first), ring.second, depth,
-                      std::move(candidates), max_requests));
+      new UringReader(std::move(file), std::move(ring.first), ring.second,
+                      depth, std::move(candidates), max_requests));
 }
 
 Result<std::pair<UringReader::UniqueRing, bool>> UringReader::Open(

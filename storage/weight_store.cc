@@ -435,8 +435,8 @@ void WeightStore::ReleaseSlot(uint32_t slot) {
 }
 
 uint32_t WeightStore::TakeFreeSlot() {
-  const auto at = reuse_tuner_.latest_first() ? free_slots_.end() - 1
-                                              : free_slots_.begin();
+  const auto at =
+      reuse_tuner_.latest_first() ? free_slots_.end() - 1 : free_slots_.begin();
   const uint32_t slot = *at;
   free_slots_.erase(at);
   return slot;
@@ -514,9 +514,9 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
   }
   const Segment& info = file_.segments()[segment];
   if (first_record >= info.num_records) {
-    return Unexpected(Fail(Internal(file_.path(), ": ", info.Describe(),
-                                    " record ", first_record, " of ",
-                                    info.num_records)));
+    return Unexpected(
+        Fail(Internal(file_.path(), ": ", info.Describe(), " record ",
+                      first_record, " of ", info.num_records)));
   }
   const SegmentResidency::Piece piece =
       residency_[segment].PieceAt(first_record);

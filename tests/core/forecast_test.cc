@@ -122,8 +122,8 @@ TEST(ForecastTest, SweepsOfAPromptGoWithoutTheHead) {
   EXPECT_DOUBLE_EQ(*without.token_ms, *with.token_ms);
   EXPECT_DOUBLE_EQ(without.sweep_compute_ms, with.sweep_compute_ms * 3 / 4);
   EXPECT_DOUBLE_EQ(*without.sweep_read_ms, *with.sweep_read_ms / 2);
-  EXPECT_DOUBLE_EQ(*without.sweep_ms, std::max(*without.sweep_read_ms,
-                                               without.sweep_compute_ms));
+  EXPECT_DOUBLE_EQ(*without.sweep_ms,
+                   std::max(*without.sweep_read_ms, without.sweep_compute_ms));
 }
 
 }  // namespace

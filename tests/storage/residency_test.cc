@@ -41,8 +41,8 @@ TEST(SegmentResidencyTest, EveryRecordIsInOnePieceOfWholeUnits) {
         std::min(segment.num_records, random() % (units + 1) * unit);
     const uint64_t chunk = (1 + random() % units) * unit;
     SCOPED_TRACE(testing::Message()
-                 << segment.num_records << " records, units of " << unit
-                 << ", " << resident << " resident, chunks of " << chunk);
+                 << segment.num_records << " records, units of " << unit << ", "
+                 << resident << " resident, chunks of " << chunk);
     const SegmentResidency residency(segment, resident, chunk);
     EXPECT_EQ(residency.num_resident(), resident);
 
