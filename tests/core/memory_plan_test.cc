@@ -92,32 +92,6 @@ TEST_F(MemoryPlanTest, EverySegmentKeepsAboutTheSamePart) {
   }
 }
 
-TEST(MemoryPlanShapeTest, ActivationsMayBeLargerThanAllWeights) {
-  // Heads far wider than the model: scratch takes most of a small budget.
-  CheckpointOptions checkpoint;
-  checkpoint.model_dim = 16;
-  checkpoint.head_dim = 1024;
-  checkpoint.ffn_dim_divisor = 1;
-  const ConvertedModel converted(checkpoint, Encoding::kBf16);
-  const auto model = ModelFile::Open(converted.path());
-  ASSERT_TRUE(model) << model.error().message();
-  PlanOptions options;
-  options.context = 1;
-  options.budget_bytes = 0;
-  const auto refused = MakePlan(*model, options);
-  ASSERT_FALSE(refused);
-  options.budget_bytes = kUnlimitedBytes;
-  const auto all = MakePlan(*model, options);
-  ASSERT_TRUE(all) << all.error().message();
-  for (uint64_t budget = all->minimum_bytes; budget <= all->total_bytes;
-       budget += 4 * kIoAlignment) {
-    options.budget_bytes = budget;
-    const auto plan = MakePlan(*model, options);
-    ASSERT_TRUE(plan) << plan.error().message();
-    ASSERT_LE(plan->total_bytes, budget);
-  }
-}
-
 TEST(ModelFileMemoryTest, TheDirectoryStaysWithinItsLineOfThePlan) {
   // The tree of the manifest is the peak; 3B's depth makes one of 3B's size.
   for (const uint32_t num_layers : {3u, 36u}) {
