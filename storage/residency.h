@@ -29,8 +29,6 @@ class SegmentResidency {
   SegmentResidency(const Segment& segment, uint64_t num_resident,
                    uint64_t chunk_records);
 
-  uint64_t num_resident() const { return num_resident_; }
-
   // The piece around a record, which must be one of the segment's, from that
   // record on. A streamed one ends with the chunk that the record is in.
   Piece PieceAt(uint64_t record) const;

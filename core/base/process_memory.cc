@@ -25,32 +25,25 @@ UniqueFile OpenText(const char* path) {
   return UniqueFile(std::fopen(path, "re"));
 }
 
-// The number in the line "key  NUMBER kB" of a /proc file, in bytes.
-std::optional<uint64_t> ReadKilobytes(const char* path, const char* key) {
+// The number in the line of a file that begins with `key`.
+std::optional<uint64_t> ReadValue(const char* path, const char* key) {
   UniqueFile file = OpenText(path);
   if (file == nullptr) return std::nullopt;
   char line[256];
   const size_t key_length = std::strlen(key);
   while (std::fgets(line, sizeof(line), file.get()) != nullptr) {
     if (std::strncmp(line, key, key_length) == 0) {
-      return std::strtoull(line + key_length, nullptr, 10) * 1024;
+      return std::strtoull(line + key_length, nullptr, 10);
     }
   }
   return std::nullopt;
 }
 
-// The value of a line "key value" of a cgroup's statistics; 0 without it.
-uint64_t ReadStatistic(const std::string& path, const char* key) {
-  UniqueFile file = OpenText(path.c_str());
-  if (file == nullptr) return 0;
-  char line[256];
-  const size_t key_length = std::strlen(key);
-  while (std::fgets(line, sizeof(line), file.get()) != nullptr) {
-    if (std::strncmp(line, key, key_length) == 0 && line[key_length] == ' ') {
-      return std::strtoull(line + key_length, nullptr, 10);
-    }
-  }
-  return 0;
+// The same of "key  NUMBER kB" in a /proc file, in bytes.
+std::optional<uint64_t> ReadKilobytes(const char* path, const char* key) {
+  auto value = ReadValue(path, key);
+  if (value) *value *= 1024;
+  return value;
 }
 
 // The number that a cgroup file holds; nothing when it says "max".
@@ -76,8 +69,9 @@ std::optional<uint64_t> CgroupLeft(const std::string& root, std::string group,
     const auto limit = ReadNumber(directory + limit_file);
     const auto usage = ReadNumber(directory + usage_file);
     if (limit && usage) {
-      const uint64_t cache =
-          std::min(ReadStatistic(directory + "memory.stat", cache_key), *usage);
+      const uint64_t cache = std::min(
+          ReadValue((directory + "memory.stat").c_str(), cache_key).value_or(0),
+          *usage);
       const uint64_t used = *usage - cache;
       const uint64_t here = *limit > used ? *limit - used : 0;
       left = left ? std::min(*left, here) : here;
@@ -122,9 +116,9 @@ std::optional<uint64_t> AvailableMemoryBytes() {
     const auto left =
         place.version == 1
             ? CgroupLeft(place.root, place.group, "memory.limit_in_bytes",
-                         "memory.usage_in_bytes", "total_inactive_file")
+                         "memory.usage_in_bytes", "total_inactive_file ")
             : CgroupLeft(place.root, place.group, "memory.max",
-                         "memory.current", "inactive_file");
+                         "memory.current", "inactive_file ");
     if (left) available = available ? std::min(*available, *left) : *left;
   }
   return available;
