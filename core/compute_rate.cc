@@ -38,7 +38,7 @@ class Product {
       : weights_(weights),
         type_(type),
         num_cols_(num_cols),
-        num_rows_(weights.size() / (num_cols * ElementBytes(type))),
+        num_rows_(weights.size() / RowBytes(type, num_cols)),
         pool_(pool),
         x_(num_cols * kMaxTokens, 1.0f),
         out_(kRowsPerCall * kMaxTokens) {}
@@ -63,12 +63,13 @@ class Product {
 
  private:
   uint64_t Multiply(uint64_t first_row, uint32_t num_tokens) {
-    const uint64_t stride = num_cols_ * ElementBytes(type_);
+    const uint64_t stride = RowBytes(type_, num_cols_);
     const uint64_t count = std::min(kRowsPerCall, num_rows_ - first_row);
     const size_t grain =
         std::max<uint64_t>(16, kMinBytesPerThread / (stride * num_tokens));
     pool_.ParallelFor(count, grain, [&](size_t begin, size_t end) {
-      MatMul({weights_.data() + (first_row + begin) * stride, stride, type_},
+      MatMul(ViewOfRows(weights_.data() + (first_row + begin) * stride, stride,
+                        type_, num_cols_),
              end - begin, num_cols_, x_.data(), num_cols_, num_tokens,
              out_.data() + begin, kRowsPerCall);
     });
@@ -95,7 +96,7 @@ Result<ComputeRate> MeasureComputeRate(const ModelFile& model,
   if (const auto available = AvailableMemoryBytes()) {
     num_bytes = std::min(num_bytes, *available / 4);
   }
-  num_bytes = std::max(num_bytes, num_cols * ElementBytes(type));
+  num_bytes = std::max(num_bytes, RowBytes(type, num_cols));
   MemoryBudget unlimited(UINT64_MAX);
   FLASHELM_ASSIGN_OR_RETURN(
       const AlignedBuffer buffer,

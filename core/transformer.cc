@@ -236,11 +236,10 @@ void Transformer::FfnNeurons(const LayerWeights& weights, const RecordRun& run,
   });
   // Threads share the columns here, so each sum runs over neurons in order.
   const size_t column_grain =
-      GrainFor(count * ElementBytes(TypeOf(weights.down.encoding)), num_tokens);
+      GrainFor(ElementsBytes(TypeOf(weights.down.encoding), count), num_tokens);
   pool_.ParallelFor(model_dim, column_grain, [&](size_t begin, size_t end) {
-    WeightView down = ViewOf(run, skip, weights.down, stride);
-    down.data += begin * ElementBytes(down.type);
-    AddScaledRows(down, count, end - begin, s_.gate, kFfnBlock, num_tokens,
+    AddScaledRows(Submatrix(ViewOf(run, skip, weights.down, stride), 0, begin),
+                  count, end - begin, s_.gate, kFfnBlock, num_tokens,
                   s_.partial + begin, model_dim);
   });
 }

@@ -16,9 +16,35 @@
 
 namespace flashelm::reference {
 
+// The integer that a quantized weight is a multiple of: q, or n - 8.
+inline int CodeAt(const WeightView& w, size_t row, size_t col) {
+  const std::byte* codes = w.data + row * w.stride_bytes;
+  if (w.type == WeightType::kQ8) return static_cast<int8_t>(codes[col]);
+  const size_t in_group = col % kQuantGroup;
+  const auto both =
+      std::to_integer<unsigned>(codes[col / kQuantGroup * (kQuantGroup / 2) +
+                                      in_group % (kQuantGroup / 2)]);
+  const unsigned n = in_group < kQuantGroup / 2 ? both & 15 : both >> 4;
+  return static_cast<int>(n) - 8;
+}
+
+// The scale d of a quantized weight's group.
+inline float ScaleAt(const WeightView& w, size_t row, size_t col) {
+  F16 bits;
+  std::memcpy(&bits,
+              w.scales + row * w.stride_bytes + col / kQuantGroup * sizeof(F16),
+              sizeof(bits));
+  return F32FromF16(bits);
+}
+
 inline float WeightAt(const WeightView& w, size_t row, size_t col) {
+  if (IsQuantized(w.type)) {
+    const auto code = static_cast<float>(CodeAt(w, row, col));
+    return w.type == WeightType::kQ8 ? code * (ScaleAt(w, row, col) / 16)
+                                     : code * ScaleAt(w, row, col);
+  }
   const std::byte* from =
-      w.data + row * w.stride_bytes + col * ElementBytes(w.type);
+      w.data + row * w.stride_bytes + ElementsBytes(w.type, col);
   if (w.type == WeightType::kBf16) {
     Bf16 bits;
     std::memcpy(&bits, from, sizeof(bits));
@@ -112,7 +138,7 @@ inline void Attend(const float* q, size_t num_heads, KvType type,
                    size_t head_dim, float scale, double* out) {
   const WeightType element =
       type == KvType::kBf16 ? WeightType::kBf16 : WeightType::kF32;
-  const size_t stride_bytes = head_dim * ElementBytes(element);
+  const size_t stride_bytes = ElementsBytes(element, head_dim);
   const WeightView k = {static_cast<const std::byte*>(keys), stride_bytes,
                         element};
   const WeightView v = {static_cast<const std::byte*>(values), stride_bytes,

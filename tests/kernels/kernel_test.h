@@ -89,49 +89,63 @@ inline std::vector<float> RandomFloats(size_t n, uint32_t seed,
   return values;
 }
 
-// The bits of the elements in the format of `type`.
-inline std::vector<std::byte> Encode(const std::vector<float>& values,
-                                     WeightType type) {
-  std::vector<std::byte> bytes(values.size() * ElementBytes(type));
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (type == WeightType::kBf16) {
-      const Bf16 element = Bf16FromF32(values[i]);
-      std::memcpy(bytes.data() + i * sizeof(element), &element,
-                  sizeof(element));
-    } else {
-      std::memcpy(bytes.data() + i * sizeof(float), &values[i], sizeof(float));
-    }
-  }
-  return bytes;
-}
-
 // A random matrix whose rows begin `gap_bytes` after the one before ended.
+// Rows of a quantized one are whole groups.
 class RandomWeights {
  public:
   RandomWeights(size_t num_rows, size_t num_cols, WeightType type,
                 uint32_t seed, size_t gap_bytes = 0, size_t offset_bytes = 0)
-      : row_bytes_(num_cols * ElementBytes(type)),
+      : num_cols_(num_cols),
         offset_bytes_(offset_bytes),
-        stride_bytes_(row_bytes_ + gap_bytes),
+        stride_bytes_(RowBytes(type, num_cols) + gap_bytes),
         type_(type),
         // NaN in all formats where no element is.
         bytes_(offset_bytes + num_rows * stride_bytes_ + 1, std::byte{0xFF}) {
-    const std::vector<std::byte> elements =
-        Encode(RandomFloats(num_rows * num_cols, seed), type);
-    for (size_t r = 0; r < num_rows && row_bytes_ > 0; ++r) {
-      std::memcpy(bytes_.data() + offset_bytes + r * stride_bytes_,
-                  elements.data() + r * row_bytes_, row_bytes_);
+    std::mt19937 random(seed);
+    const std::vector<float> values = RandomFloats(num_rows * num_cols, seed);
+    for (size_t r = 0; r < num_rows; ++r) {
+      std::byte* row = bytes_.data() + offset_bytes + r * stride_bytes_;
+      for (size_t c = 0; c < num_cols; ++c) {
+        Put(row, c, values[r * num_cols + c], random);
+      }
     }
   }
 
   WeightView view(size_t row = 0, size_t col = 0) const {
-    return {bytes_.data() + offset_bytes_ + row * stride_bytes_ +
-                col * ElementBytes(type_),
-            stride_bytes_, type_};
+    return Submatrix(ViewOfRows(bytes_.data() + offset_bytes_, stride_bytes_,
+                                type_, num_cols_),
+                     row, col);
   }
 
  private:
-  size_t row_bytes_;
+  void Put(std::byte* row, size_t col, float value, std::mt19937& random) {
+    switch (type_) {
+      case WeightType::kF32:
+        std::memcpy(row + col * sizeof(value), &value, sizeof(value));
+        return;
+      case WeightType::kBf16: {
+        const Bf16 element = Bf16FromF32(value);
+        std::memcpy(row + col * sizeof(element), &element, sizeof(element));
+        return;
+      }
+      case WeightType::kQ8:  // From -128 to 119.
+        row[col] = static_cast<std::byte>(random() % 248 + 128);
+        break;
+      case WeightType::kQ4:
+        if (col % 2 == 0) row[col / 2] = static_cast<std::byte>(random());
+        break;
+    }
+    if (col % kQuantGroup == 0) {
+      // Of either sign, from 2^-7 to 2^-4.
+      const auto scale =
+          static_cast<F16>((random() & 0x8000) | (0x2000 + random() % 0x0C00));
+      std::memcpy(row + ElementsBytes(type_, num_cols_) +
+                      col / kQuantGroup * sizeof(scale),
+                  &scale, sizeof(scale));
+    }
+  }
+
+  size_t num_cols_;
   size_t offset_bytes_;
   size_t stride_bytes_;
   WeightType type_;

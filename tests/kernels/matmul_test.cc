@@ -161,12 +161,14 @@ TEST_P(MatMulTest, ReadsNothingPastTheEnds) {
     for (size_t num_cols = 0; num_cols <= 70; ++num_cols) {
       for (const size_t num_tokens : {1, 4}) {
         const size_t num_rows = 5;
-        const GuardedCopy w(Encode(RandomFloats(num_rows * num_cols, 1), type));
+        const RandomWeights weights(num_rows, num_cols, type, 1);
+        const GuardedCopy w(weights.view().data,
+                            num_rows * RowBytes(type, num_cols));
         const GuardedCopy x(RandomFloats(num_tokens * num_cols, 2));
         const GuardedCopy out(std::vector<float>(num_tokens * num_rows));
-        MatMul({w.bytes(), num_cols * ElementBytes(type), type}, num_rows,
-               num_cols, x.floats(), num_cols, num_tokens, out.floats(),
-               num_rows);
+        MatMul(ViewOfRows(w.bytes(), RowBytes(type, num_cols), type, num_cols),
+               num_rows, num_cols, x.floats(), num_cols, num_tokens,
+               out.floats(), num_rows);
       }
     }
   }
@@ -288,12 +290,15 @@ TEST_P(AddScaledRowsTest, ReadsNothingPastTheEnds) {
     for (size_t num_cols = 0; num_cols <= 40; ++num_cols) {
       for (const size_t num_tokens : {1, 3}) {
         const size_t num_rows = 9;
-        const GuardedCopy w(Encode(RandomFloats(num_rows * num_cols, 1), type));
+        const RandomWeights weights(num_rows, num_cols, type, 1);
+        const GuardedCopy w(weights.view().data,
+                            num_rows * RowBytes(type, num_cols));
         const GuardedCopy scale(RandomFloats(num_tokens * num_rows, 2));
         const GuardedCopy y(RandomFloats(num_tokens * num_cols, 3));
-        AddScaledRows({w.bytes(), num_cols * ElementBytes(type), type},
-                      num_rows, num_cols, scale.floats(), num_rows, num_tokens,
-                      y.floats(), num_cols);
+        AddScaledRows(
+            ViewOfRows(w.bytes(), RowBytes(type, num_cols), type, num_cols),
+            num_rows, num_cols, scale.floats(), num_rows, num_tokens,
+            y.floats(), num_cols);
       }
     }
   }
