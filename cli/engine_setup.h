@@ -75,7 +75,8 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
                                 const EngineNeeds& needs);
 
 // Two engines within one budget, that of `first`: each gets what it needs at
-// least, and the rest is shared in proportion to their weights.
+// least, and the rest is shared in proportion to their weights. The process is
+// in the first one's plan, so that engine is to be made first.
 // kBudgetInfeasible: with the smallest budget for both.
 Status ShareBudget(const ModelFile& first_model, EngineOptions& first,
                    const ModelFile& second_model, EngineOptions& second);

@@ -36,30 +36,6 @@ void PrintJson(const Engine& engine, const PerplexityResult& result,
   std::printf("%s\n", Dump(json, 2).c_str());
 }
 
-// The model to compare with.
-struct Other {
-  std::unique_ptr<Engine> engine;
-  std::unique_ptr<Session> session;
-};
-
-// Takes its share of the budget that `options` for `model` names.
-Result<Other> LoadReference(ModelFile reference, const EngineArgs& args,
-                            const ModelFile& model, EngineOptions& options,
-                            const CancelToken& cancel) {
-  EngineNeeds needs;
-  needs.all_logits = true;
-  FLASHELM_ASSIGN_OR_RETURN(EngineSetup setup,
-                            SetUpEngine(reference, args, needs));
-  FLASHELM_RETURN_IF_ERROR(
-      ShareBudget(model, options, reference, setup.options));
-  Other other;
-  FLASHELM_ASSIGN_OR_RETURN(
-      other.engine,
-      LoadEngine(std::move(reference), std::move(setup.options), cancel));
-  FLASHELM_ASSIGN_OR_RETURN(other.session, Session::Create(*other.engine));
-  return other;
-}
-
 }  // namespace
 
 Status RunPerplexity(const PerplexityArgs& args) {
@@ -104,24 +80,37 @@ Status RunPerplexity(const PerplexityArgs& args) {
   needs.caller_bytes += tokens.size() * sizeof(TokenId);
   FLASHELM_ASSIGN_OR_RETURN(EngineSetup setup,
                             SetUpEngine(model, engine_args, needs));
-  Other other;
+  EngineSetup reference_setup;
   if (reference) {
+    EngineNeeds reference_needs;
+    reference_needs.all_logits = true;
     FLASHELM_ASSIGN_OR_RETURN(
-        other, LoadReference(std::move(*reference), engine_args, model,
-                             setup.options, cancel));
+        reference_setup, SetUpEngine(*reference, engine_args, reference_needs));
+    FLASHELM_RETURN_IF_ERROR(
+        ShareBudget(model, setup.options, *reference, reference_setup.options));
   }
   FLASHELM_ASSIGN_OR_RETURN(
       const std::unique_ptr<Engine> engine,
       LoadEngine(std::move(model), std::move(setup.options), cancel));
   FLASHELM_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session,
                             Session::Create(*engine));
+  std::unique_ptr<Engine> reference_engine;
+  std::unique_ptr<Session> reference_session;
+  if (reference) {
+    FLASHELM_ASSIGN_OR_RETURN(
+        reference_engine,
+        LoadEngine(std::move(*reference), std::move(reference_setup.options),
+                   cancel));
+    FLASHELM_ASSIGN_OR_RETURN(reference_session,
+                              Session::Create(*reference_engine));
+  }
   ProgressBar bar;
   FLASHELM_ASSIGN_OR_RETURN(
       const PerplexityResult result,
       MeasurePerplexity(
           *session, tokens, engine->config().bos_id, args.n_ctx, cancel,
           [&](uint64_t done) { bar.Show("scoring", done, tokens.size()); },
-          other.session.get()));
+          reference_session.get()));
   bar.Clear();
   if (args.json) {
     PrintJson(*engine, result, args.n_ctx);
