@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "core/base/process_memory.h"
-#include "core/base/thread.h"
+#include "core/base/processors.h"
 #include "core/text_file.h"
 
 namespace flashelm::cli {
@@ -200,7 +200,10 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
       2 * sizeof(uint32_t) *
           (std::min<uint64_t>(args.batch, max_context) + max_context);
   plan.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
-  plan.num_threads = args.threads == 0 ? NumUsableProcessors() : args.threads;
+  plan.num_threads =
+      args.threads == 0
+          ? std::min(kMaxThreads, FindUsableProcessors().num_cores)
+          : args.threads;
   setup.options.max_trace_sweeps = needs.max_trace_sweeps;
   if (args.device_profile.empty()) return setup;
 
