@@ -16,6 +16,11 @@ struct ConvertArgs {
   std::string source;
   std::string output;
   std::string weights = "bf16";
+  // Empty: as the converter chooses.
+  std::string embedding;
+  std::string attention;
+  std::string ffn;
+  uint32_t threads = 0;   // 0: as many as there are processors.
   std::string tokenizer;  // Empty: tokenizer.model in the source directory.
   bool allow_nonfinite = false;
 };
