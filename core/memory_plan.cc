@@ -198,9 +198,13 @@ class Planner {
   uint32_t MaxBatch() const {
     return std::max(1u, std::min(options_.max_batch, plan_.context));
   }
+  uint32_t LogitRows(uint32_t batch) const {
+    return options_.all_logits ? batch : 1;
+  }
   uint64_t ScratchBytes(uint32_t batch) const {
-    return Scratch::NumBytes(model_.config(), batch,
-                             options_.all_logits ? batch : 1);
+    return Scratch::NumBytes(model_.config(),
+                             {batch, LogitRows(batch), options_.num_threads,
+                              model_.has_quantized()});
   }
   // The largest batch whose activations fit; 1 fits always.
   void ChooseBatch(uint64_t bytes) {
@@ -208,7 +212,7 @@ class Planner {
     while (plan_.batch > 1 && ScratchBytes(plan_.batch) > bytes) {
       plan_.batch = (plan_.batch + 1) / 2;
     }
-    plan_.max_logit_rows = options_.all_logits ? plan_.batch : 1;
+    plan_.max_logit_rows = LogitRows(plan_.batch);
   }
 
   uint64_t OverheadBytes(bool all_resident) const {
@@ -330,24 +334,10 @@ class Planner {
   uint64_t norm_bytes_ = 0;
 };
 
-// kUnimplemented: there are no kernels for an encoding.
-Status CheckKernels(const ModelFile& model) {
-  for (const Segment& segment : model.weight_file().segments()) {
-    for (const Part& part : segment.parts) {
-      if (!IsGrouped(part.encoding)) continue;
-      return Unimplemented(model.path(), ": ", segment.Describe(), " is ",
-                           EncodingName(part.encoding),
-                           ", this version computes with f32 and bf16");
-    }
-  }
-  return OkStatus();
-}
-
 }  // namespace
 
 Result<MemoryPlan> MakePlan(const ModelFile& model,
                             const PlanOptions& options) {
-  FLASHELM_RETURN_IF_ERROR(CheckKernels(model));
   const uint32_t most = model.config().max_context;
   if (options.context > most) {
     return InvalidArgument(model.path(), ": a context of ", options.context,

@@ -5,13 +5,32 @@
 #include <vector>
 
 namespace flashelm {
+namespace {
+
+// Those of the layers first.
+template <class Visit>
+void ForEachMatrix(const ModelWeights& weights, const Visit& visit) {
+  for (const LayerWeights& layer : weights.layers) {
+    for (const PartRef* part : {&layer.qkv, &layer.attention_out, &layer.gate,
+                                &layer.up, &layer.down}) {
+      visit(*part);
+    }
+  }
+  visit(weights.embedding);
+}
+
+}  // namespace
 
 ModelFile::ModelFile(WeightFile weight_file, ModelConfig config,
                      ModelWeights weights, Tokenizer tokenizer)
     : weight_file_(std::move(weight_file)),
       config_(std::move(config)),
       weights_(std::move(weights)),
-      tokenizer_(std::move(tokenizer)) {}
+      tokenizer_(std::move(tokenizer)) {
+  ForEachMatrix(weights_, [&](const PartRef& part) {
+    has_quantized_ |= IsQuantized(WeightTypeOf(part.encoding));
+  });
+}
 
 Result<ModelFile> ModelFile::Open(const std::string& path) {
   auto file = OpenFile(path, CacheMode::kDirect);
@@ -52,18 +71,11 @@ Result<ModelFile> ModelFile::Open(std::unique_ptr<RandomAccessFile> file) {
 
 std::string ModelFile::weights_name() const {
   std::vector<Encoding> found;
-  const auto note = [&](const PartRef& part) {
+  ForEachMatrix(weights_, [&](const PartRef& part) {
     if (std::find(found.begin(), found.end(), part.encoding) == found.end()) {
       found.push_back(part.encoding);
     }
-  };
-  for (const LayerWeights& layer : weights_.layers) {
-    for (const PartRef* part : {&layer.qkv, &layer.attention_out, &layer.gate,
-                                &layer.up, &layer.down}) {
-      note(*part);
-    }
-  }
-  note(weights_.embedding);
+  });
   std::string name;
   for (const Encoding encoding : found) {
     if (!name.empty()) name += '+';

@@ -40,6 +40,8 @@ class ModelFile {
   // "bf16", or where matrices differ all there are, those of the layers first:
   // "q4+q8".
   std::string weights_name() const;
+  // Whether any matrix is quantized.
+  bool has_quantized() const { return has_quantized_; }
 
  private:
   ModelFile(WeightFile weight_file, ModelConfig config, ModelWeights weights,
@@ -49,6 +51,7 @@ class ModelFile {
   ModelConfig config_;
   ModelWeights weights_;
   Tokenizer tokenizer_;
+  bool has_quantized_ = false;
 };
 
 }  // namespace flashelm

@@ -4,11 +4,13 @@
 
 #include "core/base/checked_math.h"
 #include "core/base/types.h"
+#include "kernels/quant_matmul.h"
 
 namespace flashelm {
 namespace {
 
-constexpr uint64_t kFloatsPerCacheLine = 16;
+constexpr uint64_t kCacheLineBytes = 64;
+constexpr uint64_t kFloatsPerCacheLine = kCacheLineBytes / sizeof(float);
 
 uint64_t MaxQkvDim(const ModelConfig& config) {
   uint64_t most = 0;
@@ -18,53 +20,80 @@ uint64_t MaxQkvDim(const ModelConfig& config) {
   return most;
 }
 
-// Calls visit(pointer member, floats) for every buffer, in memory order.
+// Columns of the widest product.
+uint64_t MaxCols(const ModelConfig& config) {
+  return std::max<uint64_t>(config.model_dim, config.max_query_dim());
+}
+
+// Calls visit(pointer member, floats) for every buffer of floats, in memory
+// order.
 template <class Visit>
-void ForEachBuffer(const ModelConfig& config, uint32_t batch,
-                   uint32_t logit_rows, const Visit& visit) {
-  const uint64_t tokens = batch;
+void ForEachBuffer(const ModelConfig& config, const ScratchShape& shape,
+                   const Visit& visit) {
+  const uint64_t tokens = shape.batch;
   visit(&Scratch::x, tokens * config.model_dim);
-  visit(&Scratch::normed,
-        tokens * std::max<uint64_t>(config.model_dim, config.max_query_dim()));
+  visit(&Scratch::normed, tokens * MaxCols(config));
   visit(&Scratch::qkv,
         std::max(tokens * MaxQkvDim(config),
                  RoundUp(tokens * config.model_dim, kFloatsPerCacheLine) +
-                     2 * tokens * kFfnBlock));
+                     2 * tokens * kFfnTile));
   visit(&Scratch::cos, tokens * (config.head_dim / 2));
   visit(&Scratch::sin, tokens * (config.head_dim / 2));
-  visit(&Scratch::logits, uint64_t{logit_rows} * config.vocab_size);
+  visit(&Scratch::ranges, uint64_t{kFfnRanges} * config.model_dim);
+  visit(&Scratch::logits, uint64_t{shape.logit_rows} * config.vocab_size);
+}
+
+uint64_t FloatBytes(const ModelConfig& config, const ScratchShape& shape) {
+  uint64_t floats = 0;
+  ForEachBuffer(config, shape, [&](float* Scratch::*, uint64_t count) {
+    floats += RoundUp(count, kFloatsPerCacheLine);
+  });
+  return floats * sizeof(float);
+}
+
+uint64_t QuantizedBytes(const ModelConfig& config, const ScratchShape& shape) {
+  if (!shape.has_quantized) return 0;
+  return QuantizedTokensBytes(MaxCols(config), shape.batch);
+}
+
+uint64_t WorkspaceBytes(const ModelConfig& config, const ScratchShape& shape) {
+  if (!shape.has_quantized || shape.batch == 1) return 0;
+  return RoundUp(QuantMatMulWorkspaceBytes(MaxCols(config)), kCacheLineBytes);
 }
 
 }  // namespace
 
-uint64_t Scratch::NumBytes(const ModelConfig& config, uint32_t batch,
-                           uint32_t logit_rows) {
-  uint64_t floats = 0;
-  ForEachBuffer(config, batch, logit_rows,
-                [&](float* Scratch::*, uint64_t count) {
-                  floats += RoundUp(count, kFloatsPerCacheLine);
-                });
-  return RoundUp(floats * sizeof(float), kIoAlignment);
+uint64_t Scratch::NumBytes(const ModelConfig& config,
+                           const ScratchShape& shape) {
+  return RoundUp(FloatBytes(config, shape) + QuantizedBytes(config, shape) +
+                     shape.num_threads * WorkspaceBytes(config, shape),
+                 kIoAlignment);
 }
 
-Result<Scratch> Scratch::Create(const ModelConfig& config, uint32_t batch,
-                                uint32_t logit_rows, MemoryBudget& budget) {
+Result<Scratch> Scratch::Create(const ModelConfig& config,
+                                const ScratchShape& shape,
+                                MemoryBudget& budget) {
   Scratch scratch;
   FLASHELM_ASSIGN_OR_RETURN(
       scratch.buffer_,
-      AlignedBuffer::Create(NumBytes(config, batch, logit_rows), budget,
-                            "activations"));
+      AlignedBuffer::Create(NumBytes(config, shape), budget, "activations"));
   float* at = scratch.buffer_.As<float>().data();
-  ForEachBuffer(config, batch, logit_rows,
-                [&](float* Scratch::*member, uint64_t count) {
-                  scratch.*member = at;
-                  at += RoundUp(count, kFloatsPerCacheLine);
-                });
+  ForEachBuffer(config, shape, [&](float* Scratch::*member, uint64_t count) {
+    scratch.*member = at;
+    at += RoundUp(count, kFloatsPerCacheLine);
+  });
+  std::byte* bytes = scratch.buffer_.data() + FloatBytes(config, shape);
+  if (shape.has_quantized) scratch.quantized = bytes;
+  scratch.workspace_bytes_ = WorkspaceBytes(config, shape);
+  if (scratch.workspace_bytes_ > 0) {
+    scratch.workspaces_ = bytes + QuantizedBytes(config, shape);
+  }
   scratch.attention = scratch.normed;
   scratch.partial = scratch.qkv;
-  scratch.gate = scratch.partial + RoundUp(uint64_t{batch} * config.model_dim,
-                                           kFloatsPerCacheLine);
-  scratch.up = scratch.gate + uint64_t{batch} * kFfnBlock;
+  scratch.gate =
+      scratch.partial +
+      RoundUp(uint64_t{shape.batch} * config.model_dim, kFloatsPerCacheLine);
+  scratch.up = scratch.gate + uint64_t{shape.batch} * kFfnTile;
   scratch.qkv_stride = MaxQkvDim(config);
   scratch.attention_stride = config.max_query_dim();
   return scratch;

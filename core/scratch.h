@@ -2,25 +2,47 @@
 #ifndef FLASHELM_CORE_SCRATCH_H_
 #define FLASHELM_CORE_SCRATCH_H_
 
+#include <cstddef>
 #include <cstdint>
 
+#include "core/base/checked_math.h"
 #include "core/base/memory.h"
 #include "core/model_config.h"
 
 namespace flashelm {
 
-// Neurons whose products are summed before they join the residual stream. The
-// order of summation is part of the result, so this is a constant.
-inline constexpr uint32_t kFfnBlock = 256;
+// Neurons whose gates are computed before their columns are added.
+inline constexpr uint32_t kFfnTile = 256;
 
-// All buffers that a forward pass writes, for `batch` tokens; row t of each
+// The FFN's sum over neurons is that of so many ranges, each summed from zero,
+// which join the residual stream in order. The order of summation is part of
+// the result, so this is a constant: enough for as many threads to share one
+// token's neurons without waiting for each other.
+inline constexpr uint32_t kFfnRanges = 16;
+
+// Neurons of each range but the last ones, which may have fewer or none.
+constexpr uint32_t FfnRangeNeurons(uint32_t ffn_dim) {
+  constexpr uint32_t kMultiple = 8;
+  return static_cast<uint32_t>(
+      RoundUp(CeilDiv(ffn_dim, kFfnRanges), kMultiple));
+}
+
+struct ScratchShape {
+  uint32_t batch = 1;  // Tokens.
+  uint32_t logit_rows = 1;
+  uint32_t num_threads = 1;
+  bool has_quantized = false;  // Whether any matrix is.
+};
+
+// All buffers that a forward pass writes, for a batch of tokens; row t of each
 // belongs to token t. Taken once. Thread-compatible.
 struct Scratch {
-  static uint64_t NumBytes(const ModelConfig& config, uint32_t batch,
-                           uint32_t logit_rows);
+  static uint64_t NumBytes(const ModelConfig& config,
+                           const ScratchShape& shape);
   // kResourceExhausted: the budget has less.
-  static Result<Scratch> Create(const ModelConfig& config, uint32_t batch,
-                                uint32_t logit_rows, MemoryBudget& budget);
+  static Result<Scratch> Create(const ModelConfig& config,
+                                const ScratchShape& shape,
+                                MemoryBudget& budget);
 
   float* x = nullptr;  // [batch, model_dim] residual stream
   // Two that are never needed at once share their memory.
@@ -28,16 +50,27 @@ struct Scratch {
   float* attention = nullptr;  // [batch, max query_dim], over normed
   float* qkv = nullptr;        // [batch, max qkv_dim]
   float* partial = nullptr;    // [batch, model_dim] to be added to x, over qkv
-  float* gate = nullptr;       // [batch, kFfnBlock], over qkv
-  float* up = nullptr;         // [batch, kFfnBlock], over qkv
+  float* gate = nullptr;       // [batch, kFfnTile], over qkv
+  float* up = nullptr;         // [batch, kFfnTile], over qkv
   float* cos = nullptr;        // [batch, head_dim / 2]
   float* sin = nullptr;        // [batch, head_dim / 2]
+  float* ranges = nullptr;     // [kFfnRanges, model_dim] of one token
   float* logits = nullptr;     // [logit_rows, vocab_size]
+  // The batch as int8; null where no matrix is quantized.
+  std::byte* quantized = nullptr;
   uint64_t qkv_stride = 0;
   uint64_t attention_stride = 0;
 
+  // What a thread multiplies batches in; null where batches have one token.
+  std::byte* workspace(uint32_t part) const {
+    return workspaces_ == nullptr ? nullptr
+                                  : workspaces_ + part * workspace_bytes_;
+  }
+
  private:
   AlignedBuffer buffer_;
+  std::byte* workspaces_ = nullptr;
+  uint64_t workspace_bytes_ = 0;
 };
 
 }  // namespace flashelm

@@ -17,14 +17,22 @@ namespace {
 // Work below this, in bytes of weights times tokens, is done before it would
 // have been handed to another thread.
 constexpr uint64_t kMinBytesPerThread = uint64_t{128} << 10;
-// Parts of a loop begin at multiples of this, so that rows fill cache lines.
-constexpr uint64_t kMinGrain = 16;
+// Neurons whose bundles pass through a core's caches together.
+constexpr size_t kFfnStep = 16;
+// Parts of a loop begin at multiples of this: results then fill cache lines,
+// columns are whole groups of quantized weights, and rows fill the tiles that
+// kernels multiply batches in.
+constexpr uint64_t kMinGrain = 32;
 
 // Items of `bytes` each that are worth a thread of their own.
 size_t GrainFor(uint64_t bytes, size_t num_tokens) {
   return RoundUp(
       std::max<uint64_t>(1, kMinBytesPerThread / (bytes * num_tokens)),
       kMinGrain);
+}
+
+bool IsQuantized(const PartRef& part) {
+  return IsQuantized(WeightTypeOf(part.encoding));
 }
 
 // Part `part` of the record `skip` records into a run.
@@ -47,6 +55,7 @@ Transformer::Transformer(const ModelFile& model, WeightStore& store,
       pool_(pool),
       cache_(cache),
       s_(scratch),
+      product_(pool, scratch),
       activation_(config_.activation == "relu" ? Activation::kRelu
                                                : Activation::kSilu) {}
 
@@ -86,10 +95,20 @@ Status Transformer::Embed(std::span<const TokenId> tokens) {
                               store_.FindHeadRecord(tokens[t]));
     const std::byte* row = record + weights_.embedding.offset_bytes;
     float* x = s_.x + t * model_dim;
-    if (weights_.embedding.encoding == Encoding::kF32) {
-      std::memcpy(x, row, model_dim * sizeof(float));
-    } else {
-      ConvertBf16ToF32(reinterpret_cast<const Bf16*>(row), model_dim, x);
+    switch (weights_.embedding.encoding) {
+      case Encoding::kF32:
+        std::memcpy(x, row, model_dim * sizeof(float));
+        break;
+      case Encoding::kBf16:
+        ConvertBf16ToF32(reinterpret_cast<const Bf16*>(row), model_dim, x);
+        break;
+      default: {  // Exact: 1 times each weight, added to 0.
+        const RecordRun run = {0, 1, record};
+        const float one = 1;
+        std::fill_n(x, model_dim, 0.0f);
+        AddScaledRows(ViewOf(run, 0, weights_.embedding, 0), 1, model_dim, &one,
+                      0, 1, x, 0);
+      }
     }
   }
   return OkStatus();
@@ -177,9 +196,8 @@ void Transformer::AttendToCache(uint32_t layer, size_t num_tokens,
       });
 }
 
-// x += sum over neurons i of act(g_i . b) (u_i . b) d_i, with b = RMSNorm(x),
-// in blocks of kFfnBlock neurons: each block is summed from zero, and block
-// sums join the residual stream in order.
+// x += sum over neurons i of act(g_i . b) (u_i . b) d_i, with b = RMSNorm(x):
+// range by range, each summed from zero with its neurons in order.
 Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
   const LayerWeights& weights = weights_.layers[layer];
   const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
@@ -190,56 +208,109 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
     RmsNorm(s_.x + t * model_dim, norm, model_dim, kNormEpsilon,
             s_.normed + t * model_dim);
   }
+  product_.SetTokens(IsQuantized(weights.gate) || IsQuantized(weights.up),
+                     s_.normed, model_dim, model_dim, num_tokens);
   std::fill_n(s_.partial, num_tokens * model_dim, 0.0f);
   for (uint32_t neuron = 0; neuron < ffn_dim;) {
     FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
                               store_.Next(weights.gate.segment, neuron));
+    if (num_tokens == 1 && run.num_records == ffn_dim) {
+      FfnRangesOfOneToken(weights, run);
+      return OkStatus();
+    }
     const auto run_end =
         static_cast<uint32_t>(run.first_record + run.num_records);
     while (neuron < run_end) {
-      const uint32_t block_end =
-          std::min(neuron - neuron % kFfnBlock + kFfnBlock, ffn_dim);
-      const uint32_t end = std::min(block_end, run_end);
-      FfnNeurons(weights, run, neuron, end - neuron, num_tokens);
-      if (end == block_end) {
-        AddPartialToResidual(num_tokens);
-        std::fill_n(s_.partial, num_tokens * model_dim, 0.0f);
-      }
-      neuron = end;
+      const uint32_t count = std::min(kFfnTile, run_end - neuron);
+      FfnNeurons(layer, run, neuron, count, num_tokens);
+      neuron += count;
     }
   }
   return OkStatus();
 }
 
-// Neurons [first, first + count), at most one block of them, into `partial`.
-void Transformer::FfnNeurons(const LayerWeights& weights, const RecordRun& run,
+// Neurons [first, first + count), at most a tile of them. Threads share the
+// neurons, then the columns, so that each sum runs over neurons in order.
+void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
                              uint32_t first, uint32_t count,
                              size_t num_tokens) {
+  const LayerWeights& weights = weights_.layers[layer];
   const uint64_t skip = first - run.first_record;
   const uint64_t stride = segments_[weights.gate.segment].stride_bytes;
-  const size_t model_dim = config_.model_dim;
   const size_t grain = GrainFor(stride, num_tokens);
-  pool_.ParallelFor(count, grain, [&](size_t begin, size_t end) {
-    MatMul(ViewOf(run, skip + begin, weights.gate, stride), end - begin,
-           model_dim, s_.normed, model_dim, num_tokens, s_.gate + begin,
-           kFfnBlock);
-    MatMul(ViewOf(run, skip + begin, weights.up, stride), end - begin,
-           model_dim, s_.normed, model_dim, num_tokens, s_.up + begin,
-           kFfnBlock);
+  pool_.ParallelFor(count, grain, [&](size_t begin, size_t end, uint32_t part) {
+    product_.Rows(ViewOf(run, skip + begin, weights.gate, stride), end - begin,
+                  part, s_.gate + begin, kFfnTile);
+    product_.Rows(ViewOf(run, skip + begin, weights.up, stride), end - begin,
+                  part, s_.up + begin, kFfnTile);
     for (size_t t = 0; t < num_tokens; ++t) {
-      float* gate = s_.gate + t * kFfnBlock + begin;
-      GluActivate(activation_, gate, s_.up + t * kFfnBlock + begin, end - begin,
+      float* gate = s_.gate + t * kFfnTile + begin;
+      GluActivate(activation_, gate, s_.up + t * kFfnTile + begin, end - begin,
                   gate);
     }
   });
-  // Threads share the columns here, so each sum runs over neurons in order.
-  const size_t column_grain = GrainFor(
-      ElementsBytes(WeightTypeOf(weights.down.encoding), count), num_tokens);
+
+  const size_t model_dim = config_.model_dim;
+  const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
+  const uint32_t range_neurons = FfnRangeNeurons(ffn_dim);
+  const WeightView down = ViewOf(run, skip, weights.down, stride);
+  const size_t column_grain =
+      GrainFor(ElementsBytes(down.type, count), num_tokens);
   pool_.ParallelFor(model_dim, column_grain, [&](size_t begin, size_t end) {
-    AddScaledRows(Submatrix(ViewOf(run, skip, weights.down, stride), 0, begin),
-                  count, end - begin, s_.gate, kFfnBlock, num_tokens,
-                  s_.partial + begin, model_dim);
+    const uint32_t last = first + count;
+    for (uint32_t neuron = first; neuron < last;) {
+      const uint32_t range_end =
+          std::min(neuron - neuron % range_neurons + range_neurons, ffn_dim);
+      const uint32_t next = std::min(range_end, last);
+      AddScaledRows(Submatrix(down, neuron - first, begin), next - neuron,
+                    end - begin, s_.gate + (neuron - first), kFfnTile,
+                    num_tokens, s_.partial + begin, model_dim);
+      neuron = next;
+      if (neuron < range_end) continue;
+      for (size_t t = 0; t < num_tokens; ++t) {
+        float* sum = s_.partial + t * model_dim + begin;
+        AddInPlace(sum, end - begin, s_.x + t * model_dim + begin);
+        std::fill_n(sum, end - begin, 0.0f);
+      }
+    }
   });
+}
+
+// All neurons for a single token: a thread goes through the bundles of its
+// ranges once, from gate to down, and waits for nobody.
+void Transformer::FfnRangesOfOneToken(const LayerWeights& weights,
+                                      const RecordRun& run) {
+  const uint64_t stride = segments_[weights.gate.segment].stride_bytes;
+  const size_t model_dim = config_.model_dim;
+  const auto ffn_dim = static_cast<uint32_t>(run.num_records);
+  const uint32_t range_neurons = FfnRangeNeurons(ffn_dim);
+  const uint32_t num_ranges = CeilDiv(ffn_dim, range_neurons);
+  const size_t grain =
+      std::max<uint64_t>(1, kMinBytesPerThread / (stride * range_neurons));
+  pool_.ParallelFor(
+      num_ranges, grain, [&](size_t begin, size_t end, uint32_t part) {
+        float gate[kFfnStep];
+        float up[kFfnStep];
+        for (size_t range = begin; range < end; ++range) {
+          float* sum = s_.ranges + range * model_dim;
+          std::fill_n(sum, model_dim, 0.0f);
+          const size_t last =
+              std::min<size_t>((range + 1) * range_neurons, ffn_dim);
+          for (size_t i = range * range_neurons; i < last; i += kFfnStep) {
+            const size_t count = std::min<size_t>(kFfnStep, last - i);
+            product_.Rows(ViewOf(run, i, weights.gate, stride), count, part,
+                          gate, 0);
+            product_.Rows(ViewOf(run, i, weights.up, stride), count, part, up,
+                          0);
+            GluActivate(activation_, gate, up, count, gate);
+            AddScaledRows(ViewOf(run, i, weights.down, stride), count,
+                          model_dim, gate, 0, 1, sum, 0);
+          }
+        }
+      });
+  for (uint32_t range = 0; range < num_ranges; ++range) {
+    AddInPlace(s_.ranges + range * model_dim, model_dim, s_.x);
+  }
 }
 
 void Transformer::AddPartialToResidual(size_t num_tokens) {
@@ -264,14 +335,15 @@ Status Transformer::MatMulAll(const PartRef& matrix, uint64_t num_rows,
                               uint64_t x_stride, size_t num_tokens, float* out,
                               uint64_t out_stride) {
   const uint64_t stride = segments_[matrix.segment].stride_bytes;
+  product_.SetTokens(IsQuantized(matrix), x, x_stride, num_cols, num_tokens);
   for (uint64_t row = 0; row < num_rows;) {
     FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
                               store_.Next(matrix.segment, row));
     pool_.ParallelFor(run.num_records, GrainFor(stride, num_tokens),
-                      [&](size_t begin, size_t end) {
-                        MatMul(ViewOf(run, begin, matrix, stride), end - begin,
-                               num_cols, x, x_stride, num_tokens,
-                               out + row + begin, out_stride);
+                      [&](size_t begin, size_t end, uint32_t part) {
+                        product_.Rows(ViewOf(run, begin, matrix, stride),
+                                      end - begin, part, out + row + begin,
+                                      out_stride);
                       });
     row += run.num_records;
   }

@@ -7,6 +7,7 @@
 
 #include "core/base/cancel.h"
 #include "core/base/thread_pool.h"
+#include "core/batch_product.h"
 #include "core/kv_cache.h"
 #include "core/model_file.h"
 #include "core/scratch.h"
@@ -47,8 +48,9 @@ class Transformer {
 
   void RotateAndStoreKeys(uint32_t layer, size_t num_tokens, uint32_t position);
   void AttendToCache(uint32_t layer, size_t num_tokens, uint32_t position);
-  void FfnNeurons(const LayerWeights& weights, const RecordRun& run,
-                  uint32_t first, uint32_t count, size_t num_tokens);
+  void FfnNeurons(uint32_t layer, const RecordRun& run, uint32_t first,
+                  uint32_t count, size_t num_tokens);
+  void FfnRangesOfOneToken(const LayerWeights& weights, const RecordRun& run);
   void AddPartialToResidual(size_t num_tokens);
 
   // out[t, r] = row r of the matrix times x[t], for all rows.
@@ -64,6 +66,7 @@ class Transformer {
   ThreadPool& pool_;
   KvCache& cache_;
   Scratch& s_;
+  BatchProduct product_;
   const Activation activation_;
 };
 

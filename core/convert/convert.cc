@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "core/base/memory.h"
+#include "core/base/processors.h"
 #include "core/base/thread_pool.h"
 #include "core/convert/checkpoint.h"
 #include "core/convert/hf_config.h"
@@ -673,8 +674,9 @@ Result<ConvertReport> Convert(const std::string& source_dir,
 
   FLASHELM_ASSIGN_OR_RETURN(
       const auto pool,
-      ThreadPool::Create(options.num_threads > 0 ? options.num_threads
-                                                 : NumUsableProcessors()));
+      ThreadPool::Create(options.num_threads > 0
+                             ? options.num_threads
+                             : FindUsableProcessors().num_cores));
   Converter converter(checkpoint, report.config, weights, options, *pool);
   FLASHELM_RETURN_IF_ERROR(converter.CheckFiles(files, report));
   files.push_back(DescribeText(BaseName(tokenizer_path), contents.tokenizer));

@@ -1,0 +1,34 @@
+#include "core/batch_product.h"
+
+#include <cassert>
+
+#include "kernels/matmul.h"
+#include "kernels/quant_matmul.h"
+
+namespace flashelm {
+
+void BatchProduct::SetTokens(bool for_quantized, const float* x,
+                             size_t x_stride, size_t num_cols,
+                             size_t num_tokens) {
+  x_ = x;
+  x_stride_ = x_stride;
+  num_cols_ = num_cols;
+  num_tokens_ = num_tokens;
+  if (!for_quantized) return;
+  pool_.ParallelFor(num_tokens, 1, [&](size_t begin, size_t end) {
+    QuantizeTokens(x, x_stride, num_cols, begin, end, num_tokens,
+                   scratch_.quantized);
+  });
+}
+
+void BatchProduct::Rows(const WeightView& w, size_t num_rows, uint32_t part,
+                        float* out, size_t out_stride) const {
+  if (IsQuantized(w.type)) {
+    QuantMatMul(w, num_rows, num_cols_, scratch_.quantized, num_tokens_,
+                scratch_.workspace(part), out, out_stride);
+  } else {
+    MatMul(w, num_rows, num_cols_, x_, x_stride_, num_tokens_, out, out_stride);
+  }
+}
+
+}  // namespace flashelm

@@ -1,0 +1,47 @@
+// Products of weights with the activations of a batch, whatever the encoding.
+#ifndef FLASHELM_CORE_BATCH_PRODUCT_H_
+#define FLASHELM_CORE_BATCH_PRODUCT_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/base/thread_pool.h"
+#include "core/scratch.h"
+#include "kernels/weight_view.h"
+
+namespace flashelm {
+
+// Brings a batch into the form that the kernels of an encoding take, once, and
+// multiplies rows with it, as often as rows arrive. Owns nothing: pool and
+// scratch outlive it. SetTokens() is for one thread; Rows() for all of a loop.
+class BatchProduct {
+ public:
+  BatchProduct(ThreadPool& pool, const Scratch& scratch)
+      : pool_(pool), scratch_(scratch) {}
+
+  // The batch, until the next call: x, [num_tokens, num_cols], token t at
+  // x + t * x_stride, stays valid and unchanged. `for_quantized`: weights that
+  // it is multiplied with may be quantized.
+  void SetTokens(bool for_quantized, const float* x, size_t x_stride,
+                 size_t num_cols, size_t num_tokens);
+
+  // out[t * out_stride + r] = row r of w times token t. `part` is that of the
+  // loop of the pool which this is called from.
+  void Rows(const WeightView& w, size_t num_rows, uint32_t part, float* out,
+            size_t out_stride) const;
+
+  size_t num_cols() const { return num_cols_; }
+  size_t num_tokens() const { return num_tokens_; }
+
+ private:
+  ThreadPool& pool_;
+  const Scratch& scratch_;
+  const float* x_ = nullptr;
+  size_t x_stride_ = 0;
+  size_t num_cols_ = 0;
+  size_t num_tokens_ = 0;
+};
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_BATCH_PRODUCT_H_
