@@ -338,6 +338,11 @@ int ParseAndRun(int argc, char** argv) {
                   "The text; \"-\" reads standard input")
       ->required()
       ->type_name("FILE");
+  sub->add_option("--reference", perplexity.reference,
+                  "Another file of the same model, such as one in f32: also "
+                  "print the Kullback-Leibler divergence from it. Both run at "
+                  "once, within the one budget")
+      ->type_name("FILE");
   sub->add_flag("--json", perplexity.json, "Print JSON");
   sub->callback([&] { verb = [&] { return RunPerplexity(perplexity); }; });
 

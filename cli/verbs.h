@@ -80,6 +80,7 @@ struct LogitsArgs {
 struct PerplexityArgs {
   EngineArgs engine;
   std::string file;
+  std::string reference;  // Another model file to compare with; may be empty.
   uint32_t n_ctx = 256;
   bool json = false;
 };
