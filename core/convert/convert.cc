@@ -14,10 +14,12 @@
 #include <vector>
 
 #include "core/base/memory.h"
+#include "core/base/processors.h"
 #include "core/base/thread_pool.h"
 #include "core/convert/checkpoint.h"
 #include "core/convert/encode.h"
 #include "core/convert/hf_config.h"
+#include "core/memory_plan.h"
 #include "core/model_layout.h"
 #include "kernels/quantize.h"
 #include "storage/checksum.h"
@@ -557,10 +559,11 @@ Result<ConvertReport> Convert(const std::string& source_dir,
   }
   FLASHELM_RETURN_IF_ERROR(CheckOutputPath(out_path, source_paths));
 
-  FLASHELM_ASSIGN_OR_RETURN(
-      const auto pool,
-      ThreadPool::Create(options.num_threads > 0 ? options.num_threads
-                                                 : NumUsableProcessors()));
+  const uint32_t num_threads =
+      options.num_threads > 0
+          ? options.num_threads
+          : std::min(kMaxThreads, FindUsableProcessors().num_cores);
+  FLASHELM_ASSIGN_OR_RETURN(const auto pool, ThreadPool::Create(num_threads));
   Converter converter(checkpoint, report.config, weights, options, *pool);
   FLASHELM_RETURN_IF_ERROR(converter.CheckFiles(files, report));
   files.push_back(DescribeText(BaseName(tokenizer_path), contents.tokenizer));
