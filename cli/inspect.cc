@@ -18,12 +18,12 @@ using Json = nlohmann::ordered_json;
 // The weights that serve one purpose.
 struct Kind {
   const char* name;
-  std::string encodings;  // "q4", or several with "+" between them.
+  std::string encodings = {};  // "q4", or several with "+" between them.
   uint64_t bytes = 0;
   uint64_t num_weights = 0;
   // What quantising cost, if the converter said so.
-  std::optional<double> mse;
-  std::optional<double> relative;
+  std::optional<double> mse = {};
+  std::optional<double> relative = {};
 
   double bits_per_weight() const {
     return 8 * static_cast<double>(bytes) / static_cast<double>(num_weights);
@@ -46,8 +46,8 @@ std::optional<double> QuantizationFigure(const WeightFile& file,
                                          const char* kind, const char* figure) {
   const auto* at = &file.provenance();
   for (const char* key : {"quantization", kind, figure}) {
-    const auto found = at->find(key);
-    if (!at->is_object() || found == at->end()) return std::nullopt;
+    const auto found = at->find(key);  // The end, unless it is an object.
+    if (found == at->end()) return std::nullopt;
     at = &*found;
   }
   if (!at->is_number()) return std::nullopt;

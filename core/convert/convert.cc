@@ -5,9 +5,7 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <map>
 #include <span>
@@ -19,9 +17,10 @@
 #include "core/base/processors.h"
 #include "core/base/thread_pool.h"
 #include "core/convert/checkpoint.h"
+#include "core/convert/encode.h"
 #include "core/convert/hf_config.h"
+#include "core/memory_plan.h"
 #include "core/model_layout.h"
-#include "kernels/float_types.h"
 #include "kernels/quantize.h"
 #include "storage/checksum.h"
 #include "storage/json.h"
@@ -41,90 +40,12 @@ constexpr uint64_t kWideBytes = uint64_t{32} << 20;
 constexpr uint64_t kCheckBytes = uint64_t{4} << 20;
 constexpr uint64_t kProgressBytes = uint64_t{1} << 20;
 constexpr uint64_t kMaxTokenizerBytes = uint64_t{64} << 20;
-// Neurons and dimensions of a transposed block: what it reads and what it
-// writes stay in the first-level cache.
-constexpr size_t kTile = 64;
 // What a thread does at least, in bytes of the source.
 constexpr uint64_t kMinBytesPerThread = uint64_t{64} << 10;
 
 // Rows of that many bytes that are worth a thread of their own.
 size_t GrainFor(uint64_t row_bytes) {
   return std::max<uint64_t>(1, kMinBytesPerThread / row_bytes);
-}
-
-uint32_t EncodedBytes(Encoding encoding) { return EncodingBits(encoding) / 8; }
-
-// `count` elements of `type` at `in` as `encoding`, f32 or bf16, at `out`, not
-// overlapping, both aligned to their elements.
-void Encode(ElementType type, const std::byte* in, size_t count,
-            Encoding encoding, std::byte* out) {
-  const auto* in16 = reinterpret_cast<const uint16_t*>(in);
-  const auto* in32 = reinterpret_cast<const float*>(in);
-  auto* out16 = reinterpret_cast<Bf16*>(out);
-  auto* out32 = reinterpret_cast<float*>(out);
-  const bool same = encoding == Encoding::kF32 ? type == ElementType::kF32
-                                               : type == ElementType::kBf16;
-  if (same) {  // Also keeps the payload of a NaN.
-    std::memcpy(out, in, count * EncodedBytes(encoding));
-  } else if (type == ElementType::kF32) {
-    ConvertF32ToBf16(in32, count, out16);
-  } else if (type == ElementType::kBf16) {
-    ConvertBf16ToF32(in16, count, out32);
-  } else if (encoding == Encoding::kF32) {
-    ConvertF16ToF32(in16, count, out32);
-  } else {
-    std::array<float, 256> wide;
-    for (size_t at = 0; at < count; at += wide.size()) {
-      const size_t n = std::min(wide.size(), count - at);
-      ConvertF16ToF32(in16 + at, n, wide.data());
-      ConvertF32ToBf16(wide.data(), n, out16 + at);
-    }
-  }
-}
-
-// How many elements, read as unsigned with the sign cleared, reach `least`.
-template <class T>
-uint64_t CountAtLeast(const std::byte* in, size_t count, T least) {
-  constexpr T kMagnitude = static_cast<T>(~T{0}) >> 1;
-  const auto* values = reinterpret_cast<const T*>(in);
-  uint64_t found = 0;
-  for (size_t i = 0; i < count; ++i) found += (values[i] & kMagnitude) >= least;
-  return found;
-}
-
-// How many of the elements are NaN, infinite, or become so as bf16.
-uint64_t CountNonFiniteEncoded(ElementType type, const std::byte* in,
-                               size_t count, Encoding encoding) {
-  switch (type) {
-    case ElementType::kF32:
-      // From half a bf16 step below 2^128 on, rounding gives infinity.
-      return CountAtLeast<uint32_t>(
-          in, count, encoding == Encoding::kBf16 ? 0x7F7F8000u : 0x7F800000u);
-    case ElementType::kBf16:
-      return CountAtLeast<uint16_t>(in, count, 0x7F80);
-    case ElementType::kF16:  // Every finite one is far inside bf16's range.
-      return CountAtLeast<uint16_t>(in, count, 0x7C00);
-    case ElementType::kOther:
-      break;
-  }
-  return 0;
-}
-
-// How many of the elements have no place in q8 and q4.
-uint64_t CountUnquantizable(ElementType type, const std::byte* in,
-                            size_t count) {
-  constexpr auto kLargest = std::bit_cast<uint32_t>(kMaxQuantized);
-  switch (type) {
-    case ElementType::kF32:
-      return CountAtLeast<uint32_t>(in, count, kLargest + 1);
-    case ElementType::kBf16:
-      return CountAtLeast<uint16_t>(in, count, (kLargest >> 16) + 1);
-    case ElementType::kF16:  // Every finite one has.
-      return CountAtLeast<uint16_t>(in, count, 0x7C00);
-    case ElementType::kOther:
-      break;
-  }
-  return 0;
 }
 
 // What the file says of a matrix of that segment; nothing for norms.
@@ -489,7 +410,7 @@ Status Converter::WriteBundles(const Segment& segment,
   // As many neurons as fit: a column block reads model_dim pieces, and the
   // longer they are, the less of every page is read in vain.
   uint64_t block = BlockRecords(segment, config_.model_dim * element_bytes);
-  if (block > kTile) block -= block % kTile;
+  if (block > kEncodeColumns) block -= block % kEncodeColumns;
   for (uint64_t first = 0; first < ffn_dim; first += block) {
     const uint64_t count = std::min(block, ffn_dim - first);
     FLASHELM_RETURN_IF_ERROR(ReadRowsInto(
@@ -577,41 +498,6 @@ Status Converter::ReadRowsInto(const Segment& segment, const Part& part,
   return OkStatus();
 }
 
-// tile [rows][kTile] to column i at out + i * stride_bytes.
-template <class T>
-void TransposeTile(const std::byte* tile, size_t rows, size_t columns,
-                   std::byte* out, uint64_t stride_bytes) {
-  const auto* in = reinterpret_cast<const T*>(tile);
-  for (size_t i = 0; i < columns; ++i) {
-    auto* column = reinterpret_cast<T*>(out + i * stride_bytes);
-    for (size_t row = 0; row < rows; ++row) column[row] = in[row * kTile + i];
-  }
-}
-
-// Columns [first, first + num_columns) of raw values, [rows, piece], as rows.
-void TransposeColumns(ElementType type, const std::byte* raw,
-                      uint64_t piece_bytes, uint64_t rows, uint64_t first,
-                      uint64_t num_columns, Encoding encoding, std::byte* out,
-                      uint64_t stride_bytes) {
-  alignas(64) std::array<std::byte, kTile * kTile * sizeof(float)> tile;
-  const uint64_t encoded_bytes = EncodedBytes(encoding);
-  for (uint64_t row = 0; row < rows; row += kTile) {
-    const size_t tile_rows = std::min<uint64_t>(kTile, rows - row);
-    for (size_t i = 0; i < tile_rows; ++i) {
-      Encode(type, raw + (row + i) * piece_bytes + first * ElementBytes(type),
-             num_columns, encoding, tile.data() + i * kTile * encoded_bytes);
-    }
-    std::byte* to = out + first * stride_bytes + row * encoded_bytes;
-    if (encoded_bytes == 2) {
-      TransposeTile<uint16_t>(tile.data(), tile_rows, num_columns, to,
-                              stride_bytes);
-    } else {
-      TransposeTile<uint32_t>(tile.data(), tile_rows, num_columns, to,
-                              stride_bytes);
-    }
-  }
-}
-
 Status Converter::ReadColumnsInto(const Segment& segment, const Part& part,
                                   const CheckpointTensor& matrix,
                                   uint64_t num_columns, uint64_t first,
@@ -625,11 +511,12 @@ Status Converter::ReadColumnsInto(const Segment& segment, const Part& part,
         raw_.bytes().subspan(row * piece_bytes, piece_bytes), progress));
   }
   const Target target = TargetOf(segment, part);
-  pool_.ParallelFor(count, kTile, [&](size_t begin, size_t end) {
-    for (size_t column = begin; column < end; column += kTile) {
-      TransposeColumns(type, raw_.data(), piece_bytes, rows, column,
-                       std::min(kTile, end - column), target.encoding,
-                       target.data, target.stride_bytes);
+  pool_.ParallelFor(count, kEncodeColumns, [&](size_t begin, size_t end) {
+    for (size_t at = begin; at < end; at += kEncodeColumns) {
+      EncodeColumns(type, raw_.data() + at * ElementBytes(type), piece_bytes,
+                    rows, std::min(kEncodeColumns, end - at), target.encoding,
+                    target.data + at * target.stride_bytes,
+                    target.stride_bytes);
     }
   });
   Finish(segment, part, count);
@@ -672,11 +559,11 @@ Result<ConvertReport> Convert(const std::string& source_dir,
   }
   FLASHELM_RETURN_IF_ERROR(CheckOutputPath(out_path, source_paths));
 
-  FLASHELM_ASSIGN_OR_RETURN(
-      const auto pool,
-      ThreadPool::Create(options.num_threads > 0
-                             ? options.num_threads
-                             : FindUsableProcessors().num_cores));
+  const uint32_t num_threads =
+      options.num_threads > 0
+          ? options.num_threads
+          : std::min(kMaxThreads, FindUsableProcessors().num_cores);
+  FLASHELM_ASSIGN_OR_RETURN(const auto pool, ThreadPool::Create(num_threads));
   Converter converter(checkpoint, report.config, weights, options, *pool);
   FLASHELM_RETURN_IF_ERROR(converter.CheckFiles(files, report));
   files.push_back(DescribeText(BaseName(tokenizer_path), contents.tokenizer));

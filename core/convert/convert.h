@@ -27,7 +27,7 @@ struct ConvertOptions {
   std::optional<Encoding> embedding;
   std::optional<Encoding> attention;
   std::optional<Encoding> ffn;
-  // Of computation; 0: one per processor. The file is the same with any number.
+  // Of computation; 0: one for each fast core. The file is the same with any.
   uint32_t num_threads = 0;
   // Empty: tokenizer.model in the checkpoint's directory.
   std::string tokenizer_path;

@@ -247,6 +247,72 @@ TEST_F(CliTest, InspectPrintsTheSameFactsAsTextAndJson) {
             std::string::npos);
 }
 
+TEST_F(CliTest, ConvertTakesAnEncodingForEachKindAndInspectShowsThem) {
+  const std::string source = SampleModelDirectory("tiny-stories");
+  const std::string q4 = File("q4.felm");
+  const auto converted =
+      Flashelm({"convert", source, "-o", q4, "--weights", "q4", "-t", "1"});
+  ASSERT_EQ(converted.exit_code, 0) << converted.err;
+  EXPECT_EQ(Flashelm({"verify", "-m", q4}).exit_code, 0);
+  const auto printed = Flashelm({"inspect", "-m", q4, "--json"});
+  ASSERT_EQ(printed.exit_code, 0) << printed.err;
+  const json facts = json::parse(printed.out);
+  EXPECT_EQ(facts["weights"], "q4+q8");
+  EXPECT_EQ(facts["encodings"]["embedding"], "q8");
+  EXPECT_EQ(facts["encodings"]["attention"], "q4");
+  EXPECT_EQ(facts["encodings"]["ffn"], "q4");
+  EXPECT_EQ(facts["encodings"]["norms"], "f32");
+  // 3 rows of 256: 432 bytes in 448.
+  EXPECT_EQ(facts["bytes_per_bundle"], 448);
+  EXPECT_DOUBLE_EQ(facts["bits_per_weight"]["ffn"], 8 * 448 / 768.0);
+  EXPECT_GT(facts["bits_per_weight"]["all"], 4.5);
+  EXPECT_LT(facts["bits_per_weight"]["all"], 6);
+  for (const char* kind : {"embedding", "attention", "ffn"}) {
+    const bool is_q8 = facts["encodings"][kind] == "q8";
+    EXPECT_GT(facts["quantization_mse"][kind], 0);
+    EXPECT_GT(facts["quantization_relative_error"][kind], is_q8 ? 1e-5 : 3e-3);
+    EXPECT_LT(facts["quantization_relative_error"][kind], is_q8 ? 4e-5 : 1e-2);
+  }
+  EXPECT_TRUE(facts["quantization_mse"]["norms"].is_null());
+  const auto text = Flashelm({"inspect", "-m", q4});
+  ASSERT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_NE(text.out.find("bits/weight"), std::string::npos);
+
+  const auto mixed = Flashelm({"convert", source, "-o", q4, "--embedding",
+                               "f32", "--attention", "q8", "--ffn", "q4"});
+  ASSERT_EQ(mixed.exit_code, 0) << mixed.err;
+  const json kinds = json::parse(Flashelm({"inspect", "-m", q4, "--json"}).out);
+  EXPECT_EQ(kinds["weights"], "q8+q4+f32");
+  EXPECT_TRUE(kinds["quantization_mse"]["embedding"].is_null());
+  EXPECT_FALSE(kinds["quantization_mse"]["ffn"].is_null());
+}
+
+TEST_F(CliTest, InspectHasNoErrorsOfWeightsThatWereNotQuantised) {
+  const json model =
+      json::parse(Flashelm({"inspect", "-m", Model(), "--json"}).out);
+  for (const char* kind : {"embedding", "attention", "ffn", "norms"}) {
+    EXPECT_TRUE(model["quantization_mse"][kind].is_null());
+    EXPECT_EQ(model["bits_per_weight"][kind], 32);
+  }
+}
+
+TEST_F(CliTest, WeightsInCodesAreNotComputedWithYet) {
+  const std::string path = File("q8.felm");
+  ASSERT_EQ(Flashelm({"convert", SampleModelDirectory("tiny-stories"), "-o",
+                      path, "--weights", "q8"})
+                .exit_code,
+            0);
+  for (const std::vector<std::string>& args :
+       {std::vector<std::string>{"run", "-m", path, "-p", "A"},
+        {"plan", "-m", path},
+        {"bench", "-m", path},
+        {"logits", "-m", path, "-p", "A", "-o", File("x.npy")}}) {
+    const auto refused = Flashelm(args);
+    EXPECT_EQ(refused.exit_code, 3) << args[0];
+    EXPECT_NE(refused.err.find("is q8"), std::string::npos) << refused.err;
+  }
+}
+
 TEST_F(CliTest, VerifyNamesWhatIsDamaged) {
   EXPECT_EQ(Flashelm({"verify", "-m", Model()}).exit_code, 0);
   std::string bytes = ReadFile(Model());
@@ -320,6 +386,14 @@ TEST_F(CliTest, ExitCodesFollowTheKindOfError) {
       {"encoding unknown",
        {"convert", SampleModelDirectory("tiny-stories"), "-o", File("x.felm"),
         "--weights", "q9"},
+       2},
+      {"encoding of refining planes",
+       {"convert", SampleModelDirectory("tiny-stories"), "-o", File("x.felm"),
+        "--ffn", "nibble"},
+       2},
+      {"no encoding",
+       {"convert", SampleModelDirectory("tiny-stories"), "-o", File("x.felm"),
+        "--embedding", ""},
        2},
       {"token outside the vocabulary",
        {"logits", "-m", Model(), "--tokens", "1,2048", "-o", File("x.npy")},

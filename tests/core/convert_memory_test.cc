@@ -13,6 +13,7 @@
 #include "core/base/process_memory.h"
 #include "core/convert/convert.h"
 #include "core/model_layout.h"
+#include "kernels/reference.h"
 #include "storage/weight_file.h"
 #include "tests/core/checkpoint_builder.h"
 
@@ -104,16 +105,15 @@ void WriteLastLayerOf3b(const TempDirectory& directory) {
 float ReadWeight(const WeightFile& file, const PartRef& ref, uint64_t record,
                  uint64_t element) {
   const Segment& segment = file.segments()[ref.segment];
-  const uint64_t size = EncodingBits(ref.encoding) / 8;
-  uint32_t bits = 0;
-  EXPECT_TRUE(
-      ReadExactly(file.file(),
-                  segment.offset_bytes + record * segment.stride_bytes +
-                      ref.offset_bytes + element * size,
-                  std::as_writable_bytes(std::span(&bits, 1)).last(size),
-                  "a weight")
-          .ok());
-  return std::bit_cast<float>(bits);
+  std::vector<std::byte> bytes(segment.stride_bytes);
+  EXPECT_TRUE(ReadExactly(file.file(),
+                          segment.offset_bytes + record * segment.stride_bytes,
+                          bytes, "a record")
+                  .ok());
+  const WeightView view = {bytes.data() + ref.offset_bytes, bytes.size(),
+                           WeightTypeOf(ref.encoding),
+                           bytes.data() + ref.scales_offset_bytes};
+  return reference::WeightAt(view, 0, element);
 }
 
 // Converts in a child process, so that only the conversion counts; returns the
@@ -157,7 +157,8 @@ class ConvertMemoryTest : public testing::Test {
 TEST_F(ConvertMemoryTest, ALayerOf3bTakesAtMost256MiB) {
   TempDirectory directory;
   WriteLastLayerOf3b(directory);
-  for (const Encoding encoding : {Encoding::kBf16, Encoding::kF32}) {
+  for (const Encoding encoding :
+       {Encoding::kBf16, Encoding::kF32, Encoding::kQ4}) {
     SCOPED_TRACE(EncodingName(encoding));
     const std::string path = directory.File("m.felm");
     const auto begin = std::chrono::steady_clock::now();

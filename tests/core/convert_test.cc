@@ -17,6 +17,8 @@
 #include "core/convert/checkpoint.h"
 #include "core/model_layout.h"
 #include "kernels/float_types.h"
+#include "kernels/quantize.h"
+#include "kernels/reference.h"
 #include "storage/checksum.h"
 #include "storage/verify.h"
 #include "storage/weight_file.h"
@@ -93,7 +95,17 @@ float RoundToBf16(float value) {
       std::ldexp(std::nearbyint(fraction * 256.0), exponent - 8));
 }
 
-// Every value of a part, [records, elements], straight from the file's bytes.
+// A part of all records, straight from the file's bytes.
+WeightView ViewOfPart(const std::string& bytes, const WeightFile& file,
+                      const PartRef& ref) {
+  const Segment& segment = file.segments()[ref.segment];
+  const auto* records =
+      reinterpret_cast<const std::byte*>(bytes.data()) + segment.offset_bytes;
+  return {records + ref.offset_bytes, segment.stride_bytes,
+          WeightTypeOf(ref.encoding), records + ref.scales_offset_bytes};
+}
+
+// Every value of a part, [records, elements].
 std::vector<float> ReadPart(const std::string& bytes, const WeightFile& file,
                             const PartRef& ref) {
   const Segment& segment = file.segments()[ref.segment];
@@ -102,18 +114,11 @@ std::vector<float> ReadPart(const std::string& bytes, const WeightFile& file,
     if (p.offset_bytes == ref.offset_bytes) part = &p;
   }
   EXPECT_NE(part, nullptr);
+  const WeightView view = ViewOfPart(bytes, file, ref);
   std::vector<float> out;
   for (uint64_t r = 0; r < segment.num_records; ++r) {
-    const char* at = bytes.data() + segment.offset_bytes +
-                     r * segment.stride_bytes + part->offset_bytes;
     for (uint64_t i = 0; i < part->num_elements; ++i) {
-      uint32_t bits = 0;
-      if (part->encoding == Encoding::kF32) {
-        std::memcpy(&bits, at + 4 * i, 4);
-      } else {
-        std::memcpy(reinterpret_cast<char*>(&bits) + 2, at + 2 * i, 2);
-      }
-      out.push_back(std::bit_cast<float>(bits));
+      out.push_back(reference::WeightAt(view, r, i));
     }
   }
   return out;
@@ -130,10 +135,60 @@ void ExpectSame(const std::vector<float>& found,
   }
 }
 
+// `values`, rows of `num_cols`, as a file of that encoding gives them back.
+std::vector<float> Stored(const std::vector<float>& values, size_t num_cols,
+                          Encoding encoding) {
+  std::vector<float> out = values;
+  if (encoding == Encoding::kBf16) {
+    for (float& value : out) value = RoundToBf16(value);
+  }
+  if (!IsGrouped(encoding)) return out;
+  const WeightType type = WeightTypeOf(encoding);
+  std::vector<std::byte> row(RowBytes(type, num_cols));
+  const WeightView view = ViewOfRows(row.data(), 0, type, num_cols);
+  for (size_t at = 0; at < values.size(); at += num_cols) {
+    QuantizeRow(type, &values[at], num_cols, row.data());
+    for (size_t i = 0; i < num_cols; ++i) {
+      out[at + i] = reference::WeightAt(view, 0, i);
+    }
+  }
+  return out;
+}
+
+// The errors of quantised matrices of one kind, from their values.
+struct Errors {
+  double squared_error = 0;
+  double squared_sum = 0;
+  size_t num_weights = 0;
+
+  void Add(const std::vector<float>& found, const std::vector<float>& source) {
+    ASSERT_EQ(found.size(), source.size());
+    for (size_t i = 0; i < source.size(); ++i) {
+      const double error = static_cast<double>(found[i]) - source[i];
+      squared_error += error * error;
+      squared_sum += static_cast<double>(source[i]) * source[i];
+    }
+    num_weights += source.size();
+  }
+};
+
+void ExpectSameErrors(const Json& quantization, const std::string& kind,
+                      const Errors& errors, Encoding encoding) {
+  SCOPED_TRACE(kind);
+  ASSERT_EQ(quantization.contains(kind), IsGrouped(encoding));
+  if (!IsGrouped(encoding)) return;
+  const double mse =
+      errors.squared_error / static_cast<double>(errors.num_weights);
+  const double relative = errors.squared_error / errors.squared_sum;
+  EXPECT_NEAR(quantization[kind]["mse"].get<double>(), mse, 1e-5 * mse);
+  EXPECT_NEAR(quantization[kind]["relative"].get<double>(), relative,
+              1e-5 * relative);
+}
+
 // Compares every weight of a model file with the checkpoint it came from.
 void ExpectFileHoldsCheckpoint(const std::string& path,
                                const std::string& directory,
-                               Encoding encoding) {
+                               const MatrixEncodings& encodings) {
   auto file = WeightFile::Open(path, CacheMode::kBuffered);
   ASSERT_TRUE(file) << file.error().message();
   auto verified = VerifyFile(*file, CancelToken(), nullptr);
@@ -145,52 +200,80 @@ void ExpectFileHoldsCheckpoint(const std::string& path,
   const std::string bytes = ReadFile(path);
   const std::map<std::string, Values> source = ReadAllTensors(directory);
   EXPECT_EQ(source.size(), 2 + 8 * config->num_layers());
+  const size_t model_dim = config->model_dim;
 
   const auto expect = [&](const PartRef& ref, const std::string& name,
-                          bool is_norm) {
-    std::vector<float> expected = source.at(name).data;
-    if (!is_norm && encoding == Encoding::kBf16) {
-      for (float& value : expected) value = RoundToBf16(value);
-    }
-    ExpectSame(ReadPart(bytes, *file, ref), expected, name);
+                          const std::vector<float>& values, size_t num_cols,
+                          Encoding encoding, Errors& errors) {
+    EXPECT_EQ(ref.encoding, encoding) << name;
+    const std::vector<float> found = ReadPart(bytes, *file, ref);
+    ExpectSame(found, Stored(values, num_cols, encoding), name);
+    errors.Add(found, values);
   };
-  expect(weights->embedding, "transformer.token_embeddings.weight", false);
-  expect(weights->final_norm, "transformer.norm.weight", true);
+  Errors embedding;
+  Errors attention;
+  Errors ffn;
+  Errors norms;
+  const auto expect_norm = [&](const PartRef& ref, const std::string& name) {
+    const std::vector<float>& values = source.at(name).data;
+    expect(ref, name, values, values.size(), Encoding::kF32, norms);
+  };
+  const std::string embedding_name = "transformer.token_embeddings.weight";
+  expect(weights->embedding, embedding_name, source.at(embedding_name).data,
+         model_dim, encodings.embedding, embedding);
+  expect_norm(weights->final_norm, "transformer.norm.weight");
   for (uint32_t i = 0; i < config->num_layers(); ++i) {
     const std::string prefix =
         StatusMessage::Join("transformer.layers.", i, ".");
     const LayerWeights& layer = weights->layers[i];
-    expect(layer.attention_norm, prefix + "attn_norm.weight", true);
-    expect(layer.query_norm, prefix + "attn.q_norm.weight", true);
-    expect(layer.key_norm, prefix + "attn.k_norm.weight", true);
-    expect(layer.ffn_norm, prefix + "ffn_norm.weight", true);
-    expect(layer.qkv, prefix + "attn.qkv_proj.weight", false);
-    expect(layer.attention_out, prefix + "attn.out_proj.weight", false);
-    std::vector<float> gate_up = source.at(prefix + "ffn.proj_1.weight").data;
+    expect_norm(layer.attention_norm, prefix + "attn_norm.weight");
+    expect_norm(layer.query_norm, prefix + "attn.q_norm.weight");
+    expect_norm(layer.key_norm, prefix + "attn.k_norm.weight");
+    expect_norm(layer.ffn_norm, prefix + "ffn_norm.weight");
+    expect(layer.qkv, prefix + "qkv",
+           source.at(prefix + "attn.qkv_proj.weight").data, model_dim,
+           encodings.attention, attention);
+    expect(layer.attention_out, prefix + "out_proj",
+           source.at(prefix + "attn.out_proj.weight").data,
+           config->query_dim(config->layers[i]), encodings.attention,
+           attention);
+    const std::vector<float>& gate_up =
+        source.at(prefix + "ffn.proj_1.weight").data;
     const Values& proj_2 = source.at(prefix + "ffn.proj_2.weight");
     const size_t ffn_dim = config->layers[i].ffn_dim;
     std::vector<float> down(proj_2.data.size());
-    for (size_t d = 0; d < config->model_dim; ++d) {
+    for (size_t d = 0; d < model_dim; ++d) {
       for (size_t n = 0; n < ffn_dim; ++n) {
-        down[n * config->model_dim + d] = proj_2.data[d * ffn_dim + n];
+        down[n * model_dim + d] = proj_2.data[d * ffn_dim + n];
       }
-    }
-    if (encoding == Encoding::kBf16) {
-      for (float& value : gate_up) value = RoundToBf16(value);
-      for (float& value : down) value = RoundToBf16(value);
     }
     const auto half =
         gate_up.begin() + static_cast<std::ptrdiff_t>(gate_up.size() / 2);
-    ExpectSame(ReadPart(bytes, *file, layer.gate), {gate_up.begin(), half},
-               prefix + "gate");
-    ExpectSame(ReadPart(bytes, *file, layer.up), {half, gate_up.end()},
-               prefix + "up");
-    ExpectSame(ReadPart(bytes, *file, layer.down), down, prefix + "down");
+    expect(layer.gate, prefix + "gate", {gate_up.begin(), half}, model_dim,
+           encodings.ffn, ffn);
+    expect(layer.up, prefix + "up", {half, gate_up.end()}, model_dim,
+           encodings.ffn, ffn);
+    expect(layer.down, prefix + "down", down, model_dim, encodings.ffn, ffn);
   }
+  const Json quantization =
+      file->provenance().value("quantization", Json::object());
+  ExpectSameErrors(quantization, "embedding", embedding, encodings.embedding);
+  ExpectSameErrors(quantization, "attention", attention, encodings.attention);
+  ExpectSameErrors(quantization, "ffn", ffn, encodings.ffn);
+}
+
+constexpr Encoding kEncodings[] = {Encoding::kF32, Encoding::kBf16,
+                                   Encoding::kQ8, Encoding::kQ4};
+
+// What a file has when only `weights` is given.
+MatrixEncodings Default(Encoding weights) {
+  MatrixEncodings encodings = MatrixEncodings::All(weights);
+  if (weights == Encoding::kQ4) encodings.embedding = Encoding::kQ8;
+  return encodings;
 }
 
 TEST(ConvertTest, EveryWeightOfTheSampleModelIsInTheFile) {
-  for (const Encoding encoding : {Encoding::kF32, Encoding::kBf16}) {
+  for (const Encoding encoding : kEncodings) {
     SCOPED_TRACE(EncodingName(encoding));
     TempDirectory out;
     auto report = Convert(kTinyStories, out.File("m.felm"), Options(encoding));
@@ -203,7 +286,8 @@ TEST(ConvertTest, EveryWeightOfTheSampleModelIsInTheFile) {
     EXPECT_EQ(report->num_nonfinite, 0u);
     EXPECT_EQ(report->file_bytes, ReadFile(out.File("m.felm")).size());
     EXPECT_EQ(report->config.num_layers(), 6u);
-    ExpectFileHoldsCheckpoint(out.File("m.felm"), kTinyStories, encoding);
+    ExpectFileHoldsCheckpoint(out.File("m.felm"), kTinyStories,
+                              Default(encoding));
     EXPECT_EQ(out.List(), std::vector<std::string>{"m.felm"});
   }
 }
@@ -239,14 +323,16 @@ TEST(ConvertTest, EveryWeightArrivesFromEveryKindOfSource) {
   for (const Source& source : Sources()) {
     TempDirectory in;
     test::WriteCheckpoint(in.path(), source.options);
-    for (const Encoding encoding : {Encoding::kF32, Encoding::kBf16}) {
+    for (const Encoding encoding : kEncodings) {
       SCOPED_TRACE(
           StatusMessage::Join(source.name, " to ", EncodingName(encoding)));
+      if (IsGrouped(encoding) && source.options.model_dim % 32 != 0) continue;
       TempDirectory out;
       auto report = Convert(in.path(), out.File("m.felm"), Options(encoding));
       ASSERT_TRUE(report) << report.error().message();
       EXPECT_EQ(report->config.activation, source.options.activation);
-      ExpectFileHoldsCheckpoint(out.File("m.felm"), in.path(), encoding);
+      ExpectFileHoldsCheckpoint(out.File("m.felm"), in.path(),
+                                Default(encoding));
     }
   }
 }
@@ -273,26 +359,133 @@ TEST(ConvertTest, LayersLargerThanTheWorkBuffersArriveWhole) {
                              : std::vector<uint64_t>{1536, kFfnDim};
     std::vector<float> values(tensor.shape[0] * tensor.shape[1]);
     for (size_t i = 0; i < values.size(); ++i) {
-      values[i] = static_cast<float>(i) + 1.0f;
+      values[i] = 0.01f * (static_cast<float>(i) + 1.0f);
     }
     tensor.bytes = test::EncodeValues(values, "F32");
   }
   test::WriteTensors(in.path(), tensors, 1);
-  TempDirectory out;
-  auto report = Convert(in.path(), out.File("m.felm"), Options(Encoding::kF32));
-  ASSERT_TRUE(report) << report.error().message();
-  ExpectFileHoldsCheckpoint(out.File("m.felm"), in.path(), Encoding::kF32);
+  for (const Encoding encoding : {Encoding::kF32, Encoding::kQ4}) {
+    SCOPED_TRACE(EncodingName(encoding));
+    TempDirectory out;
+    auto report = Convert(in.path(), out.File("m.felm"), Options(encoding));
+    ASSERT_TRUE(report) << report.error().message();
+    ExpectFileHoldsCheckpoint(out.File("m.felm"), in.path(), Default(encoding));
+  }
 }
 
-TEST(ConvertTest, ConvertingTwiceGivesTheSameBytes) {
+TEST(ConvertTest, AnyNumberOfThreadsGivesTheSameBytes) {
+  TempDirectory in;
+  test::WriteCheckpoint(in.path(), CheckpointOptions());
   TempDirectory out;
-  for (const Encoding encoding : {Encoding::kF32, Encoding::kBf16}) {
-    const ConvertOptions options = Options(encoding);
-    ASSERT_TRUE(Convert(kTinyStories, out.File("a"), options));
-    ASSERT_TRUE(
-        Convert(std::string(kTinyStories) + "/", out.File("b"), options));
-    EXPECT_EQ(ReadFile(out.File("a")), ReadFile(out.File("b")));
+  for (const Encoding encoding : kEncodings) {
+    SCOPED_TRACE(EncodingName(encoding));
+    ConvertOptions options = Options(encoding);
+    options.num_threads = 1;
+    ASSERT_TRUE(Convert(in.path(), out.File("a"), options));
+    for (const uint32_t num_threads : {1, 2, 7}) {
+      options.num_threads = num_threads;
+      ASSERT_TRUE(Convert(in.path() + "/", out.File("b"), options));
+      EXPECT_TRUE(ReadFile(out.File("a")) == ReadFile(out.File("b")))
+          << num_threads;
+    }
   }
+}
+
+TEST(ConvertTest, EachKindOfMatrixCanHaveAnEncodingOfItsOwn) {
+  TempDirectory out;
+  ConvertOptions options = Options(Encoding::kQ4);
+  options.embedding = Encoding::kQ4;
+  ASSERT_TRUE(Convert(kTinyStories, out.File("m"), options));
+  ExpectFileHoldsCheckpoint(out.File("m"), kTinyStories,
+                            MatrixEncodings::All(Encoding::kQ4));
+  options = Options(Encoding::kQ8);
+  options.embedding = Encoding::kBf16;
+  options.attention = Encoding::kF32;
+  options.ffn = Encoding::kQ4;
+  ASSERT_TRUE(Convert(kTinyStories, out.File("m"), options));
+  ExpectFileHoldsCheckpoint(out.File("m"), kTinyStories,
+                            {Encoding::kBf16, Encoding::kF32, Encoding::kQ4});
+}
+
+// The same bytes that a file of two planes would have as its coarse one.
+TEST(ConvertTest, TheHighNibblesOfAQ8FileAreQ4Rows) {
+  TempDirectory out;
+  const std::string path = out.File("m");
+  auto report = Convert(kTinyStories, path, Options(Encoding::kQ8));
+  ASSERT_TRUE(report) << report.error().message();
+  auto file = WeightFile::Open(path, CacheMode::kBuffered);
+  ASSERT_TRUE(file);
+  auto weights = FindWeights(report->config, *file);
+  ASSERT_TRUE(weights);
+  const std::string bytes = ReadFile(path);
+  const size_t num_cols = report->config.model_dim;
+  std::vector<uint8_t> row(RowBytes(WeightType::kQ4, num_cols));
+  for (const PartRef& ref :
+       {weights->embedding, weights->layers[1].qkv, weights->layers[2].gate,
+        weights->layers[3].up, weights->layers[5].down}) {
+    const WeightView q8 = ViewOfPart(bytes, *file, ref);
+    for (uint64_t r = 0; r < file->segments()[ref.segment].num_records; ++r) {
+      const auto* codes =
+          reinterpret_cast<const int8_t*>(q8.data + r * q8.stride_bytes);
+      for (size_t g = 0; g < num_cols / 32; ++g) {
+        for (size_t j = 0; j < 16; ++j) {
+          const auto low = static_cast<unsigned>(codes[32 * g + j] + 136) >> 4;
+          const auto high =
+              static_cast<unsigned>(codes[32 * g + 16 + j] + 136) >> 4;
+          ASSERT_LT(low, 16u);
+          ASSERT_LT(high, 16u);
+          row[16 * g + j] = static_cast<uint8_t>(low | high << 4);
+        }
+      }
+      std::memcpy(&row[num_cols / 2], q8.scales + r * q8.stride_bytes,
+                  ScalesBytes(WeightType::kQ8, num_cols));
+      const WeightView q4 =
+          ViewOfRows(reinterpret_cast<const std::byte*>(row.data()), row.size(),
+                     WeightType::kQ4, num_cols);
+      for (size_t i = 0; i < num_cols; ++i) {
+        const int q = codes[i];
+        const int n_minus_8 = static_cast<int>(std::floor((q + 8) / 16.0));
+        const float d = reference::ScaleAt(q8, r, i);
+        ASSERT_EQ(reference::WeightAt(q4, 0, i),
+                  static_cast<float>(16 * n_minus_8) * (d / 16));
+        ASSERT_LE(std::abs(q - 16 * n_minus_8), 8);
+      }
+    }
+  }
+}
+
+TEST(ConvertTest, RowsThatAreNoWholeGroupsCannotBeCodes) {
+  CheckpointOptions narrow;
+  narrow.vocab_size = 50;
+  narrow.model_dim = 144;
+  CheckpointOptions heads;
+  heads.vocab_size = 50;
+  heads.model_dim = 128;
+  heads.head_dim = 10;
+  const auto run = [](const CheckpointOptions& checkpoint,
+                      const ConvertOptions& options) -> Status {
+    TempDirectory in;
+    TempDirectory out;
+    test::WriteCheckpoint(in.path(), checkpoint);
+    auto report = Convert(in.path(), out.File("m"), options);
+    if (report) return OkStatus();
+    EXPECT_EQ(report.error().code(), StatusCode::kInvalidArgument);
+    EXPECT_TRUE(out.List().empty());
+    return report.error();
+  };
+  for (const Encoding encoding : {Encoding::kQ8, Encoding::kQ4}) {
+    EXPECT_NE(run(narrow, Options(encoding)).message().find("model_dim of 144"),
+              std::string::npos);
+    const Status status = run(heads, Options(encoding));
+    EXPECT_NE(status.message().find("layers.0.query_dim of "),
+              std::string::npos)
+        << status.message();
+    ConvertOptions ffn_only = Options(encoding);
+    ffn_only.attention = Encoding::kBf16;
+    EXPECT_TRUE(run(heads, ffn_only).ok());
+  }
+  EXPECT_NE(run(narrow, Options(Encoding::kNibble)).message().find("nibble"),
+            std::string::npos);
 }
 
 TEST(ConvertTest, ShardsGiveTheWeightsOfTheSingleFile) {
@@ -304,14 +497,16 @@ TEST(ConvertTest, ShardsGiveTheWeightsOfTheSingleFile) {
   TempDirectory sharded;
   test::WriteCheckpoint(sharded.path(), options);
   TempDirectory out;
-  ASSERT_TRUE(Convert(single.path(), out.File("a"), Options(Encoding::kBf16)));
-  ASSERT_TRUE(Convert(sharded.path(), out.File("b"), Options(Encoding::kBf16)));
   const auto weights = [&](const char* name) {
     auto file = WeightFile::Open(out.File(name), CacheMode::kBuffered);
     EXPECT_TRUE(file);
     return ReadFile(out.File(name)).substr(file->segments()[0].offset_bytes);
   };
-  EXPECT_EQ(weights("a"), weights("b"));
+  for (const Encoding encoding : kEncodings) {
+    ASSERT_TRUE(Convert(single.path(), out.File("a"), Options(encoding)));
+    ASSERT_TRUE(Convert(sharded.path(), out.File("b"), Options(encoding)));
+    EXPECT_EQ(weights("a"), weights("b"));
+  }
 }
 
 TEST(ConvertTest, TheSingleFileIsUsedWhereAnIndexStandsBesideIt) {
@@ -488,6 +683,63 @@ TEST_F(NonFiniteTest, RoundingToInfinityCountsOnlyWhereItHappens) {
   ASSERT_FALSE(report);
   EXPECT_EQ(report.error().code(), StatusCode::kDataLoss);
   EXPECT_EQ(Run(Encoding::kBf16, true)->num_nonfinite, 1u);
+}
+
+TEST_F(NonFiniteTest, AreRefusedAsCodesInAnyCase) {
+  Put(kQkv1, 7, std::numeric_limits<float>::quiet_NaN());
+  Put(kQkv1, 8, -std::numeric_limits<float>::infinity());
+  for (const Encoding encoding : {Encoding::kQ8, Encoding::kQ4}) {
+    SCOPED_TRACE(EncodingName(encoding));
+    EXPECT_EQ(Run(encoding, false).error().code(), StatusCode::kDataLoss);
+    auto report = Run(encoding, true);
+    ASSERT_FALSE(report);
+    EXPECT_EQ(report.error().code(), StatusCode::kInvalidArgument);
+    EXPECT_NE(report.error().message().find("2 weights"), std::string::npos);
+    EXPECT_NE(report.error().message().find(kQkv1), std::string::npos)
+        << report.error().message();
+    EXPECT_TRUE(out_.List().empty());
+  }
+  // Only where codes are what becomes of them.
+  ConvertOptions options = Options(Encoding::kQ4);
+  options.allow_nonfinite = true;
+  options.attention = Encoding::kBf16;
+  EXPECT_TRUE(Convert(in_.path(), out_.File("m"), options));
+}
+
+TEST_F(NonFiniteTest, NormsMayBeAnythingInAFileOfCodes) {
+  Put(kNorm, 3, std::numeric_limits<float>::infinity());
+  EXPECT_FALSE(Run(Encoding::kQ4, false));
+  EXPECT_TRUE(Run(Encoding::kQ4, true));
+}
+
+TEST_F(NonFiniteTest, WeightsAboveTheRangeOfCodesAreRefused) {
+  for (const float sign : {1.0f, -1.0f}) {
+    Put(kQkv1, 7, sign * kMaxQuantized);
+    EXPECT_TRUE(Run(Encoding::kQ8, false));
+    EXPECT_TRUE(Run(Encoding::kQ4, false));
+    Put(kQkv1, 7, sign * std::nextafter(kMaxQuantized, 1e10f));
+    EXPECT_TRUE(Run(Encoding::kBf16, false));
+    for (const Encoding encoding : {Encoding::kQ8, Encoding::kQ4}) {
+      auto report = Run(encoding, false);
+      ASSERT_FALSE(report);
+      EXPECT_EQ(report.error().code(), StatusCode::kInvalidArgument);
+      EXPECT_NE(report.error().message().find(kQkv1), std::string::npos)
+          << report.error().message();
+    }
+  }
+}
+
+TEST_F(NonFiniteTest, Bf16WeightsAboveTheRangeOfCodesAreRefused) {
+  options_.dtype = "BF16";
+  std::vector<RawTensor> tensors = test::MakeTensors(options_);
+  const auto fits =
+      static_cast<uint16_t>(std::bit_cast<uint32_t>(kMaxQuantized) >> 16);
+  for (const int more : {0, 1}) {
+    const auto bits = static_cast<uint16_t>(0x8000 | (fits + more));
+    std::memcpy(tensors[0].bytes.data(), &bits, 2);
+    test::WriteTensors(in_.path(), tensors, 1);
+    EXPECT_EQ(Run(Encoding::kQ8, false).has_value(), more == 0);
+  }
 }
 
 TEST_F(NonFiniteTest, NormsKeepTheRangeOfF32) {

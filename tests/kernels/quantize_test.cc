@@ -216,6 +216,26 @@ TEST_P(QuantizeTest, TheHighNibblesOfQ8AreAQ4Row) {
   }
 }
 
+// docs/FILE_FORMAT.md has these bytes.
+TEST_P(QuantizeTest, WritesTheExampleOfTheFileFormat) {
+  std::vector<float> values;
+  std::vector<std::byte> q4;
+  std::vector<std::byte> q8;
+  for (int i = 0; i < 32; ++i) {
+    const int n = i < 16 ? i : 31 - i;
+    values.push_back(static_cast<float>(n - 8) / 4);
+    q8.push_back(static_cast<std::byte>(16 * (n - 8)));
+    if (i < 16) q4.push_back(static_cast<std::byte>(i | (15 - i) << 4));
+  }
+  EXPECT_EQ(q4.front(), std::byte{0xF0});
+  EXPECT_EQ(q8.front(), std::byte{0x80});
+  for (std::vector<std::byte>* row : {&q4, &q8}) {
+    row->insert(row->end(), {std::byte{0x00}, std::byte{0x34}});
+  }
+  EXPECT_EQ(Quantize(WeightType::kQ4, values).bytes, q4);
+  EXPECT_EQ(Quantize(WeightType::kQ8, values).bytes, q8);
+}
+
 TEST_P(QuantizeTest, ZerosHaveTheScaleZeroAndTheCodesOfZero) {
   for (const WeightType type : kTypes) {
     for (const float zero : {0.0f, -0.0f}) {

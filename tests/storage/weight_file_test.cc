@@ -96,6 +96,43 @@ TEST(WeightFileTest, OpensFromTheDiskInBothModes) {
   EXPECT_EQ(missing.error().code(), StatusCode::kNotFound);
 }
 
+TEST(WeightFileTest, PartsOfCodesCountTheirScales) {
+  struct Case {
+    Encoding encoding;
+    uint64_t num_elements;
+    uint64_t elements_bytes;
+    uint64_t num_bytes;
+  };
+  for (const Case& c :
+       {Case{Encoding::kF32, 33, 132, 132}, Case{Encoding::kBf16, 33, 66, 66},
+        Case{Encoding::kQ8, 32, 32, 34}, Case{Encoding::kQ8, 3072, 3072, 3264},
+        Case{Encoding::kQ4, 32, 16, 18}, Case{Encoding::kQ4, 3072, 1536, 1728},
+        Case{Encoding::kNibble, 3072, 1536, 1536}}) {
+    SCOPED_TRACE(EncodingName(c.encoding));
+    const Part part{"row", c.encoding, 64, c.num_elements};
+    EXPECT_EQ(part.num_bytes(), c.num_bytes);
+    EXPECT_EQ(part.scales_offset_bytes(), 64 + c.elements_bytes);
+    EXPECT_EQ(EncodingFromName(EncodingName(c.encoding)), c.encoding);
+  }
+}
+
+TEST(WeightFileTest, BundlesOf3bAreWholeCacheLinesInEveryEncoding) {
+  ModelConfig config;
+  config.model_dim = 3072;
+  config.layers = {{24, 6, 1536}};
+  const auto stride = [&](Encoding encoding) -> uint64_t {
+    const ModelLayout layout =
+        MakeLayout(config, MatrixEncodings::All(encoding));
+    for (const Segment& segment : layout.segments) {
+      if (segment.kind == SegmentKind::kFfn) return segment.stride_bytes;
+    }
+    return 0;
+  };
+  EXPECT_EQ(stride(Encoding::kBf16), 18432u);
+  EXPECT_EQ(stride(Encoding::kQ8), 9792u);
+  EXPECT_EQ(stride(Encoding::kQ4), 5184u);
+}
+
 TEST(WeightFileTest, ReadChecksumsRefusesATableThatIsTooSmall) {
   const WeightFile weights = SharedTestModel().Open();
   std::vector<std::byte> table(8);
@@ -413,6 +450,51 @@ std::vector<Malformed> MalformedFiles() {
   part("a part between elements", kLoss, "aligned", "offset", 1025);
   part("a part too wide for its place", kLoss, "overlaps", "elements", 513);
 
+  // Codes: segment 4 has three parts of 512 elements in 1024 bytes each.
+  const auto coded = [&](const char* name, const char* says, Json edits) {
+    add(InManifest(name, kLoss, says, [=](Json& m) {
+      m["segments"][4]["parts"][1].update(edits);
+    }));
+  };
+  coded("q8 that ends inside a group", "whole groups of 32",
+        {{"encoding", "q8"}, {"elements", 500}});
+  coded("q4 of half a group", "whole groups of 32",
+        {{"encoding", "q4"}, {"elements", 16}});
+  coded("nibbles that end inside a group", "whole groups of 32",
+        {{"encoding", "nibble"}, {"elements", 33}});
+  coded("q4 with scales between bytes of others", "aligned to 2",
+        {{"encoding", "q4"}, {"offset", 1025}});
+  coded("q8 whose scales run into the next part", "overlaps",
+        {{"encoding", "q8"}, {"elements", 992}});
+  coded("q4 whose scales run into the next part", "overlaps",
+        {{"encoding", "q4"}, {"elements", 1824}});
+  coded("q8 whose scales run out of the record", "does not fit",
+        {{"encoding", "q8"}, {"elements", 1952}});
+  coded("q4 of 2^63 elements", "does not fit",
+        {{"encoding", "q4"}, {"elements", kHuge}});
+  coded("q8 that wraps to one group", "does not fit",
+        {{"encoding", "q8"}, {"elements", (uint64_t{1} << 61) + 32}});
+  coded("q4 in a plane of 16 bits", "encoding q4 has 4", {{"encoding", "q4"}});
+  coded("q8 in a plane of 16 bits", "encoding q8 has 8", {{"encoding", "q8"}});
+  add(InManifest("a stride that puts every other scale between words", kLoss,
+                 "aligned to 2", [](Json& m) {
+                   m["segments"][0]["parts"][0]["encoding"] = "q8";
+                   m["segments"][0]["stride"] = 1535;
+                 }));
+  const auto nibbles = [](Json& m, const char* combine) {
+    m["segments"][0]["parts"][0]["encoding"] = "nibble";
+    m["tensors"][0]["planes"][0]["bits"] = 4;
+    m["tensors"][0]["planes"][0]["combine"] = combine;
+  };
+  add(InManifest("nibbles without a plane that they refine", kLoss,
+                 "with the q4 plane before it",
+                 [=](Json& m) { nibbles(m, "low-nibble"); }));
+  add(InManifest("nibbles that are a plane of their own", kLoss,
+                 "with the q4 plane before it",
+                 [=](Json& m) { nibbles(m, "none"); }));
+  plane("bf16 that is said to refine", kLoss, "plane 0 is bf16", "combine",
+        "low-nibble");
+
   tensor("other rows", kLoss, "shape [99", "rows", 99);
   tensor("other columns", kLoss, "767", "cols", 767);
   tensor("2^63 rows", kLoss, "shape", "rows", kHuge);
@@ -565,18 +647,18 @@ TEST(WeightFileMalformedTest, ATableBetweenPagesIsRefused) {
 
 // ---------------------------------------------------------------------------
 
-// A model of one layer whose gate, up and down have a refining plane each, in
-// a second ffn segment.
+// A model of one layer whose gate, up and down are q4 with a refining plane of
+// nibbles each, in a second ffn segment.
 TEST(WeightFileTest, ListsTwoPlanesThatTheEngineRefusesByName) {
   ModelConfig config;
   config.vocab_size = 16;
   config.model_dim = 32;
-  config.head_dim = 8;
+  config.head_dim = 16;
   config.num_gqa_groups = 2;
   config.max_context = 64;
   config.activation = "swish";
   config.layers = {{2, 1, 12}};
-  ModelLayout layout = MakeLayout(config, Encoding::kBf16);
+  ModelLayout layout = MakeLayout(config, MatrixEncodings::All(Encoding::kQ4));
 
   WeightFileContents one_plane;
   one_plane.config = ConfigToJson(config);
@@ -593,12 +675,19 @@ TEST(WeightFileTest, ListsTwoPlanesThatTheEngineRefusesByName) {
   const auto coarse = static_cast<uint32_t>(ffn - layout.segments.begin());
   // Behind the final norm, which keeps the numbers of the others.
   const auto refining = static_cast<uint32_t>(layout.segments.size());
-  two_planes.segments.push_back(*ffn);
+  Segment nibbles = *ffn;
+  nibbles.stride_bytes = 0;
+  for (Part& part : nibbles.parts) {
+    part.encoding = Encoding::kNibble;
+    part.offset_bytes = nibbles.stride_bytes;
+    nibbles.stride_bytes += part.num_bytes();
+  }
+  two_planes.segments.push_back(nibbles);
   for (Tensor& tensor : two_planes.tensors) {
     if (tensor.planes[0].segment != coarse) continue;
     Plane plane = tensor.planes[0];
     plane.segment = refining;
-    plane.combine = "add";
+    plane.combine = kCombineNibbles;
     tensor.planes.push_back(plane);
   }
   const TestModel model = MakeTestModel(two_planes, 6);
@@ -609,13 +698,15 @@ TEST(WeightFileTest, ListsTwoPlanesThatTheEngineRefusesByName) {
   EXPECT_EQ(gate->planes[0].segment, coarse);
   EXPECT_EQ(gate->planes[0].combine, "none");
   EXPECT_EQ(gate->planes[1].segment, refining);
-  EXPECT_EQ(gate->planes[1].combine, "add");
+  EXPECT_EQ(gate->planes[1].combine, "low-nibble");
+  EXPECT_EQ(gate->planes[1].bits, 4u);
   EXPECT_EQ(weights.segments()[refining].num_records, 12u);
+  EXPECT_EQ(weights.segments()[refining].stride_bytes, 3u * 16);
 
   const auto found = FindWeights(config, weights);
   ASSERT_FALSE(found);
   EXPECT_EQ(found.error().code(), StatusCode::kUnimplemented);
-  for (const char* part : {"layers.0.ffn_gate", "2 planes", "\"add\""}) {
+  for (const char* part : {"layers.0.ffn_gate", "2 planes", "\"low-nibble\""}) {
     EXPECT_NE(found.error().message().find(part), std::string::npos)
         << found.error().message();
   }
@@ -628,10 +719,8 @@ TEST(WeightFileTest, ListsTwoPlanesThatTheEngineRefusesByName) {
     }
   };
   const auto half = Open(EditFelm(model.file, edit));
-  ASSERT_TRUE(half) << half.error().message();
-  const auto half_found = FindWeights(config, *half);
-  ASSERT_FALSE(half_found);
-  EXPECT_EQ(half_found.error().code(), StatusCode::kUnimplemented);
+  ASSERT_FALSE(half);
+  EXPECT_EQ(half.error().code(), StatusCode::kDataLoss);
 }
 
 }  // namespace
