@@ -28,6 +28,33 @@ void AddModel(CLI::App* app, std::string* model) {
       ->type_name("FILE");
 }
 
+void AddThreads(CLI::App* app, uint32_t* threads) {
+  app->add_option("-t,--threads", *threads,
+                  "Threads of computation; 0: one per processor")
+      ->check(CLI::Range(0u, kMaxThreads).description(""))
+      ->type_name("N")
+      ->capture_default_str();
+}
+
+void AddEncodings(CLI::App* app, ConvertArgs* args) {
+  const CLI::IsMember encodings({"bf16", "f32", "q8", "q4"});
+  app->add_option("--weights", args->weights,
+                  "Encoding of the matrices: as they are, or in 8 or 4 bits "
+                  "and a scale for every 32")
+      ->check(encodings)
+      ->capture_default_str();
+  app->add_option("--embedding", args->embedding,
+                  "Encoding of the embedding, which is the output head, too "
+                  "[as --weights, but q8 where that is q4]")
+      ->check(encodings);
+  app->add_option("--attention", args->attention,
+                  "Encoding of the attention's matrices [as --weights]")
+      ->check(encodings);
+  app->add_option("--ffn", args->ffn,
+                  "Encoding of the FFN's matrices [as --weights]")
+      ->check(encodings);
+}
+
 void AddAllowUnenforced(CLI::App* app, EngineArgs* args) {
   app->add_flag("--allow-unenforced", args->allow_unenforced,
                 "Take --io mmap although it holds no memory budget");
@@ -45,11 +72,7 @@ void AddEngine(CLI::App* app, EngineArgs* args) {
                   "Positions to hold, prompt included; 0: the model's own "
                   "limit")
       ->capture_default_str();
-  app->add_option("-t,--threads", args->threads,
-                  "Threads of computation; 0: one per processor")
-      ->check(CLI::Range(0u, kMaxThreads).description(""))
-      ->type_name("N")
-      ->capture_default_str();
+  AddThreads(app, &args->threads);
   app->add_option("-b,--batch-size", args->batch,
                   "Most prompt tokens that share one sweep through the "
                   "weights; fewer are used where RAM is short")
@@ -235,9 +258,8 @@ int ParseAndRun(int argc, char** argv) {
   sub->add_option("-o,--output", convert.output, "Model file to write (.felm)")
       ->required()
       ->type_name("FILE");
-  sub->add_option("--weights", convert.weights, "Encoding of the matrices")
-      ->check(CLI::IsMember({"bf16", "f32"}))
-      ->capture_default_str();
+  AddEncodings(sub, &convert);
+  AddThreads(sub, &convert.threads);
   sub->add_option("--tokenizer", convert.tokenizer,
                   "SentencePiece model, if not SRC/tokenizer.model")
       ->type_name("FILE");
@@ -315,6 +337,11 @@ int ParseAndRun(int argc, char** argv) {
   sub->add_option("-f,--file", perplexity.file,
                   "The text; \"-\" reads standard input")
       ->required()
+      ->type_name("FILE");
+  sub->add_option("--reference", perplexity.reference,
+                  "Another file of the same model, such as one in f32: also "
+                  "print the Kullback-Leibler divergence from it. Both run at "
+                  "once, within the one budget")
       ->type_name("FILE");
   sub->add_flag("--json", perplexity.json, "Print JSON");
   sub->callback([&] { verb = [&] { return RunPerplexity(perplexity); }; });

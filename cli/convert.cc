@@ -28,7 +28,12 @@ Status CheckTokenizer(std::string_view bytes, std::string_view name,
 
 Status RunConvert(const ConvertArgs& args) {
   ConvertOptions options;
-  options.weights = args.weights == "f32" ? Encoding::kF32 : Encoding::kBf16;
+  // Names that the flags let through.
+  options.weights = *EncodingFromName(args.weights);
+  options.embedding = EncodingFromName(args.embedding);
+  options.attention = EncodingFromName(args.attention);
+  options.ffn = EncodingFromName(args.ffn);
+  options.num_threads = args.threads;
   options.tokenizer_path = args.tokenizer;
   options.allow_nonfinite = args.allow_nonfinite;
   options.cancel = &InterruptToken();

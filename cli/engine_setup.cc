@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "core/base/process_memory.h"
-#include "core/base/thread.h"
+#include "core/base/processors.h"
 #include "core/text_file.h"
 
 namespace flashelm::cli {
@@ -200,7 +200,10 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
       2 * sizeof(uint32_t) *
           (std::min<uint64_t>(args.batch, max_context) + max_context);
   plan.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
-  plan.num_threads = args.threads == 0 ? NumUsableProcessors() : args.threads;
+  plan.num_threads =
+      args.threads == 0
+          ? std::min(kMaxThreads, FindUsableProcessors().num_cores)
+          : args.threads;
   setup.options.max_trace_sweeps = needs.max_trace_sweeps;
   if (args.device_profile.empty()) return setup;
 
@@ -242,17 +245,52 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
   return setup;
 }
 
+Status ShareBudget(const ModelFile& first_model, EngineOptions& first,
+                   const ModelFile& second_model, EngineOptions& second) {
+  const uint64_t budget = first.plan.budget_bytes;
+  // The process is in one of the plans.
+  second.plan.whole_process = false;
+  first.plan.budget_bytes = second.plan.budget_bytes = kUnlimitedBytes;
+  FLASHELM_ASSIGN_OR_RETURN(const MemoryPlan first_plan,
+                            MakePlan(first_model, first.plan));
+  FLASHELM_ASSIGN_OR_RETURN(const MemoryPlan second_plan,
+                            MakePlan(second_model, second.plan));
+  const uint64_t least = first_plan.minimum_bytes + second_plan.minimum_bytes;
+  if (budget < least) {
+    return BudgetInfeasible("a memory budget of ", budget, " bytes (",
+                            FormatBytes(budget), ") is too small for ",
+                            first_model.path(), " and ", second_model.path(),
+                            " at once: the smallest feasible one is ", least,
+                            " bytes (", FormatBytes(least), ")");
+  }
+  const double part =
+      static_cast<double>(first_plan.weight_bytes) /
+      static_cast<double>(first_plan.weight_bytes + second_plan.weight_bytes);
+  const auto more =
+      static_cast<uint64_t>(part * static_cast<double>(budget - least));
+  first.plan.budget_bytes =
+      first_plan.minimum_bytes + std::min(more, budget - least);
+  second.plan.budget_bytes = budget - first.plan.budget_bytes;
+  return OkStatus();
+}
+
+Result<std::unique_ptr<Engine>> LoadEngine(ModelFile model,
+                                           EngineOptions options,
+                                           const CancelToken& cancel) {
+  options.cancel = &cancel;
+  ProgressBar bar;
+  options.progress = [&bar](uint64_t done, uint64_t total) {
+    bar.Show("loading", done, total);
+  };
+  return Engine::Create(std::move(model), options);
+}
+
 Result<std::unique_ptr<Engine>> LoadEngine(ModelFile model,
                                            const EngineArgs& args,
                                            const EngineNeeds& needs,
                                            const CancelToken& cancel) {
   FLASHELM_ASSIGN_OR_RETURN(EngineSetup setup, SetUpEngine(model, args, needs));
-  setup.options.cancel = &cancel;
-  ProgressBar bar;
-  setup.options.progress = [&bar](uint64_t done, uint64_t total) {
-    bar.Show("loading", done, total);
-  };
-  return Engine::Create(std::move(model), setup.options);
+  return LoadEngine(std::move(model), std::move(setup.options), cancel);
 }
 
 }  // namespace flashelm::cli

@@ -74,6 +74,18 @@ struct EngineSetup {
 Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
                                 const EngineNeeds& needs);
 
+// Two engines within one budget, that of `first`: each gets what it needs at
+// least, and the rest is shared in proportion to their weights. The process is
+// in the first one's plan, so that engine is to be made first.
+// kBudgetInfeasible: with the smallest budget for both.
+Status ShareBudget(const ModelFile& first_model, EngineOptions& first,
+                   const ModelFile& second_model, EngineOptions& second);
+
+// Loads what was set up, with a progress bar.
+Result<std::unique_ptr<Engine>> LoadEngine(ModelFile model,
+                                           EngineOptions options,
+                                           const CancelToken& cancel);
+
 // Plans and loads, with a progress bar.
 Result<std::unique_ptr<Engine>> LoadEngine(ModelFile model,
                                            const EngineArgs& args,

@@ -1,7 +1,9 @@
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "cli/verbs.h"
 #include "core/base/format.h"
@@ -13,36 +15,84 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct KindBytes {
+// The weights that serve one purpose.
+struct Kind {
   const char* name;
+  std::string encodings;  // "q4", or several with "+" between them.
   uint64_t bytes = 0;
+  uint64_t num_weights = 0;
+  // What quantising cost, if the converter said so.
+  std::optional<double> mse;
+  std::optional<double> relative;
+
+  double bits_per_weight() const {
+    return 8 * static_cast<double>(bytes) / static_cast<double>(num_weights);
+  }
 };
 
-// Bytes of the weights by what they are for.
-std::vector<KindBytes> BytesByKind(const WeightFile& file) {
-  std::vector<KindBytes> kinds = {
-      {"embedding"}, {"attention"}, {"ffn"}, {"norms"}};
+void AddSegment(const Segment& segment, Kind& kind) {
+  kind.bytes += segment.num_bytes();
+  for (const Part& part : segment.parts) {
+    kind.num_weights += segment.num_records * part.num_elements;
+    const std::string name(EncodingName(part.encoding));
+    if (kind.encodings.find(name) == std::string::npos) {
+      kind.encodings += (kind.encodings.empty() ? "" : "+") + name;
+    }
+  }
+}
+
+// A number that the provenance may hold; it is for people, and unchecked.
+std::optional<double> QuantizationFigure(const WeightFile& file,
+                                         const char* kind, const char* figure) {
+  const auto* at = &file.provenance();
+  for (const char* key : {"quantization", kind, figure}) {
+    const auto found = at->find(key);
+    if (!at->is_object() || found == at->end()) return std::nullopt;
+    at = &*found;
+  }
+  if (!at->is_number()) return std::nullopt;
+  return at->get<double>();
+}
+
+std::vector<Kind> Kinds(const WeightFile& file) {
+  std::vector<Kind> kinds = {{"embedding"}, {"attention"}, {"ffn"}, {"norms"}};
   for (const Segment& segment : file.segments()) {
-    size_t index = 0;
     switch (segment.kind) {
       case SegmentKind::kEmbedding:
-        index = 0;
+        AddSegment(segment, kinds[0]);
         break;
       case SegmentKind::kQkv:
       case SegmentKind::kAttentionOut:
-        index = 1;
+        AddSegment(segment, kinds[1]);
         break;
       case SegmentKind::kFfn:
-        index = 2;
+        AddSegment(segment, kinds[2]);
         break;
       case SegmentKind::kNorms:
       case SegmentKind::kFinalNorm:
-        index = 3;
+        AddSegment(segment, kinds[3]);
         break;
     }
-    kinds[index].bytes += segment.num_bytes();
+  }
+  for (Kind& kind : kinds) {
+    kind.mse = QuantizationFigure(file, kind.name, "mse");
+    kind.relative = QuantizationFigure(file, kind.name, "relative");
   }
   return kinds;
+}
+
+// All of them together; without the errors, which are means of their own.
+Kind Sum(const std::vector<Kind>& kinds) {
+  Kind all{"all"};
+  for (const Kind& kind : kinds) {
+    all.bytes += kind.bytes;
+    all.num_weights += kind.num_weights;
+  }
+  return all;
+}
+
+Json ToJson(const std::optional<double>& value) {
+  return value ? Json(*value) : Json(nullptr);
 }
 
 // Bytes of one neuron's gate row, up row and down column.
@@ -65,15 +115,21 @@ Json ToJson(const ModelFile& model) {
   json["weights"] = model.weights_name();
   json["config"] = ConfigToJson(config);
   json["bytes"] = Json::object();
-  for (const KindBytes& kind : BytesByKind(file)) {
-    json["bytes"][kind.name] = kind.bytes;
-  }
+  const std::vector<Kind> kinds = Kinds(file);
+  for (const Kind& kind : kinds) json["bytes"][kind.name] = kind.bytes;
   json["bytes"]["weights"] = file.weight_bytes();
   for (uint32_t id = 0; id < kNumSections; ++id) {
     json["bytes"][std::string(kSectionNames[id])] =
         header.sections[id].stored_bytes;
   }
   json["bytes_per_bundle"] = BundleBytes(file);
+  for (const Kind& kind : kinds) {
+    json["encodings"][kind.name] = kind.encodings;
+    json["bits_per_weight"][kind.name] = kind.bits_per_weight();
+    json["quantization_mse"][kind.name] = ToJson(kind.mse);
+    json["quantization_relative_error"][kind.name] = ToJson(kind.relative);
+  }
+  json["bits_per_weight"]["all"] = Sum(kinds).bits_per_weight();
   json["tokenizer"] = {
       {"pieces", model.tokenizer().vocab_size()},
       {"bytes", header.sections[kTokenizer].raw_bytes},
@@ -106,13 +162,23 @@ void Print(const ModelFile& model) {
              model.tokenizer().vocab_size(), config.bos_id, config.eos_id,
              header.sections[kTokenizer].checksum);
   fmt::print("  content hash {:016x}\n", header.sections[kChecksums].checksum);
-  fmt::print("\n  bytes per token\n");
-  for (const KindBytes& kind : BytesByKind(file)) {
-    fmt::print("    {:<10} {:>14} {:>6.1f} %\n", kind.name, kind.bytes,
+  const auto figure = [](const std::optional<double>& value) {
+    return value ? fmt::format("{:.3g}", *value) : std::string("-");
+  };
+  fmt::print("\n    {:<10} {:<8} {:>15} {:>8} {:>12} {:>11} {:>11}\n",
+             "weights", "encoding", "bytes per token", "%", "bits/weight",
+             "mse", "mse/mean sq");
+  const std::vector<Kind> kinds = Kinds(file);
+  for (const Kind& kind : kinds) {
+    fmt::print("    {:<10} {:<8} {:>15} {:>8.1f} {:>12.3f} {:>11} {:>11}\n",
+               kind.name, kind.encodings, kind.bytes,
                100.0 * static_cast<double>(kind.bytes) /
-                   static_cast<double>(file.weight_bytes()));
+                   static_cast<double>(file.weight_bytes()),
+               kind.bits_per_weight(), figure(kind.mse), figure(kind.relative));
   }
-  fmt::print("    {:<10} {:>14}\n", "all", file.weight_bytes());
+  const Kind all = Sum(kinds);
+  fmt::print("    {:<10} {:<8} {:>15} {:>8} {:>12.3f}\n", all.name, "",
+             all.bytes, "", all.bits_per_weight());
   fmt::print("\n  {:>5} {:>6} {:>9} {:>8}\n", "layer", "heads", "kv heads",
              "ffn_dim");
   for (uint32_t i = 0; i < config.num_layers(); ++i) {

@@ -65,7 +65,7 @@ std::optional<uint64_t> ReadCount(const std::string& path,
 
 Result<MemoryCgroup> MemoryCgroup::Create(uint64_t limit_bytes) {
   std::string reason = "this system has no memory cgroups";
-  for (const MemoryCgroupPlace& place : MemoryCgroupPlaces()) {
+  for (const CgroupPlace& place : CgroupPlaces("memory")) {
     // In v2 a group with processes in it passes no controllers on, so its
     // parent may have to do; in a container, our own path may not be visible.
     std::string group = place.group;

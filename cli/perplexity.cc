@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +28,11 @@ void PrintJson(const Engine& engine, const PerplexityResult& result,
   json["stderr_nll"] = result.stderr_nll;
   json["n_tokens"] = result.num_tokens;
   json["n_ctx"] = n_ctx;
+  if (result.divergence) {
+    json["mean_kl"] = result.divergence->mean_kl;
+    json["stderr_kl"] = result.divergence->stderr_kl;
+    json["same_top"] = result.divergence->same_top;
+  }
   std::printf("%s\n", Dump(json, 2).c_str());
 }
 
@@ -40,6 +47,10 @@ Status RunPerplexity(const PerplexityArgs& args) {
   engine_args.context = args.n_ctx;
   EngineNeeds needs;
   needs.all_logits = true;
+  std::optional<ModelFile> reference;
+  if (!args.reference.empty()) {
+    FLASHELM_ASSIGN_OR_RETURN(reference, ModelFile::Open(args.reference));
+  }
   std::vector<TokenId> tokens;
   {
     // A text that would fill the budget alone is refused before it is read; a
@@ -56,22 +67,50 @@ Status RunPerplexity(const PerplexityArgs& args) {
     needs.caller_bytes =
         text.peak_bytes + model.tokenizer().EncodeScratchBytes(text.bytes);
     tokens = model.tokenizer().Encode(text.bytes, /*add_bos=*/false);
+    if (reference && reference->tokenizer().Encode(
+                         text.bytes, /*add_bos=*/false) != tokens) {
+      return InvalidArgument(args.reference, ": its tokenizer is not that of ",
+                             args.engine.model,
+                             ", so the two cannot be compared");
+    }
   }
   if (tokens.empty()) {
     return InvalidArgument(args.file, ": the text has no tokens");
   }
   needs.caller_bytes += tokens.size() * sizeof(TokenId);
+  FLASHELM_ASSIGN_OR_RETURN(EngineSetup setup,
+                            SetUpEngine(model, engine_args, needs));
+  EngineSetup reference_setup;
+  if (reference) {
+    EngineNeeds reference_needs;
+    reference_needs.all_logits = true;
+    FLASHELM_ASSIGN_OR_RETURN(
+        reference_setup, SetUpEngine(*reference, engine_args, reference_needs));
+    FLASHELM_RETURN_IF_ERROR(
+        ShareBudget(model, setup.options, *reference, reference_setup.options));
+  }
   FLASHELM_ASSIGN_OR_RETURN(
       const std::unique_ptr<Engine> engine,
-      LoadEngine(std::move(model), engine_args, needs, cancel));
+      LoadEngine(std::move(model), std::move(setup.options), cancel));
   FLASHELM_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session,
                             Session::Create(*engine));
+  std::unique_ptr<Engine> reference_engine;
+  std::unique_ptr<Session> reference_session;
+  if (reference) {
+    FLASHELM_ASSIGN_OR_RETURN(
+        reference_engine,
+        LoadEngine(std::move(*reference), std::move(reference_setup.options),
+                   cancel));
+    FLASHELM_ASSIGN_OR_RETURN(reference_session,
+                              Session::Create(*reference_engine));
+  }
   ProgressBar bar;
   FLASHELM_ASSIGN_OR_RETURN(
       const PerplexityResult result,
       MeasurePerplexity(
           *session, tokens, engine->config().bos_id, args.n_ctx, cancel,
-          [&](uint64_t done) { bar.Show("scoring", done, tokens.size()); }));
+          [&](uint64_t done) { bar.Show("scoring", done, tokens.size()); },
+          reference_session.get()));
   bar.Clear();
   if (args.json) {
     PrintJson(*engine, result, args.n_ctx);
@@ -81,6 +120,13 @@ Status RunPerplexity(const PerplexityArgs& args) {
         "%u positions)\n",
         result.perplexity, result.mean_nll, result.stderr_nll,
         static_cast<unsigned long long>(result.num_tokens), args.n_ctx);
+    if (result.divergence) {
+      std::printf(
+          "from %s: KL divergence %.6f +- %.6f nats, the same likeliest token "
+          "for %.2f %%\n",
+          args.reference.c_str(), result.divergence->mean_kl,
+          result.divergence->stderr_kl, 100 * result.divergence->same_top);
+    }
   }
   return OkStatus();
 }

@@ -16,6 +16,11 @@ struct ConvertArgs {
   std::string source;
   std::string output;
   std::string weights = "bf16";
+  // Empty: as the converter chooses.
+  std::string embedding;
+  std::string attention;
+  std::string ffn;
+  uint32_t threads = 0;   // 0: as many as there are processors.
   std::string tokenizer;  // Empty: tokenizer.model in the source directory.
   bool allow_nonfinite = false;
 };
@@ -75,6 +80,7 @@ struct LogitsArgs {
 struct PerplexityArgs {
   EngineArgs engine;
   std::string file;
+  std::string reference;  // Another model file to compare with; may be empty.
   uint32_t n_ctx = 256;
   bool json = false;
 };

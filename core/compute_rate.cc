@@ -27,10 +27,6 @@ constexpr uint32_t kMaxTokens = 64;
 // Small numbers in both encodings: 0.0115.
 constexpr int kWeightByte = 0x3c;
 
-WeightType TypeOf(Encoding encoding) {
-  return encoding == Encoding::kF32 ? WeightType::kF32 : WeightType::kBf16;
-}
-
 class Product {
  public:
   Product(std::span<const std::byte> weights, WeightType type, size_t num_cols,
@@ -89,7 +85,7 @@ class Product {
 
 Result<ComputeRate> MeasureComputeRate(const ModelFile& model,
                                        const ComputeRateOptions& options) {
-  const WeightType type = TypeOf(model.weights().embedding.encoding);
+  const WeightType type = WeightTypeOf(model.weights().embedding.encoding);
   const size_t num_cols = model.config().model_dim;
   uint64_t num_bytes =
       std::min(kBufferBytes, model.weight_file().weight_bytes());

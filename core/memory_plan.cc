@@ -330,10 +330,24 @@ class Planner {
   uint64_t norm_bytes_ = 0;
 };
 
+// kUnimplemented: there are no kernels for an encoding.
+Status CheckKernels(const ModelFile& model) {
+  for (const Segment& segment : model.weight_file().segments()) {
+    for (const Part& part : segment.parts) {
+      if (!IsGrouped(part.encoding)) continue;
+      return Unimplemented(model.path(), ": ", segment.Describe(), " is ",
+                           EncodingName(part.encoding),
+                           ", this version computes with f32 and bf16");
+    }
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 Result<MemoryPlan> MakePlan(const ModelFile& model,
                             const PlanOptions& options) {
+  FLASHELM_RETURN_IF_ERROR(CheckKernels(model));
   const uint32_t most = model.config().max_context;
   if (options.context > most) {
     return InvalidArgument(model.path(), ": a context of ", options.context,

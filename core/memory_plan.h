@@ -32,7 +32,7 @@ struct PlanOptions {
   // one only. With all of them a batch takes vocab_size floats more per token.
   bool all_logits = false;
   KvType kv_type = KvType::kF32;
-  uint32_t num_threads = 1;     // Of computation, the caller's included.
+  uint32_t num_threads = 1;  // Of computation, the caller's included.
   // How weights are read. With kMmap they are the system's to keep or drop, so
   // they are no part of the plan, and no budget can be held.
   IoBackend io = IoBackend::kAuto;
@@ -70,7 +70,7 @@ struct MemoryPlan {
 // Depends on its arguments and on the program alone, so that a budget once
 // feasible stays so. kBudgetInfeasible: with the smallest budget that would do.
 // kInvalidArgument: a context longer than the model's, no thread or more than
-// kMaxThreads.
+// kMaxThreads. kUnimplemented: weights in q8 or q4.
 Result<MemoryPlan> MakePlan(const ModelFile& model, const PlanOptions& options);
 
 // "12.3 MiB", for people.

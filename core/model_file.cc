@@ -1,6 +1,8 @@
 #include "core/model_file.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 namespace flashelm {
 
@@ -49,14 +51,25 @@ Result<ModelFile> ModelFile::Open(std::unique_ptr<RandomAccessFile> file) {
 }
 
 std::string ModelFile::weights_name() const {
-  const Encoding first = weights_.embedding.encoding;
+  std::vector<Encoding> found;
+  const auto note = [&](const PartRef& part) {
+    if (std::find(found.begin(), found.end(), part.encoding) == found.end()) {
+      found.push_back(part.encoding);
+    }
+  };
   for (const LayerWeights& layer : weights_.layers) {
     for (const PartRef* part : {&layer.qkv, &layer.attention_out, &layer.gate,
                                 &layer.up, &layer.down}) {
-      if (part->encoding != first) return "mixed";
+      note(*part);
     }
   }
-  return std::string(EncodingName(first));
+  note(weights_.embedding);
+  std::string name;
+  for (const Encoding encoding : found) {
+    if (!name.empty()) name += '+';
+    name += EncodingName(encoding);
+  }
+  return name;
 }
 
 }  // namespace flashelm

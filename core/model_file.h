@@ -37,7 +37,8 @@ class ModelFile {
   const Tokenizer& tokenizer() const { return tokenizer_; }
   const std::string& path() const { return weight_file_.path(); }
   uint64_t file_bytes() const { return weight_file_.header().file_bytes; }
-  // "bf16", or "mixed" when the matrices differ.
+  // "bf16", or where matrices differ all there are, those of the layers first:
+  // "q4+q8".
   std::string weights_name() const;
 
  private:

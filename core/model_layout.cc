@@ -1,5 +1,6 @@
 #include "core/model_layout.h"
 
+#include <cassert>
 #include <string_view>
 #include <utility>
 
@@ -8,6 +9,9 @@ namespace {
 
 // Rows keep to cache lines, so a vector load crosses as few as it can.
 constexpr uint64_t kRecordAlignment = 64;
+
+// Two rooms that do not know each other.
+static_assert(kElementsPerGroup == kQuantGroup);
 
 // Adds a segment whose records hold the given parts, side by side.
 class LayoutBuilder {
@@ -48,12 +52,38 @@ std::string LayerTensor(uint32_t layer, std::string_view name) {
 
 }  // namespace
 
-ModelLayout MakeLayout(const ModelConfig& config, Encoding encoding) {
+Status CheckEncodings(const ModelConfig& config,
+                      const MatrixEncodings& encodings) {
+  const auto check = [](Encoding encoding, const std::string& name,
+                        uint64_t dim) -> Status {
+    if (encoding == Encoding::kNibble) {
+      return InvalidArgument("nibble refines q4, it is no encoding of its own");
+    }
+    if (!IsGrouped(encoding) || dim % kElementsPerGroup == 0) return OkStatus();
+    return InvalidArgument(name, " of ", dim, " cannot be stored as ",
+                           EncodingName(encoding),
+                           ", which takes multiples of ", kElementsPerGroup,
+                           "; bf16 and f32 take any");
+  };
+  for (const Encoding encoding :
+       {encodings.embedding, encodings.attention, encodings.ffn}) {
+    FLASHELM_RETURN_IF_ERROR(check(encoding, "model_dim", config.model_dim));
+  }
+  for (uint32_t i = 0; i < config.num_layers(); ++i) {
+    FLASHELM_RETURN_IF_ERROR(check(encodings.attention,
+                                   LayerTensor(i, "query_dim"),
+                                   config.query_dim(config.layers[i])));
+  }
+  return OkStatus();
+}
+
+ModelLayout MakeLayout(const ModelConfig& config,
+                       const MatrixEncodings& encodings) {
   const uint64_t model_dim = config.model_dim;
   const uint64_t head_dim = config.head_dim;
   LayoutBuilder builder;
   builder.Add(SegmentKind::kEmbedding, std::nullopt, config.vocab_size,
-              encoding, {{"row", "token_embedding", model_dim}});
+              encodings.embedding, {{"row", "token_embedding", model_dim}});
   for (uint32_t i = 0; i < config.num_layers(); ++i) {
     const LayerConfig& layer = config.layers[i];
     builder.Add(
@@ -62,12 +92,13 @@ ModelLayout MakeLayout(const ModelConfig& config, Encoding encoding) {
          {"query_norm", LayerTensor(i, "query_norm"), head_dim},
          {"key_norm", LayerTensor(i, "key_norm"), head_dim},
          {"ffn_norm", LayerTensor(i, "ffn_norm"), model_dim}});
-    builder.Add(SegmentKind::kQkv, i, config.qkv_dim(layer), encoding,
+    builder.Add(SegmentKind::kQkv, i, config.qkv_dim(layer),
+                encodings.attention,
                 {{"row", LayerTensor(i, "qkv"), model_dim}});
     builder.Add(
-        SegmentKind::kAttentionOut, i, model_dim, encoding,
+        SegmentKind::kAttentionOut, i, model_dim, encodings.attention,
         {{"row", LayerTensor(i, "attention_out"), config.query_dim(layer)}});
-    builder.Add(SegmentKind::kFfn, i, layer.ffn_dim, encoding,
+    builder.Add(SegmentKind::kFfn, i, layer.ffn_dim, encodings.ffn,
                 {{"gate", LayerTensor(i, "ffn_gate"), model_dim},
                  {"up", LayerTensor(i, "ffn_up"), model_dim},
                  {"down", LayerTensor(i, "ffn_down"), model_dim}});
@@ -158,7 +189,8 @@ class Finder {
       return Unimplemented(file_.path(), ": tensor \"", name, "\" is ",
                            EncodingName(part.encoding), ", expected f32");
     }
-    return PartRef{plane.segment, part.offset_bytes, part.encoding};
+    return PartRef{plane.segment, part.offset_bytes, part.scales_offset_bytes(),
+                   part.encoding};
   }
 
   const WeightFile& file_;
@@ -209,6 +241,23 @@ Result<ModelWeights> FindWeights(const ModelConfig& config,
               weights.final_norm);
   FLASHELM_RETURN_IF_ERROR(finder.TakeStatus());
   return weights;
+}
+
+WeightType WeightTypeOf(Encoding encoding) {
+  switch (encoding) {
+    case Encoding::kF32:
+      return WeightType::kF32;
+    case Encoding::kBf16:
+      return WeightType::kBf16;
+    case Encoding::kQ8:
+      return WeightType::kQ8;
+    case Encoding::kQ4:
+      return WeightType::kQ4;
+    case Encoding::kNibble:
+      break;
+  }
+  assert(false);  // Never a first plane, which is what the engine takes.
+  return WeightType::kF32;
 }
 
 }  // namespace flashelm

@@ -9,26 +9,48 @@
 
 #include "core/base/status.h"
 #include "core/model_config.h"
+#include "kernels/weight_view.h"
 #include "storage/weight_file.h"
 #include "storage/weight_format.h"
 
 namespace flashelm {
 
+// How the matrices of a model are stored; norm vectors are f32.
+struct MatrixEncodings {
+  Encoding embedding = Encoding::kBf16;
+  Encoding attention = Encoding::kBf16;  // Both matrices.
+  Encoding ffn = Encoding::kBf16;        // All parts of a bundle.
+
+  static MatrixEncodings All(Encoding encoding) {
+    return {encoding, encoding, encoding};
+  }
+};
+
+// kInvalidArgument: an encoding stores groups, and the rows of a matrix are not
+// whole ones, with the name of the dimension; or it is of refining planes only.
+Status CheckEncodings(const ModelConfig& config,
+                      const MatrixEncodings& encodings);
+
 // Segments and tensors in the order in which a token uses them, as a converter
-// writes them. Every matrix gets `encoding`; norm vectors are f32. Offsets and
-// checksums are left to the writer.
+// writes them, for encodings that were checked. Offsets and checksums are left
+// to the writer.
 struct ModelLayout {
   std::vector<Segment> segments;
   std::vector<Tensor> tensors;
 };
-ModelLayout MakeLayout(const ModelConfig& config, Encoding encoding);
+ModelLayout MakeLayout(const ModelConfig& config,
+                       const MatrixEncodings& encodings);
 
 // Where one matrix or vector of the model lies: a part of a segment's records.
 struct PartRef {
   uint32_t segment = 0;
-  uint64_t offset_bytes = 0;  // Inside the record.
+  uint64_t offset_bytes = 0;         // Inside the record.
+  uint64_t scales_offset_bytes = 0;  // The same, where the encoding has scales.
   Encoding encoding = Encoding::kF32;
 };
+
+// The encoding as kernels know it. For parts that FindWeights() found.
+WeightType WeightTypeOf(Encoding encoding);
 
 // The same, found by name in a file and checked against its configuration.
 struct LayerWeights {

@@ -52,6 +52,7 @@ class Session {
 
   uint32_t position() const { return position_; }
   uint32_t context() const { return cache_.context(); }
+  uint32_t vocab_size() const { return engine_.config().vocab_size; }
   uint32_t max_logit_rows() const { return max_logit_rows_; }
   const SessionStats& stats() const { return stats_; }
 

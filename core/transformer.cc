@@ -27,15 +27,13 @@ size_t GrainFor(uint64_t bytes, size_t num_tokens) {
       kMinGrain);
 }
 
-WeightType TypeOf(Encoding encoding) {
-  return encoding == Encoding::kF32 ? WeightType::kF32 : WeightType::kBf16;
-}
-
 // Part `part` of the record `skip` records into a run.
 WeightView ViewOf(const RecordRun& run, uint64_t skip, const PartRef& part,
                   uint64_t stride_bytes) {
-  return {run.data + skip * stride_bytes + part.offset_bytes, stride_bytes,
-          TypeOf(part.encoding)};
+  const std::byte* record = run.data + skip * stride_bytes;
+  const WeightType type = WeightTypeOf(part.encoding);
+  return {record + part.offset_bytes, stride_bytes, type,
+          IsQuantized(type) ? record + part.scales_offset_bytes : nullptr};
 }
 
 }  // namespace
@@ -235,8 +233,8 @@ void Transformer::FfnNeurons(const LayerWeights& weights, const RecordRun& run,
     }
   });
   // Threads share the columns here, so each sum runs over neurons in order.
-  const size_t column_grain =
-      GrainFor(ElementsBytes(TypeOf(weights.down.encoding), count), num_tokens);
+  const size_t column_grain = GrainFor(
+      ElementsBytes(WeightTypeOf(weights.down.encoding), count), num_tokens);
   pool_.ParallelFor(model_dim, column_grain, [&](size_t begin, size_t end) {
     AddScaledRows(Submatrix(ViewOf(run, skip, weights.down, stride), 0, begin),
                   count, end - begin, s_.gate, kFfnBlock, num_tokens,

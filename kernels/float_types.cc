@@ -32,6 +32,26 @@ Bf16 Bf16FromF32(float value) {
   return static_cast<Bf16>((bits + round) >> 16);
 }
 
+F16 F16FromF32(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const auto sign = static_cast<F16>((bits >> 16) & 0x8000u);
+  const uint32_t magnitude = bits & 0x7FFFFFFFu;
+  if (magnitude > 0x7F800000u) {
+    return static_cast<F16>(sign | 0x7E00u | ((magnitude >> 13) & 0x3FFu));
+  }
+  if (magnitude >= 0x477FF000u) {  // From half a step above 65504 on.
+    return static_cast<F16>(sign | 0x7C00u);
+  }
+  if (magnitude < 0x38800000u) {
+    // Subnormal, in steps of 2^-24: those of an f32 between 1/2 and 1, so the
+    // addition rounds, and leaves the steps in the mantissa.
+    const float sum = std::bit_cast<float>(magnitude) + 0.5f;
+    return static_cast<F16>(sign | (std::bit_cast<uint32_t>(sum) & 0x7FFu));
+  }
+  const uint32_t round = 0xFFFu + ((magnitude >> 13) & 1u);
+  return static_cast<F16>(sign | ((magnitude - 0x38000000u + round) >> 13));
+}
+
 void ConvertBf16ToF32(const Bf16* in, size_t count, float* out) {
   for (size_t i = 0; i < count; ++i) out[i] = F32FromBf16(in[i]);
 }

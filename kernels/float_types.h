@@ -17,6 +17,7 @@ float F32FromF16(F16 value);
 
 // Rounded to nearest, ties to even; NaN stays NaN, overflow becomes infinity.
 Bf16 Bf16FromF32(float value);
+F16 F16FromF32(float value);
 
 // Whole arrays, [count] to [count], which do not overlap.
 void ConvertBf16ToF32(const Bf16* in, size_t count, float* out);

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "kernels/activation.h"
@@ -88,6 +89,64 @@ inline void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
       out[t * out_stride + r] = sum;
     }
   }
+}
+
+// The codes and scales that quant_matmul.h defines, of one token.
+struct QuantizedToken {
+  std::vector<int> codes;
+  std::vector<float> scales;
+};
+
+inline QuantizedToken QuantizeToken(const float* x, size_t num_cols) {
+  QuantizedToken token;
+  token.codes.resize(num_cols, 0);
+  for (size_t begin = 0; begin < num_cols; begin += kQuantGroup) {
+    float amax = 0;
+    bool is_finite = true;
+    for (size_t k = begin; k < begin + kQuantGroup; ++k) {
+      amax = std::max(amax, std::abs(x[k]));
+      is_finite = is_finite && std::isfinite(x[k]);
+    }
+    if (!is_finite) {
+      token.scales.push_back(std::numeric_limits<float>::quiet_NaN());
+    } else if (amax < 0x1p-80f) {
+      token.scales.push_back(0);
+    } else {
+      const float inverse = 127 / amax;
+      for (size_t k = begin; k < begin + kQuantGroup; ++k) {
+        token.codes[k] = static_cast<int>(std::nearbyint(x[k] * inverse));
+      }
+      token.scales.push_back(amax / 127);
+    }
+  }
+  return token;
+}
+
+// The canonical arithmetic of quant_matmul.h to the letter. `is_fused` as in
+// CanonicalDot().
+inline float QuantDot(const WeightView& w, size_t row, size_t num_cols,
+                      const QuantizedToken& token, bool is_fused) {
+  float partial[8] = {};
+  for (size_t g = 0; g < num_cols / kQuantGroup; ++g) {
+    int dot = 0;
+    for (size_t k = g * kQuantGroup; k < (g + 1) * kQuantGroup; ++k) {
+      dot += CodeAt(w, row, k) * token.codes[k];
+    }
+    const float d = ScaleAt(w, row, g * kQuantGroup);
+    const float scale =
+        (w.type == WeightType::kQ8 ? d / 16 : d) * token.scales[g];
+    float& sum = partial[g % 8];
+    if (is_fused) {
+      sum = std::fma(static_cast<float>(dot), scale, sum);
+    } else {
+      const float product = static_cast<float>(dot) * scale;
+      sum = product + sum;
+    }
+  }
+  for (size_t half = 4; half > 0; half /= 2) {
+    for (size_t j = 0; j < half; ++j) partial[j] += partial[j + half];
+  }
+  return partial[0];
 }
 
 inline void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,

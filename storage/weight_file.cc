@@ -92,20 +92,26 @@ Result<Part> ParsePart(const Json& json, const std::string& name,
                             GetName(json, "encoding", &EncodingFromName, name));
   FLASHELM_ASSIGN_OR_RETURN(part.offset_bytes, GetUint(json, "offset", name));
   FLASHELM_ASSIGN_OR_RETURN(part.num_elements, GetUint(json, "elements", name));
-  const auto bits = CheckedMul(part.num_elements, EncodingBits(part.encoding));
-  if (!bits || part.offset_bytes > stride_bytes ||
-      *bits / 8 > stride_bytes - part.offset_bytes) {
+  // More bits than any element has: what follows fits where this does.
+  if (!CheckedMul(part.num_elements, 64) || part.offset_bytes > stride_bytes ||
+      part.num_bytes() > stride_bytes - part.offset_bytes) {
     return DataLoss(name, ": part ", Describe(Json(part.name)), " of ",
                     part.num_elements, " elements at byte ", part.offset_bytes,
                     " does not fit a record of ", stride_bytes, " bytes");
   }
   // Every record, not only the first, which begins at a page.
-  const uint64_t element_bytes = EncodingBits(part.encoding) / 8;
-  if (part.offset_bytes % element_bytes != 0 ||
-      stride_bytes % element_bytes != 0) {
+  const uint64_t alignment = EncodingAlignment(part.encoding);
+  if (part.offset_bytes % alignment != 0 || stride_bytes % alignment != 0) {
     return DataLoss(name, ": part ", Describe(Json(part.name)), " at byte ",
                     part.offset_bytes, " of records of ", stride_bytes,
-                    " bytes is not aligned to its elements of ", element_bytes);
+                    " bytes is not aligned to ", alignment, " bytes, as ",
+                    EncodingName(part.encoding), " needs");
+  }
+  if (IsGrouped(part.encoding) && part.num_elements % kElementsPerGroup != 0) {
+    return DataLoss(name, ": part ", Describe(Json(part.name)), " of ",
+                    part.num_elements, " elements, expected whole groups of ",
+                    kElementsPerGroup, " as ", EncodingName(part.encoding),
+                    " has them");
   }
   return part;
 }
@@ -255,6 +261,24 @@ Result<Tensor> ParseTensor(const Json& json, const std::string& where,
     tensor.planes.push_back(std::move(plane));
   }
   if (tensor.planes.empty()) return DataLoss(name, ": no planes");
+  const auto encoding_of = [&](const Plane& plane) {
+    return segments[plane.segment].parts[plane.part].encoding;
+  };
+  for (size_t i = 0; i < tensor.planes.size(); ++i) {
+    // They mean something behind codes with scales only.
+    const bool is_refining = tensor.planes[i].combine == kCombineNibbles;
+    const bool is_nibble = encoding_of(tensor.planes[i]) == Encoding::kNibble;
+    const bool follows_q4 =
+        i > 0 && encoding_of(tensor.planes[i - 1]) == Encoding::kQ4;
+    if (is_refining != is_nibble || (is_nibble && !follows_q4)) {
+      return DataLoss(name, ": plane ", i, " is ",
+                      EncodingName(encoding_of(tensor.planes[i])),
+                      ", combined by ",
+                      Describe(Json(tensor.planes[i].combine)),
+                      "; a plane of nibble, and no other, is combined by \"",
+                      kCombineNibbles, "\" with the q4 plane before it");
+    }
+  }
   return tensor;
 }
 

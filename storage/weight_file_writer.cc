@@ -92,9 +92,8 @@ void ChooseChecksums(Segment& segment) {
   segment.records_per_checksum = std::min(segment.num_records, run * runs);
 }
 
-WeightFileWriter::WeightFileWriter(OutputFile file,
-                                   std::vector<Segment> segments)
-    : file_(std::move(file)), segments_(std::move(segments)) {}
+WeightFileWriter::WeightFileWriter(OutputFile file, WeightFileContents contents)
+    : file_(std::move(file)), contents_(std::move(contents)) {}
 
 Result<WeightFileWriter> WeightFileWriter::Create(const std::string& path,
                                                   WeightFileContents contents) {
@@ -108,9 +107,9 @@ Result<WeightFileWriter> WeightFileWriter::Create(const std::string& path,
                             ZstdCompress(contents.tokenizer));
   const uint64_t raw_tokenizer_bytes = contents.tokenizer.size();
   std::string().swap(contents.tokenizer);  // Up to 64 MiB, not needed again.
-  // The manifest holds offsets that depend on its own compressed size. Offsets
-  // are laid out as if it took its worst case, which ends that circle; the
-  // pages between are zero.
+  // The manifest holds offsets that depend on its own compressed size, and
+  // provenance that is not known yet. Offsets are laid out as if it took its
+  // worst case, which ends that circle; the pages between are zero.
   PlaceSegments(UINT64_MAX / 4, contents.segments);
   const uint64_t manifest_room = RoundUp(
       ManifestToJson(contents).dump().size() + kIoAlignment, kIoAlignment);
@@ -119,35 +118,24 @@ Result<WeightFileWriter> WeightFileWriter::Create(const std::string& path,
       RoundUp(tokenizer_offset + tokenizer.size(), kIoAlignment);
   const uint64_t file_bytes =
       PlaceSegments(table_offset + table_bytes, contents.segments);
-  const std::string raw_manifest = ManifestToJson(contents).dump();
-  FLASHELM_ASSIGN_OR_RETURN(const std::string manifest,
-                            ZstdCompress(raw_manifest));
-  if (manifest.size() > manifest_room) {
-    return Internal("a manifest of ", manifest.size(), " bytes in a room of ",
-                    manifest_room);
-  }
 
   FLASHELM_ASSIGN_OR_RETURN(OutputFile file,
                             OutputFile::Create(path, file_bytes));
-  WeightFileWriter writer(std::move(file), std::move(contents.segments));
-  constexpr auto kZstd = static_cast<uint32_t>(SectionCodec::kZstd);
+  WeightFileWriter writer(std::move(file), std::move(contents));
+  writer.manifest_room_bytes_ = manifest_room;
   writer.header_.file_bytes = file_bytes;
-  writer.header_.sections[kManifest] = {kFelmHeaderBytes, manifest.size(),
-                                        raw_manifest.size(), kZstd,
-                                        Xxh3(AsBytes(manifest))};
-  writer.header_.sections[kTokenizer] = {tokenizer_offset, tokenizer.size(),
-                                         raw_tokenizer_bytes, kZstd,
-                                         Xxh3(AsBytes(tokenizer))};
+  writer.header_.sections[kTokenizer] = {
+      tokenizer_offset, tokenizer.size(), raw_tokenizer_bytes,
+      static_cast<uint32_t>(SectionCodec::kZstd), Xxh3(AsBytes(tokenizer))};
   // Its checksum is known at the end.
   writer.header_.sections[kChecksums] = {table_offset, table_bytes, table_bytes,
                                          0, 0};
   writer.table_.reserve(table_bytes);
 
-  // Everything in front of the segments; header and checksums come last.
+  // Everything in front of the segments; header, manifest and checksums come
+  // last.
   std::vector<std::byte> front(
       RoundUp(table_offset + table_bytes, kIoAlignment));
-  std::memcpy(front.data() + kFelmHeaderBytes, manifest.data(),
-              manifest.size());
   std::memcpy(front.data() + tokenizer_offset, tokenizer.data(),
               tokenizer.size());
   FLASHELM_RETURN_IF_ERROR(writer.file_.Append(front));
@@ -155,10 +143,10 @@ Result<WeightFileWriter> WeightFileWriter::Create(const std::string& path,
 }
 
 Status WeightFileWriter::Append(std::span<const std::byte> records) {
-  if (current_ == segments_.size()) {
+  if (current_ == contents_.segments.size()) {
     return Internal("records after the last segment");
   }
-  const Segment& segment = segments_[current_];
+  const Segment& segment = contents_.segments[current_];
   const uint64_t stride = segment.stride_bytes;
   if (records.size() % stride != 0 ||
       records.size() / stride > segment.num_records - records_done_) {
@@ -187,16 +175,16 @@ Status WeightFileWriter::Append(std::span<const std::byte> records) {
 }
 
 uint64_t WeightFileWriter::records_left() const {
-  return current_ == segments_.size()
+  return current_ == contents_.segments.size()
              ? 0
-             : segments_[current_].num_records - records_done_;
+             : contents_.segments[current_].num_records - records_done_;
 }
 
 void WeightFileWriter::AddChecksum() {
   const uint64_t digest = hash_.Digest64();
   const auto* bytes = reinterpret_cast<const std::byte*>(&digest);
   table_.insert(table_.end(), bytes,
-                bytes + ChecksumBytes(segments_[current_].checksum));
+                bytes + ChecksumBytes(contents_.segments[current_].checksum));
   hash_.Reset();
   records_hashed_ = 0;
 }
@@ -207,11 +195,25 @@ Status WeightFileWriter::Pad() {
   return file_.Append(std::span(zeros).first(RoundUp(at, kIoAlignment) - at));
 }
 
-Result<uint64_t> WeightFileWriter::Finish() {
-  if (current_ != segments_.size()) {
-    return Internal(segments_[current_].Describe(), ": ", records_left(),
-                    " records are missing");
+Status WeightFileWriter::WriteManifest() {
+  const std::string raw = ManifestToJson(contents_).dump();
+  FLASHELM_ASSIGN_OR_RETURN(const std::string stored, ZstdCompress(raw));
+  if (stored.size() > manifest_room_bytes_) {
+    return Internal("a manifest of ", stored.size(), " bytes in a room of ",
+                    manifest_room_bytes_);
   }
+  header_.sections[kManifest] = {kFelmHeaderBytes, stored.size(), raw.size(),
+                                 static_cast<uint32_t>(SectionCodec::kZstd),
+                                 Xxh3(AsBytes(stored))};
+  return file_.WriteAt(kFelmHeaderBytes, AsBytes(stored));
+}
+
+Result<uint64_t> WeightFileWriter::Finish() {
+  if (current_ != contents_.segments.size()) {
+    return Internal(contents_.segments[current_].Describe(), ": ",
+                    records_left(), " records are missing");
+  }
+  FLASHELM_RETURN_IF_ERROR(WriteManifest());
   Section& checksums = header_.sections[kChecksums];
   checksums.checksum = Xxh3(table_);
   FLASHELM_RETURN_IF_ERROR(file_.WriteAt(checksums.offset_bytes, table_));

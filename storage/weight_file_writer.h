@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/base/status.h"
@@ -32,7 +33,7 @@ void ChooseChecksums(Segment& segment);
 
 // Takes the records of all segments in order. The file appears under its name
 // at Finish(); until then nothing is there. Move-only, one thread. Holds the
-// checksum table, 4 to 8 bytes per checksum.
+// checksum table, 4 to 8 bytes per checksum, and what goes into the manifest.
 class WeightFileWriter {
  public:
   // kInvalidArgument, kNotFound, kResourceExhausted: as OutputFile::Create().
@@ -46,20 +47,30 @@ class WeightFileWriter {
   // Records that the current segment still lacks; 0 when all are complete.
   uint64_t records_left() const;
 
-  // Completes header and checksums and gives the file its name. kInternal:
-  // records are missing. Returns the size of the file.
+  // Instead of what Create() got: a member whose value is known only when the
+  // weights have been written. The manifest keeps its place, which has room for
+  // at least a page more than its text took, and much more once compressed.
+  void set_provenance(Json provenance) {
+    contents_.provenance = std::move(provenance);
+  }
+
+  // Completes manifest, header and checksums and gives the file its name.
+  // kInternal: records are missing, or the provenance outgrew its place.
+  // Returns the size of the file.
   Result<uint64_t> Finish();
 
   uint64_t file_bytes() const { return header_.file_bytes; }
 
  private:
-  WeightFileWriter(OutputFile file, std::vector<Segment> segments);
+  WeightFileWriter(OutputFile file, WeightFileContents contents);
+  Status WriteManifest();
   Status Pad();
   void AddChecksum();
 
   OutputFile file_;
   FelmHeader header_;
-  std::vector<Segment> segments_;
+  WeightFileContents contents_;  // Without the tokenizer.
+  uint64_t manifest_room_bytes_ = 0;
   std::vector<std::byte> table_;
   size_t current_ = 0;           // Segment being written.
   uint64_t records_done_ = 0;    // Of that segment.

@@ -10,7 +10,10 @@
 namespace flashelm {
 namespace {
 
-constexpr std::array<std::string_view, 2> kEncodings = {"f32", "bf16"};
+constexpr std::array<std::string_view, 5> kEncodings = {"f32", "bf16", "q8",
+                                                        "q4", "nibble"};
+// A scale is an F16.
+constexpr uint64_t kScaleBytes = 2;
 constexpr std::array<std::string_view, 6> kSegmentKinds = {
     "embedding", "norms", "qkv", "attention_out", "ffn", "final_norm"};
 constexpr std::array<std::string_view, 2> kChecksumKinds = {"xxh3-low32",
@@ -37,7 +40,29 @@ std::optional<Encoding> EncodingFromName(std::string_view name) {
   return Find<Encoding>(kEncodings, name);
 }
 uint32_t EncodingBits(Encoding encoding) {
-  return encoding == Encoding::kF32 ? 32 : 16;
+  switch (encoding) {
+    case Encoding::kF32:
+      return 32;
+    case Encoding::kBf16:
+      return 16;
+    case Encoding::kQ8:
+      return 8;
+    case Encoding::kQ4:
+    case Encoding::kNibble:
+      return 4;
+  }
+  return 0;
+}
+uint64_t EncodingAlignment(Encoding encoding) {
+  if (HasScales(encoding)) return kScaleBytes;
+  return IsGrouped(encoding) ? 1 : EncodingBits(encoding) / 8;
+}
+uint64_t ElementsBytes(Encoding encoding, uint64_t num_elements) {
+  return num_elements * EncodingBits(encoding) / 8;
+}
+uint64_t ScalesBytes(Encoding encoding, uint64_t num_elements) {
+  return HasScales(encoding) ? num_elements / kElementsPerGroup * kScaleBytes
+                             : 0;
 }
 
 std::string_view SegmentKindName(SegmentKind kind) {

@@ -20,11 +20,29 @@ inline constexpr char kFelmMagic[8] = {'F', 'L', 'A', 'S', 'H', 'E', 'L', 'M'};
 inline constexpr uint32_t kFelmVersion = 1;
 inline constexpr uint64_t kFelmHeaderBytes = 4096;
 
-// How the numbers of one part are stored.
-enum class Encoding : uint8_t { kF32, kBf16 };
+// How the numbers of one part are stored: as they are, or, from q8 on, as
+// codes. Of q8 and q4 the codes come first, then a scale of 16 bits for every
+// group. Nibbles have none: they are what the codes of a q4 plane lack of q8.
+enum class Encoding : uint8_t { kF32, kBf16, kQ8, kQ4, kNibble };
 std::string_view EncodingName(Encoding encoding);
 std::optional<Encoding> EncodingFromName(std::string_view name);
+// Of an element, without its share of a scale.
 uint32_t EncodingBits(Encoding encoding);
+
+// A part of codes has whole groups of this many elements.
+inline constexpr uint64_t kElementsPerGroup = 32;
+constexpr bool IsGrouped(Encoding encoding) {
+  return encoding != Encoding::kF32 && encoding != Encoding::kBf16;
+}
+constexpr bool HasScales(Encoding encoding) {
+  return encoding == Encoding::kQ8 || encoding == Encoding::kQ4;
+}
+// What the place of a part in its record, and the stride, are multiples of.
+uint64_t EncodingAlignment(Encoding encoding);
+// Bytes of a part's elements, and of the scales behind them. The caller knows
+// that 32 bits for each would fit.
+uint64_t ElementsBytes(Encoding encoding, uint64_t num_elements);
+uint64_t ScalesBytes(Encoding encoding, uint64_t num_elements);
 
 // What a segment holds; the order is the order in which a token uses them.
 enum class SegmentKind : uint8_t {
@@ -54,7 +72,12 @@ struct Part {
   uint64_t num_elements = 0;
 
   uint64_t num_bytes() const {
-    return num_elements * EncodingBits(encoding) / 8;
+    return ElementsBytes(encoding, num_elements) +
+           ScalesBytes(encoding, num_elements);
+  }
+  // In the record; for encodings that have scales.
+  uint64_t scales_offset_bytes() const {
+    return offset_bytes + ElementsBytes(encoding, num_elements);
   }
 };
 
@@ -96,6 +119,8 @@ struct Plane {
   // How planes of one tensor combine; the first plane, or the only one, "none".
   std::string combine = "none";
 };
+// Of a plane of nibbles, which follows the q4 plane that it makes q8.
+inline constexpr std::string_view kCombineNibbles = "low-nibble";
 
 // Rows and columns of a matrix, or one row for a vector; row r is record r.
 struct Tensor {

@@ -7,10 +7,13 @@
 
 namespace flashelm {
 
-std::vector<MemoryCgroupPlace> MemoryCgroupPlaces() {
-  std::vector<MemoryCgroupPlace> places;
+std::vector<CgroupPlace> CgroupPlaces(std::string_view controller,
+                                      const std::string& system_root) {
+  const std::string mounts = system_root + "/sys/fs/cgroup";
+  const std::string wanted = "," + std::string(controller) + ",";
+  std::vector<CgroupPlace> places;
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(
-      std::fopen("/proc/self/cgroup", "re"),
+      std::fopen((system_root + "/proc/self/cgroup").c_str(), "re"),
       [](std::FILE* open) { return open != nullptr ? std::fclose(open) : 0; });
   char line[4096];
   while (file != nullptr &&
@@ -25,9 +28,10 @@ std::vector<MemoryCgroupPlace> MemoryCgroupPlaces() {
     std::string group(path + 1);
     if (group == "/") group.clear();
     if (names.empty()) {
-      places.push_back({2, "/sys/fs/cgroup", std::move(group)});
-    } else if (("," + names + ",").find(",memory,") != std::string::npos) {
-      places.push_back({1, "/sys/fs/cgroup/memory", std::move(group)});
+      places.push_back({2, mounts, std::move(group)});
+    } else if (("," + names + ",").find(wanted) != std::string::npos) {
+      places.push_back(
+          {1, mounts + "/" + std::string(controller), std::move(group)});
     }
   }
   return places;

@@ -112,7 +112,7 @@ std::optional<uint64_t> MappedFileBytes() {
 
 std::optional<uint64_t> AvailableMemoryBytes() {
   auto available = ReadKilobytes("/proc/meminfo", "MemAvailable:");
-  for (const MemoryCgroupPlace& place : MemoryCgroupPlaces()) {
+  for (const CgroupPlace& place : CgroupPlaces("memory")) {
     const auto left =
         place.version == 1
             ? CgroupLeft(place.root, place.group, "memory.limit_in_bytes",

@@ -1,9 +1,7 @@
 #include "core/base/thread.h"
 
 #include <pthread.h>
-#include <sched.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -68,13 +66,6 @@ void Thread::Detach() {
   if (handle_ == nullptr) return;
   pthread_detach(handle_->id);
   handle_.reset();
-}
-
-uint32_t NumUsableProcessors() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return static_cast<uint32_t>(std::max(1, CPU_COUNT(&set)));
 }
 
 }  // namespace flashelm

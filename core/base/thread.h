@@ -3,7 +3,6 @@
 #define FLASHELM_CORE_BASE_THREAD_H_
 
 #include <cstddef>
-#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -40,9 +39,6 @@ class Thread {
   std::unique_ptr<Handle> handle_;
   void Join();
 };
-
-// Processors that this process may use: the affinity mask. At least 1.
-uint32_t NumUsableProcessors();
 
 }  // namespace flashelm
 

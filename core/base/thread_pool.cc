@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/base/checked_math.h"
+#include "core/base/processors.h"
 
 namespace flashelm {
 namespace {
@@ -23,7 +24,8 @@ void Relax() {
 
 ThreadPool::ThreadPool(uint32_t num_threads)
     : num_threads_(num_threads),
-      num_spins_(num_threads <= NumUsableProcessors() ? kSpins : 0) {}
+      num_spins_(num_threads <= FindUsableProcessors().num_processors ? kSpins
+                                                                      : 0) {}
 
 Result<std::unique_ptr<ThreadPool>> ThreadPool::Create(uint32_t num_threads) {
   if (num_threads == 0) {
@@ -51,7 +53,7 @@ void ThreadPool::Run(size_t count, size_t grain, Function function,
                      const void* context) {
   if (count == 0) return;
   if (workers_.empty() || count <= grain) {
-    function(context, 0, count);
+    function(context, 0, count, 0);
     return;
   }
   count_ = count;
@@ -83,7 +85,7 @@ void ThreadPool::RunPart(uint32_t part) const {
   const size_t begin = num_grains * part / num_threads_ * grain_;
   const size_t end =
       std::min(count_, num_grains * (part + 1) / num_threads_ * grain_);
-  if (begin < end) function_(context_, begin, end);
+  if (begin < end) function_(context_, begin, end, part);
 }
 
 void ThreadPool::WorkerLoop(uint32_t part) {

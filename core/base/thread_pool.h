@@ -28,16 +28,24 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  // Calls body(begin, end) on parts of [0, count), every index once, and
-  // returns when all are done. Parts begin at multiples of `grain`. The body
-  // does not throw and does not call ParallelFor. Allocates nothing.
+  // Calls body(begin, end) or, where it takes that, body(begin, end, part) on
+  // parts of [0, count), every index once, and returns when all are done. Parts
+  // begin at multiples of `grain`. `part` is below num_threads(), and no two
+  // calls of a loop have the same, so it can name a workspace. The body does
+  // not throw and does not call ParallelFor. Allocates nothing.
   template <class Body>
   void ParallelFor(size_t count, size_t grain, const Body& body) {
-    static_assert(std::is_invocable_v<const Body&, size_t, size_t>);
     Run(
         count, grain,
-        [](const void* context, size_t begin, size_t end) {
-          (*static_cast<const Body*>(context))(begin, end);
+        [](const void* context, size_t begin, size_t end, uint32_t part) {
+          const Body& loop_body = *static_cast<const Body*>(context);
+          if constexpr (std::is_invocable_v<const Body&, size_t, size_t,
+                                            uint32_t>) {
+            loop_body(begin, end, part);
+          } else {
+            static_assert(std::is_invocable_v<const Body&, size_t, size_t>);
+            loop_body(begin, end);
+          }
         },
         &body);
   }
@@ -45,7 +53,8 @@ class ThreadPool {
   uint32_t num_threads() const { return num_threads_; }
 
  private:
-  using Function = void (*)(const void* context, size_t begin, size_t end);
+  using Function = void (*)(const void* context, size_t begin, size_t end,
+                            uint32_t part);
 
   explicit ThreadPool(uint32_t num_threads);
   void Run(size_t count, size_t grain, Function function, const void* context);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -15,10 +16,12 @@
 #include <vector>
 
 #include "core/base/memory.h"
+#include "core/base/thread_pool.h"
 #include "core/convert/checkpoint.h"
 #include "core/convert/hf_config.h"
 #include "core/model_layout.h"
 #include "kernels/float_types.h"
+#include "kernels/quantize.h"
 #include "storage/checksum.h"
 #include "storage/json.h"
 #include "storage/output_file.h"
@@ -27,10 +30,12 @@
 namespace flashelm {
 namespace {
 
-// Values as the source has them, and finished records. Each is far larger than
-// the widest row that CheckConfig() lets through, 4 MiB.
+// Values as the source has them, finished records, and between them, where that
+// needs whole rows, f32 values. Each is far larger than the widest row that
+// CheckConfig() lets through, 4 MiB.
 constexpr uint64_t kRawBytes = uint64_t{24} << 20;
 constexpr uint64_t kRecordBytes = uint64_t{32} << 20;
+constexpr uint64_t kWideBytes = uint64_t{32} << 20;
 // One read of the pass over all files; whole elements of any type.
 constexpr uint64_t kCheckBytes = uint64_t{4} << 20;
 constexpr uint64_t kProgressBytes = uint64_t{1} << 20;
@@ -38,11 +43,18 @@ constexpr uint64_t kMaxTokenizerBytes = uint64_t{64} << 20;
 // Neurons and dimensions of a transposed block: what it reads and what it
 // writes stay in the first-level cache.
 constexpr size_t kTile = 64;
+// What a thread does at least, in bytes of the source.
+constexpr uint64_t kMinBytesPerThread = uint64_t{64} << 10;
+
+// Rows of that many bytes that are worth a thread of their own.
+size_t GrainFor(uint64_t row_bytes) {
+  return std::max<uint64_t>(1, kMinBytesPerThread / row_bytes);
+}
 
 uint32_t EncodedBytes(Encoding encoding) { return EncodingBits(encoding) / 8; }
 
-// `count` elements of `type` at `in` as `encoding` at `out`, not overlapping,
-// both aligned to their elements.
+// `count` elements of `type` at `in` as `encoding`, f32 or bf16, at `out`, not
+// overlapping, both aligned to their elements.
 void Encode(ElementType type, const std::byte* in, size_t count,
             Encoding encoding, std::byte* out) {
   const auto* in16 = reinterpret_cast<const uint16_t*>(in);
@@ -79,14 +91,14 @@ uint64_t CountAtLeast(const std::byte* in, size_t count, T least) {
   return found;
 }
 
-// How many of the elements are NaN or infinite after Encode().
+// How many of the elements are NaN, infinite, or become so as bf16.
 uint64_t CountNonFiniteEncoded(ElementType type, const std::byte* in,
                                size_t count, Encoding encoding) {
   switch (type) {
     case ElementType::kF32:
       // From half a bf16 step below 2^128 on, rounding gives infinity.
       return CountAtLeast<uint32_t>(
-          in, count, encoding == Encoding::kF32 ? 0x7F800000u : 0x7F7F8000u);
+          in, count, encoding == Encoding::kBf16 ? 0x7F7F8000u : 0x7F800000u);
     case ElementType::kBf16:
       return CountAtLeast<uint16_t>(in, count, 0x7F80);
     case ElementType::kF16:  // Every finite one is far inside bf16's range.
@@ -95,6 +107,48 @@ uint64_t CountNonFiniteEncoded(ElementType type, const std::byte* in,
       break;
   }
   return 0;
+}
+
+// How many of the elements have no place in q8 and q4.
+uint64_t CountUnquantizable(ElementType type, const std::byte* in,
+                            size_t count) {
+  constexpr auto kLargest = std::bit_cast<uint32_t>(kMaxQuantized);
+  switch (type) {
+    case ElementType::kF32:
+      return CountAtLeast<uint32_t>(in, count, kLargest + 1);
+    case ElementType::kBf16:
+      return CountAtLeast<uint16_t>(in, count, (kLargest >> 16) + 1);
+    case ElementType::kF16:  // Every finite one has.
+      return CountAtLeast<uint16_t>(in, count, 0x7C00);
+    case ElementType::kOther:
+      break;
+  }
+  return 0;
+}
+
+// What the file says of a matrix of that segment; nothing for norms.
+const char* MatrixKindName(SegmentKind kind) {
+  switch (kind) {
+    case SegmentKind::kEmbedding:
+      return "embedding";
+    case SegmentKind::kQkv:
+    case SegmentKind::kAttentionOut:
+      return "attention";
+    case SegmentKind::kFfn:
+      return "ffn";
+    case SegmentKind::kNorms:
+    case SegmentKind::kFinalNorm:
+      break;
+  }
+  return "norms";
+}
+
+MatrixEncodings EncodingsOf(const ConvertOptions& options) {
+  const Encoding head =
+      options.weights == Encoding::kQ4 ? Encoding::kQ8 : options.weights;
+  return {options.embedding.value_or(head),
+          options.attention.value_or(options.weights),
+          options.ffn.value_or(options.weights)};
 }
 
 // Polls for cancellation and reports how far a stage is.
@@ -185,23 +239,25 @@ Result<std::string> ReadTokenizer(const std::string& path,
 class Converter {
  public:
   Converter(const Checkpoint& checkpoint, const ModelConfig& config,
-            const CheckpointWeights& weights, const ConvertOptions& options)
+            const CheckpointWeights& weights, const ConvertOptions& options,
+            ThreadPool& pool)
       : checkpoint_(checkpoint),
         config_(config),
         weights_(weights),
-        options_(options) {
-    NoteEncodings();
+        options_(options),
+        pool_(pool) {
+    NoteEncodings(EncodingsOf(options));
   }
 
   // Reads every byte of the weight files once: their hashes for `files`, and
-  // how many values are not finite for `report`.
+  // how many values cannot be stored for `report`.
   Status CheckFiles(Json& files, ConvertReport& report);
-  // Writes the records of all segments.
+  // Writes the records of all segments; what that cost goes to `report`.
   Status WriteSegments(const std::vector<Segment>& segments,
-                       WeightFileWriter& writer);
+                       WeightFileWriter& writer, ConvertReport& report);
 
  private:
-  void NoteEncodings();
+  void NoteEncodings(const MatrixEncodings& matrices);
   Status CheckTensor(const SafetensorsFile& file,
                      const SafetensorsTensor& tensor, Xxh3Stream& hash,
                      Progress& progress, ConvertReport& report);
@@ -215,32 +271,49 @@ class Converter {
   Status WriteBundles(const Segment& segment, const CheckpointLayer& layer,
                       WeightFileWriter& writer, Progress& progress);
 
+  // As many records as the buffers hold, with `source_bytes` for each.
+  uint64_t BlockRecords(const Segment& segment, uint64_t source_bytes) const;
   Status ReadElements(const CheckpointTensor& source, uint64_t first,
                       std::span<std::byte> out, Progress& progress);
   // Reads `count` rows of `part.num_elements` from row `first` on and puts them
   // into that part of as many records.
-  Status ReadRowsInto(const Part& part, uint64_t stride_bytes,
+  Status ReadRowsInto(const Segment& segment, const Part& part,
                       const CheckpointTensor& matrix, uint64_t first,
                       uint64_t count, Progress& progress);
   // The same for `count` columns of a matrix of `num_columns`.
-  Status ReadColumnsInto(const Part& part, uint64_t stride_bytes,
+  Status ReadColumnsInto(const Segment& segment, const Part& part,
                          const CheckpointTensor& matrix, uint64_t num_columns,
                          uint64_t first, uint64_t count, Progress& progress);
+
+  // Where the rows or columns that were read go, one to each record: to their
+  // part of it, or, when that is quantised, to wide_ as f32.
+  struct Target {
+    Encoding encoding;
+    std::byte* data;
+    uint64_t stride_bytes;
+  };
+  Target TargetOf(const Segment& segment, const Part& part) const;
+  // Does the rest: quantises the first `count` rows of wide_, where `part` is
+  // quantised.
+  void Finish(const Segment& segment, const Part& part, uint64_t count);
 
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
   const CheckpointWeights& weights_;
   const ConvertOptions& options_;
+  ThreadPool& pool_;
   // What each tensor that the model needs becomes.
   std::map<const SafetensorsTensor*, Encoding> encodings_;
-  MemoryBudget budget_{kRawBytes + kRecordBytes};
+  MemoryBudget budget_{kRawBytes + kRecordBytes + kWideBytes};
   AlignedBuffer raw_;
   AlignedBuffer records_;
+  AlignedBuffer wide_;  // Only to quantise.
+  std::vector<QuantizationError> errors_;
+  std::map<std::string, QuantizationTotal> quantization_;
 };
 
-void Converter::NoteEncodings() {
-  const Encoding matrices = options_.weights;
-  encodings_[weights_.embedding.tensor] = matrices;
+void Converter::NoteEncodings(const MatrixEncodings& matrices) {
+  encodings_[weights_.embedding.tensor] = matrices.embedding;
   encodings_[weights_.final_norm.tensor] = Encoding::kF32;
   for (const CheckpointLayer& layer : weights_.layers) {
     for (const CheckpointTensor* vector :
@@ -248,10 +321,10 @@ void Converter::NoteEncodings() {
           &layer.ffn_norm}) {
       encodings_[vector->tensor] = Encoding::kF32;
     }
-    for (const CheckpointTensor* matrix :
-         {&layer.qkv, &layer.attention_out, &layer.gate_up, &layer.down}) {
-      encodings_[matrix->tensor] = matrices;
-    }
+    encodings_[layer.qkv.tensor] = matrices.attention;
+    encodings_[layer.attention_out.tensor] = matrices.attention;
+    encodings_[layer.gate_up.tensor] = matrices.ffn;
+    encodings_[layer.down.tensor] = matrices.ffn;
   }
 }
 
@@ -301,13 +374,18 @@ Status Converter::CheckTensor(const SafetensorsFile& file,
         ReadExactly(file.file(), tensor.offset_bytes + at, piece, tensor.name));
     hash.Update(piece);
     if (encoding != encodings_.end()) {
-      const uint64_t found = CountNonFiniteEncoded(
-          tensor.type, piece.data(), piece.size() / ElementBytes(tensor.type),
-          encoding->second);
-      if (found > 0 && report.num_nonfinite == 0) {
-        report.first_nonfinite_tensor = tensor.name;
+      const size_t count = piece.size() / ElementBytes(tensor.type);
+      const auto note = [&](uint64_t found, uint64_t& sum, std::string& first) {
+        if (found > 0 && sum == 0) first = tensor.name;
+        sum += found;
+      };
+      note(CountNonFiniteEncoded(tensor.type, piece.data(), count,
+                                 encoding->second),
+           report.num_nonfinite, report.first_nonfinite_tensor);
+      if (IsGrouped(encoding->second)) {
+        note(CountUnquantizable(tensor.type, piece.data(), count),
+             report.num_unquantizable, report.first_unquantizable_tensor);
       }
-      report.num_nonfinite += found;
     }
     progress.Add(piece.size());
     at += piece.size();
@@ -316,19 +394,27 @@ Status Converter::CheckTensor(const SafetensorsFile& file,
 }
 
 Status Converter::WriteSegments(const std::vector<Segment>& segments,
-                                WeightFileWriter& writer) {
+                                WeightFileWriter& writer,
+                                ConvertReport& report) {
   FLASHELM_ASSIGN_OR_RETURN(
       raw_, AlignedBuffer::Create(kRawBytes, budget_, "source values"));
   FLASHELM_ASSIGN_OR_RETURN(
       records_, AlignedBuffer::Create(kRecordBytes, budget_, "records"));
   uint64_t total_bytes = 0;
+  bool is_quantizing = false;
   for (const auto& [tensor, encoding] : encodings_) {
     total_bytes += tensor->num_bytes;
+    is_quantizing |= IsGrouped(encoding);
+  }
+  if (is_quantizing) {
+    FLASHELM_ASSIGN_OR_RETURN(
+        wide_, AlignedBuffer::Create(kWideBytes, budget_, "f32 values"));
   }
   Progress progress(options_, "convert", total_bytes);
   for (const Segment& segment : segments) {
     FLASHELM_RETURN_IF_ERROR(WriteSegment(segment, writer, progress));
   }
+  report.quantization = std::move(quantization_);
   return progress.Poll();
 }
 
@@ -370,8 +456,8 @@ Status Converter::WriteVectors(const Segment& segment,
                     " parts, expected ", vectors.size());
   }
   for (size_t i = 0; i < vectors.size(); ++i) {
-    FLASHELM_RETURN_IF_ERROR(ReadRowsInto(
-        segment.parts[i], segment.stride_bytes, vectors[i], 0, 1, progress));
+    FLASHELM_RETURN_IF_ERROR(
+        ReadRowsInto(segment, segment.parts[i], vectors[i], 0, 1, progress));
   }
   return writer.Append(records_.bytes().first(segment.stride_bytes));
 }
@@ -380,14 +466,12 @@ Status Converter::WriteRows(const Segment& segment,
                             const CheckpointTensor& matrix,
                             WeightFileWriter& writer, Progress& progress) {
   const Part& part = segment.parts[0];
-  const uint64_t row_bytes =
-      part.num_elements * ElementBytes(matrix.tensor->type);
-  const uint64_t block =
-      std::min(kRawBytes / row_bytes, kRecordBytes / segment.stride_bytes);
+  const uint64_t block = BlockRecords(
+      segment, part.num_elements * ElementBytes(matrix.tensor->type));
   for (uint64_t first = 0; first < segment.num_records; first += block) {
     const uint64_t count = std::min(block, segment.num_records - first);
-    FLASHELM_RETURN_IF_ERROR(ReadRowsInto(part, segment.stride_bytes, matrix,
-                                          first, count, progress));
+    FLASHELM_RETURN_IF_ERROR(
+        ReadRowsInto(segment, part, matrix, first, count, progress));
     FLASHELM_RETURN_IF_ERROR(
         writer.Append(records_.bytes().first(count * segment.stride_bytes)));
   }
@@ -398,28 +482,71 @@ Status Converter::WriteBundles(const Segment& segment,
                                const CheckpointLayer& layer,
                                WeightFileWriter& writer, Progress& progress) {
   const uint64_t ffn_dim = segment.num_records;
-  const uint64_t stride = segment.stride_bytes;
   const uint64_t element_bytes =
       std::max(ElementBytes(layer.gate_up.tensor->type),
                ElementBytes(layer.down.tensor->type));
   // As many neurons as fit: a column block reads model_dim pieces, and the
   // longer they are, the less of every page is read in vain.
-  uint64_t block = std::min(kRawBytes / (config_.model_dim * element_bytes),
-                            kRecordBytes / stride);
+  uint64_t block = BlockRecords(segment, config_.model_dim * element_bytes);
   if (block > kTile) block -= block % kTile;
   for (uint64_t first = 0; first < ffn_dim; first += block) {
     const uint64_t count = std::min(block, ffn_dim - first);
     FLASHELM_RETURN_IF_ERROR(ReadRowsInto(
-        segment.parts[0], stride, layer.gate_up, first, count, progress));
-    FLASHELM_RETURN_IF_ERROR(ReadRowsInto(segment.parts[1], stride,
+        segment, segment.parts[0], layer.gate_up, first, count, progress));
+    FLASHELM_RETURN_IF_ERROR(ReadRowsInto(segment, segment.parts[1],
                                           layer.gate_up, ffn_dim + first, count,
                                           progress));
-    FLASHELM_RETURN_IF_ERROR(ReadColumnsInto(
-        segment.parts[2], stride, layer.down, ffn_dim, first, count, progress));
+    FLASHELM_RETURN_IF_ERROR(ReadColumnsInto(segment, segment.parts[2],
+                                             layer.down, ffn_dim, first, count,
+                                             progress));
     FLASHELM_RETURN_IF_ERROR(
-        writer.Append(records_.bytes().first(count * stride)));
+        writer.Append(records_.bytes().first(count * segment.stride_bytes)));
   }
   return OkStatus();
+}
+
+uint64_t Converter::BlockRecords(const Segment& segment,
+                                 uint64_t source_bytes) const {
+  uint64_t block =
+      std::min(kRawBytes / source_bytes, kRecordBytes / segment.stride_bytes);
+  for (const Part& part : segment.parts) {
+    if (!IsGrouped(part.encoding)) continue;
+    block = std::min(block, kWideBytes / (part.num_elements * sizeof(float)));
+  }
+  return block;
+}
+
+Converter::Target Converter::TargetOf(const Segment& segment,
+                                      const Part& part) const {
+  if (IsGrouped(part.encoding)) {
+    return {Encoding::kF32, wide_.data(), part.num_elements * sizeof(float)};
+  }
+  return {part.encoding, records_.data() + part.offset_bytes,
+          segment.stride_bytes};
+}
+
+void Converter::Finish(const Segment& segment, const Part& part,
+                       uint64_t count) {
+  if (!IsGrouped(part.encoding)) return;
+  const WeightType type = WeightTypeOf(part.encoding);
+  const auto* values = reinterpret_cast<const float*>(wide_.data());
+  errors_.resize(count);
+  pool_.ParallelFor(
+      count, GrainFor(part.num_elements * sizeof(float)),
+      [&](size_t begin, size_t end) {
+        for (size_t i = begin; i < end; ++i) {
+          errors_[i] = QuantizeRow(
+              type, values + i * part.num_elements, part.num_elements,
+              records_.data() + i * segment.stride_bytes + part.offset_bytes);
+        }
+      });
+  QuantizationTotal& total = quantization_[MatrixKindName(segment.kind)];
+  // In one order, whichever thread has found them.
+  for (const QuantizationError& error : errors_) {
+    total.squared_error += error.squared_error;
+    total.squared_sum += error.squared_sum;
+  }
+  total.num_weights += count * part.num_elements;
 }
 
 Status Converter::ReadElements(const CheckpointTensor& source, uint64_t first,
@@ -430,19 +557,22 @@ Status Converter::ReadElements(const CheckpointTensor& source, uint64_t first,
   return OkStatus();
 }
 
-Status Converter::ReadRowsInto(const Part& part, uint64_t stride_bytes,
+Status Converter::ReadRowsInto(const Segment& segment, const Part& part,
                                const CheckpointTensor& matrix, uint64_t first,
                                uint64_t count, Progress& progress) {
-  const uint64_t row_bytes =
-      part.num_elements * ElementBytes(matrix.tensor->type);
+  const ElementType type = matrix.tensor->type;
+  const uint64_t row_bytes = part.num_elements * ElementBytes(type);
   FLASHELM_RETURN_IF_ERROR(ReadElements(matrix, first * part.num_elements,
                                         raw_.bytes().first(count * row_bytes),
                                         progress));
-  for (uint64_t i = 0; i < count; ++i) {
-    Encode(matrix.tensor->type, raw_.data() + i * row_bytes, part.num_elements,
-           part.encoding,
-           records_.data() + i * stride_bytes + part.offset_bytes);
-  }
+  const Target target = TargetOf(segment, part);
+  pool_.ParallelFor(count, GrainFor(row_bytes), [&](size_t begin, size_t end) {
+    for (size_t i = begin; i < end; ++i) {
+      Encode(type, raw_.data() + i * row_bytes, part.num_elements,
+             target.encoding, target.data + i * target.stride_bytes);
+    }
+  });
+  Finish(segment, part, count);
   return OkStatus();
 }
 
@@ -457,41 +587,51 @@ void TransposeTile(const std::byte* tile, size_t rows, size_t columns,
   }
 }
 
-Status Converter::ReadColumnsInto(const Part& part, uint64_t stride_bytes,
+// Columns [first, first + num_columns) of raw values, [rows, piece], as rows.
+void TransposeColumns(ElementType type, const std::byte* raw,
+                      uint64_t piece_bytes, uint64_t rows, uint64_t first,
+                      uint64_t num_columns, Encoding encoding, std::byte* out,
+                      uint64_t stride_bytes) {
+  alignas(64) std::array<std::byte, kTile * kTile * sizeof(float)> tile;
+  const uint64_t encoded_bytes = EncodedBytes(encoding);
+  for (uint64_t row = 0; row < rows; row += kTile) {
+    const size_t tile_rows = std::min<uint64_t>(kTile, rows - row);
+    for (size_t i = 0; i < tile_rows; ++i) {
+      Encode(type, raw + (row + i) * piece_bytes + first * ElementBytes(type),
+             num_columns, encoding, tile.data() + i * kTile * encoded_bytes);
+    }
+    std::byte* to = out + first * stride_bytes + row * encoded_bytes;
+    if (encoded_bytes == 2) {
+      TransposeTile<uint16_t>(tile.data(), tile_rows, num_columns, to,
+                              stride_bytes);
+    } else {
+      TransposeTile<uint32_t>(tile.data(), tile_rows, num_columns, to,
+                              stride_bytes);
+    }
+  }
+}
+
+Status Converter::ReadColumnsInto(const Segment& segment, const Part& part,
                                   const CheckpointTensor& matrix,
                                   uint64_t num_columns, uint64_t first,
                                   uint64_t count, Progress& progress) {
-  const uint64_t element_bytes = ElementBytes(matrix.tensor->type);
-  const uint64_t encoded_bytes = EncodedBytes(part.encoding);
+  const ElementType type = matrix.tensor->type;
   const uint64_t rows = part.num_elements;
-  const uint64_t piece_bytes = count * element_bytes;
+  const uint64_t piece_bytes = count * ElementBytes(type);
   for (uint64_t row = 0; row < rows; ++row) {
     FLASHELM_RETURN_IF_ERROR(ReadElements(
         matrix, row * num_columns + first,
         raw_.bytes().subspan(row * piece_bytes, piece_bytes), progress));
   }
-  alignas(64) std::array<std::byte, kTile * kTile * sizeof(float)> tile;
-  for (uint64_t column = 0; column < count; column += kTile) {
-    const size_t tile_columns = std::min<uint64_t>(kTile, count - column);
-    for (uint64_t row = 0; row < rows; row += kTile) {
-      const size_t tile_rows = std::min<uint64_t>(kTile, rows - row);
-      for (size_t i = 0; i < tile_rows; ++i) {
-        Encode(matrix.tensor->type,
-               raw_.data() + (row + i) * piece_bytes + column * element_bytes,
-               tile_columns, part.encoding,
-               tile.data() + i * kTile * encoded_bytes);
-      }
-      std::byte* out = records_.data() + column * stride_bytes +
-                       part.offset_bytes + row * encoded_bytes;
-      if (encoded_bytes == 2) {
-        TransposeTile<uint16_t>(tile.data(), tile_rows, tile_columns, out,
-                                stride_bytes);
-      } else {
-        TransposeTile<uint32_t>(tile.data(), tile_rows, tile_columns, out,
-                                stride_bytes);
-      }
+  const Target target = TargetOf(segment, part);
+  pool_.ParallelFor(count, kTile, [&](size_t begin, size_t end) {
+    for (size_t column = begin; column < end; column += kTile) {
+      TransposeColumns(type, raw_.data(), piece_bytes, rows, column,
+                       std::min(kTile, end - column), target.encoding,
+                       target.data, target.stride_bytes);
     }
-  }
+  });
+  Finish(segment, part, count);
   return OkStatus();
 }
 
@@ -507,6 +647,8 @@ Result<ConvertReport> Convert(const std::string& source_dir,
       report.config,
       ParseHfConfig(checkpoint.config_text(), checkpoint.config_path()));
   report.num_params = report.config.num_params();
+  const MatrixEncodings encodings = EncodingsOf(options);
+  FLASHELM_RETURN_IF_ERROR(CheckEncodings(report.config, encodings));
   FLASHELM_ASSIGN_OR_RETURN(const CheckpointWeights weights,
                             FindCheckpointWeights(report.config, checkpoint));
   const std::string tokenizer_path = options.tokenizer_path.empty()
@@ -529,7 +671,11 @@ Result<ConvertReport> Convert(const std::string& source_dir,
   }
   FLASHELM_RETURN_IF_ERROR(CheckOutputPath(out_path, source_paths));
 
-  Converter converter(checkpoint, report.config, weights, options);
+  FLASHELM_ASSIGN_OR_RETURN(
+      const auto pool,
+      ThreadPool::Create(options.num_threads > 0 ? options.num_threads
+                                                 : NumUsableProcessors()));
+  Converter converter(checkpoint, report.config, weights, options, *pool);
   FLASHELM_RETURN_IF_ERROR(converter.CheckFiles(files, report));
   files.push_back(DescribeText(BaseName(tokenizer_path), contents.tokenizer));
   report.source_bytes += contents.tokenizer.size();
@@ -539,8 +685,16 @@ Result<ConvertReport> Convert(const std::string& source_dir,
                     EncodingName(options.weights), ", the first in tensor \"",
                     report.first_nonfinite_tensor, "\", expected none");
   }
+  if (report.num_unquantizable > 0) {
+    return InvalidArgument(
+        source_dir, ": ", report.num_unquantizable,
+        " weights are NaN or above ", kMaxQuantized,
+        " in magnitude, the first in tensor \"",
+        report.first_unquantizable_tensor,
+        "\": q8 and q4 have no such values, f32 and bf16 have");
+  }
 
-  ModelLayout layout = MakeLayout(report.config, options.weights);
+  ModelLayout layout = MakeLayout(report.config, encodings);
   contents.config = ConfigToJson(report.config);
   contents.provenance = {
       {"converter",
@@ -551,12 +705,19 @@ Result<ConvertReport> Convert(const std::string& source_dir,
   if (report.num_nonfinite > 0) {
     contents.provenance["nonfinite_values"] = report.num_nonfinite;
   }
+  Json provenance = contents.provenance;
   contents.segments = layout.segments;
   contents.tensors = std::move(layout.tensors);
   FLASHELM_ASSIGN_OR_RETURN(
       WeightFileWriter writer,
       WeightFileWriter::Create(out_path, std::move(contents)));
-  FLASHELM_RETURN_IF_ERROR(converter.WriteSegments(layout.segments, writer));
+  FLASHELM_RETURN_IF_ERROR(
+      converter.WriteSegments(layout.segments, writer, report));
+  for (const auto& [kind, total] : report.quantization) {
+    provenance["quantization"][kind] = {{"mse", total.mean_squared_error()},
+                                        {"relative", total.relative_error()}};
+  }
+  writer.set_provenance(std::move(provenance));
   FLASHELM_ASSIGN_OR_RETURN(report.file_bytes, writer.Finish());
   return report;
 }

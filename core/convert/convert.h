@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -15,9 +17,18 @@
 namespace flashelm {
 
 struct ConvertOptions {
-  // Of the matrices; norm vectors are f32 in every file. Narrowing rounds to
-  // nearest, ties to even; equal or wider formats keep every value.
+  // Of the matrices: f32, bf16, q8 or q4; norm vectors are f32 in every file.
+  // Narrowing to bf16 rounds to nearest, ties to even; q8 and q4 are as
+  // QuantizeRow() makes them; equal or wider formats keep every value.
   Encoding weights = Encoding::kBf16;
+  // Of some of them, where they differ. An embedding that nobody asked for is
+  // q8 where `weights` is q4: it is small, and as output head its errors go
+  // straight to the logits.
+  std::optional<Encoding> embedding;
+  std::optional<Encoding> attention;
+  std::optional<Encoding> ffn;
+  // Of computation; 0: one per processor. The file is the same with any number.
+  uint32_t num_threads = 0;
   // Empty: tokenizer.model in the checkpoint's directory.
   std::string tokenizer_path;
   // Take NaN and infinite weights over instead of refusing them.
@@ -38,6 +49,21 @@ struct ConvertOptions {
   std::string converter_version;
 };
 
+// What quantising cost the matrices of one kind.
+struct QuantizationTotal {
+  double squared_error = 0;
+  double squared_sum = 0;  // Of the weights as the source has them.
+  uint64_t num_weights = 0;
+
+  double mean_squared_error() const {
+    return squared_error / static_cast<double>(num_weights);
+  }
+  // Of the weights' mean square.
+  double relative_error() const {
+    return squared_sum > 0 ? squared_error / squared_sum : 0;
+  }
+};
+
 struct ConvertReport {
   ModelConfig config;
   uint64_t source_bytes = 0;  // Of all files read, each counted once.
@@ -47,18 +73,28 @@ struct ConvertReport {
   // the first tensor of the source that has one.
   uint64_t num_nonfinite = 0;
   std::string first_nonfinite_tensor;
+  // The same for weights, NaN included, that the file could not hold as q8 or
+  // q4. There are none in a file.
+  uint64_t num_unquantizable = 0;
+  std::string first_unquantizable_tensor;
+  // By "embedding", "attention" and "ffn", as far as they are q8 or q4; also in
+  // the file's provenance.
+  std::map<std::string, QuantizationTotal> quantization;
 };
 
 // Writes `out_path` from the checkpoint in `source_dir`. Nothing is written
 // before the configuration, every tensor's shape, the tokenizer and every value
 // were checked, and the file appears under its name when it is complete; after
 // an error there is none, and one that stood there stays as it was. Equal input
-// gives equal bytes. Reads the source twice; takes about 64 MiB of memory,
-// whatever the model's size, and the size of the tokenizer a few times over.
+// gives equal bytes. Reads the source twice; takes about 64 MiB of memory, 96
+// when it quantises, whatever the model's size, and the size of the tokenizer a
+// few times over.
 // kNotFound: a file of the source, the tokenizer or the output's directory.
 // kDataLoss: a damaged source, one whose parts contradict each other, or values
 // that are not finite. kUnimplemented: a model that is not OpenELM as released.
-// kInvalidArgument: the output cannot be written or is a file of the source.
+// kInvalidArgument: the output cannot be written or is a file of the source; q8
+// or q4 for rows that are no whole groups or for weights that are NaN (where
+// that is allowed), infinite, or above kMaxQuantized.
 // kResourceExhausted: the disk is full. kUnavailable: a read failed.
 // kCancelled: as asked.
 Result<ConvertReport> Convert(const std::string& source_dir,

@@ -14,7 +14,7 @@
 
 #include "core/base/checked_math.h"
 #include "core/base/format.h"
-#include "core/base/thread.h"
+#include "core/base/processors.h"
 #include "core/base/thread_pool.h"
 #include "core/convert/hf_config.h"
 #include "core/convert/synth_tokenizer.h"
@@ -339,7 +339,7 @@ Result<SynthPlan> WriteSynth(const std::string& directory,
   const uint32_t num_threads =
       options.num_threads > 0
           ? options.num_threads
-          : std::min(kMaxDefaultThreads, NumUsableProcessors());
+          : std::min(kMaxDefaultThreads, FindUsableProcessors().num_processors);
   FLASHELM_ASSIGN_OR_RETURN(const auto pool, ThreadPool::Create(num_threads));
   FLASHELM_ASSIGN_OR_RETURN(const auto target,
                             OutputDirectory::Create(directory));

@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <ctime>
+#include <thread>
 #include <vector>
 
 namespace flashelm {
@@ -39,6 +43,51 @@ TEST(ThreadPoolTest, EachLoopSeesWhatTheLastOneWrote) {
     });
   }
   EXPECT_EQ(values, std::vector<int>(100, 500));
+}
+
+TEST(ThreadPoolTest, NoTwoPartsOfALoopHaveOneNumber) {
+  for (uint32_t threads = 1; threads <= 4; ++threads) {
+    auto pool = ThreadPool::Create(threads);
+    ASSERT_TRUE(pool);
+    for (const size_t count : {1u, 3u, 1000u}) {
+      std::vector<std::atomic<int>> calls(threads);
+      std::vector<size_t> sums(threads, 0);
+      (*pool)->ParallelFor(count, 1,
+                           [&](size_t begin, size_t end, uint32_t part) {
+                             ASSERT_LT(part, threads);
+                             ++calls[part];
+                             for (size_t i = begin; i < end; ++i)
+                               sums[part] += i;
+                           });
+      size_t sum = 0;
+      for (uint32_t part = 0; part < threads; ++part) {
+        EXPECT_LE(calls[part].load(), 1);
+        sum += sums[part];
+      }
+      EXPECT_EQ(sum, count * (count - 1) / 2);
+    }
+  }
+}
+
+std::chrono::nanoseconds ProcessorTime() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return std::chrono::seconds(now.tv_sec) +
+         std::chrono::nanoseconds(now.tv_nsec);
+}
+
+TEST(ThreadPoolTest, WorkersSleepWhileTheCallerWaitsForSomethingElse) {
+  auto pool = ThreadPool::Create(2);
+  ASSERT_TRUE(pool);
+  std::chrono::nanoseconds waited{0};
+  const auto begin = ProcessorTime();
+  for (int round = 0; round < 20; ++round) {
+    (*pool)->ParallelFor(2, 1, [](size_t, size_t) {});
+    const auto wait_begin = std::chrono::steady_clock::now();
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    waited += std::chrono::steady_clock::now() - wait_begin;
+  }
+  EXPECT_LT(ProcessorTime() - begin, waited / 4);
 }
 
 }  // namespace

@@ -181,6 +181,18 @@ TEST_F(CliTest, PerplexityPrintsTheAgreedKeys) {
             std::string::npos);
 }
 
+TEST_F(CliTest, PerplexityComparesWithAReference) {
+  WriteFile(File("short.txt"), "Once upon a time there was a little dog. ");
+  const auto result =
+      Flashelm({"perplexity", "-m", Model(), "-f", File("short.txt"),
+                "--reference", Model(), "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json printed = json::parse(result.out);
+  EXPECT_EQ(printed["mean_kl"], 0);
+  EXPECT_EQ(printed["same_top"], 1);
+  EXPECT_TRUE(printed.contains("stderr_kl"));
+}
+
 TEST_F(CliTest, StatsHaveEveryAgreedKey) {
   ASSERT_EQ(Flashelm({"run", "-m", Model(), "-p", "A", "-n", "3", "--stats",
                       File("keys.json")})
@@ -351,6 +363,14 @@ TEST_F(CliTest, ExitCodesFollowTheKindOfError) {
       {"no such text",
        {"perplexity", "-m", Model(), "-f", File("none.txt")},
        3},
+      {"no such reference",
+       {"perplexity", "-m", Model(), "-f", File("text.felm"), "--reference",
+        File("none.felm")},
+       3},
+      {"too little for a model and its reference",
+       {"perplexity", "-m", Model(), "-f", File("text.felm"), "--reference",
+        Model(), "--mem-budget", "9M"},
+       4},
       {"help", {"--help"}, 0},
       {"help of a verb", {"run", "--help"}, 0},
       {"version", {"--version"}, 0},
@@ -400,7 +420,8 @@ TEST_F(CliTest, EveryVerbKeepsTheBudgetThatItNames) {
       std::vector<std::vector<std::string>> commands = {
           {"run", "-n", "4", "--temp", "1", "--stats", File("peak.json")},
           {"logits", "-o", File("peak.npy"), "--stats", File("peak.json")},
-          {"perplexity", "-c", "64", "--json"}};
+          {"perplexity", "-c", "64", "--json"},
+          {"perplexity", "-c", "64", "--reference", Model(), "--json"}};
       for (std::vector<std::string>& args : commands) {
         args.insert(args.end(), shared.begin(), shared.end());
         const uint64_t floor = Floor(args);

@@ -22,6 +22,44 @@ TEST(PerplexityTest, DoesNotOverflowOnLargeLogits) {
   EXPECT_NEAR(NegativeLogLikelihood(logits, 2), 2e4, 1e-6);
 }
 
+TEST(PerplexityTest, DivergenceIsThatOfTheDefinition) {
+  // p = (1/2, 1/4, 1/4) and q = (1/4, 1/2, 1/4), shifted by any constant.
+  const float ln2 = std::log(2.0f);
+  const std::vector<float> p = {ln2, 0, 0};
+  const std::vector<float> q = {7, 7 + ln2, 7};
+  EXPECT_NEAR(KlDivergence(p, q), 0.5 * std::log(2.0) - 0.25 * std::log(2.0),
+              1e-6);
+  EXPECT_NEAR(KlDivergence(p, p), 0, 1e-12);
+  EXPECT_GT(KlDivergence(q, p), 0);
+}
+
+TEST(PerplexityTest, ComparesWithAReference) {
+  const ConvertedModel exact(CheckpointOptions{}, Encoding::kF32);
+  const ConvertedModel rounded(CheckpointOptions{}, Encoding::kBf16);
+  EngineOptions options;
+  options.plan.all_logits = true;
+  Running reference = Start(exact.path(), options);
+  options.plan.max_batch = 5;  // Calls of different sizes.
+  Running model = Start(rounded.path(), options);
+  ASSERT_NE(reference.session, nullptr);
+  ASSERT_NE(model.session, nullptr);
+  const CancelToken never;
+  const std::vector<TokenId> tokens =
+      SomeTokens(100, reference.engine->config().vocab_size);
+  const auto alone =
+      MeasurePerplexity(*model.session, tokens, 1, 32, never, {});
+  const auto compared = MeasurePerplexity(*model.session, tokens, 1, 32, never,
+                                          {}, reference.session.get());
+  ASSERT_TRUE(alone) << alone.error().message();
+  ASSERT_TRUE(compared) << compared.error().message();
+  EXPECT_FALSE(alone->divergence);
+  ASSERT_TRUE(compared->divergence);
+  EXPECT_EQ(alone->mean_nll, compared->mean_nll);
+  EXPECT_GT(compared->divergence->mean_kl, 0);
+  EXPECT_LT(compared->divergence->mean_kl, 0.01);
+  EXPECT_GT(compared->divergence->same_top, 0.5);
+}
+
 TEST(PerplexityTest, RefusesNoTextAndImpossibleWindows) {
   const ConvertedModel model(CheckpointOptions{}, Encoding::kF32);
   EngineOptions options;

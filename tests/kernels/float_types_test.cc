@@ -53,11 +53,44 @@ TEST(FloatTypesTest, EveryBf16PatternHasItsValueAndComesBack) {
   }
 }
 
-TEST(FloatTypesTest, EveryF16PatternHasItsValue) {
+TEST(FloatTypesTest, EveryF16PatternHasItsValueAndComesBack) {
   for (uint32_t bits = 0; bits <= 0xFFFF; ++bits) {
     SCOPED_TRACE(bits);
-    ExpectSameValue(F32FromF16(static_cast<F16>(bits)), Decode(bits, 5, 10));
+    const float value = F32FromF16(static_cast<F16>(bits));
+    ExpectSameValue(value, Decode(bits, 5, 10));
+    if (std::isnan(value)) {
+      EXPECT_TRUE(std::isnan(F32FromF16(F16FromF32(value))));
+    } else {
+      EXPECT_EQ(F16FromF32(value), bits);
+    }
   }
+}
+
+TEST(FloatTypesTest, RoundsToTheNearestF16AndTiesToEven) {
+  // Up to the midpoint between the largest one and what would follow it.
+  for (uint32_t bits = 0; bits <= 0x7BFF; ++bits) {
+    SCOPED_TRACE(bits);
+    const double below = Decode(bits, 5, 10);
+    const double above = bits == 0x7BFF ? 65536.0 : Decode(bits + 1, 5, 10);
+    const auto midpoint = static_cast<float>((below + above) / 2);  // Exact.
+    const uint32_t even = bits + (bits & 1);
+    for (const float sign : {1.0f, -1.0f}) {
+      const uint32_t sign16 = sign < 0 ? 0x8000u : 0u;
+      EXPECT_EQ(F16FromF32(sign * std::nextafter(midpoint, 0.0f)),
+                sign16 | bits);
+      EXPECT_EQ(F16FromF32(sign * midpoint), sign16 | even);
+      EXPECT_EQ(F16FromF32(sign * std::nextafter(midpoint, kInfinity)),
+                sign16 | (bits + 1));
+    }
+  }
+  for (const float value : {65536.0f, 1e10f, kInfinity}) {
+    EXPECT_EQ(F16FromF32(value), 0x7C00);
+    EXPECT_EQ(F16FromF32(-value), 0xFC00);
+  }
+  EXPECT_EQ(F16FromF32(std::numeric_limits<float>::denorm_min()), 0);
+  // A NaN whose payload lies below what F16 keeps.
+  EXPECT_TRUE(
+      std::isnan(F32FromF16(F16FromF32(std::bit_cast<float>(0x7F800001u)))));
 }
 
 TEST(FloatTypesTest, RoundsToTheNearestBf16AndTiesToEven) {

@@ -1,0 +1,177 @@
+#include "kernels/quant_matmul.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/quant_matmul.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "kernels/quant_dot-inl.h"
+#include "kernels/quant_tokens.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace flashelm::HWY_NAMESPACE {
+
+struct QuantizedGroup {
+  HWY_ALIGN int8_t codes[kQuantGroup];
+  float scale;
+  int32_t sum;
+};
+
+HWY_INLINE void QuantizeGroup(const float* x, QuantizedGroup& group) {
+  const hn::CappedTag<float, 16> d;
+  const hn::RebindToSigned<decltype(d)> di;
+  const hn::Rebind<int8_t, decltype(d)> d8;
+  constexpr size_t kNumLanes = hn::MaxLanes(d);
+
+  // The magnitudes of floats are in the order of their bits, NaN on top.
+  auto max_bits = hn::Zero(di);
+  for (size_t k = 0; k < kQuantGroup; k += kNumLanes) {
+    max_bits = hn::Max(max_bits, hn::BitCast(di, hn::Abs(hn::LoadU(d, x + k))));
+  }
+  const int32_t amax_bits = hn::GetLane(hn::MaxOfLanes(di, max_bits));
+  float amax;
+  std::memcpy(&amax, &amax_bits, sizeof(amax));
+
+  constexpr int32_t kInfinityBits = 0x7F800000;
+  if (amax_bits >= kInfinityBits || amax < 0x1p-80f) {
+    std::memset(group.codes, 0, sizeof(group.codes));
+    group.scale = amax_bits >= kInfinityBits
+                      ? std::numeric_limits<float>::quiet_NaN()
+                      : 0.0f;
+    group.sum = 0;
+    return;
+  }
+  group.scale = amax / 127;
+  const auto inverse = hn::Set(d, 127 / amax);
+  auto sum = hn::Zero(di);
+  for (size_t k = 0; k < kQuantGroup; k += kNumLanes) {
+    const auto code = hn::NearestInt(hn::Mul(hn::LoadU(d, x + k), inverse));
+    sum = hn::Add(sum, code);
+    hn::StoreU(hn::DemoteTo(d8, code), d8, group.codes + k);
+  }
+  group.sum = hn::GetLane(hn::SumOfLanes(di, sum));
+}
+
+// blocks  [NumBlocks(num_groups)]
+HWY_INLINE void QuantizeToBlocks(const float* x, size_t num_groups,
+                                 TokenBlock* blocks) {
+  if (num_groups % kBlockGroups != 0) {
+    std::memset(blocks + num_groups / kBlockGroups, 0, sizeof(TokenBlock));
+  }
+  QuantizedGroup group;
+  for (size_t g = 0; g < num_groups; ++g) {
+    QuantizeGroup(x + g * kQuantGroup, group);
+    TokenBlock& block = blocks[g / kBlockGroups];
+    const size_t pair = g % kBlockGroups / 2;
+    const size_t odd = g % 2;
+    int8_t* codes = block.codes + pair * 2 * kQuantGroup + odd * 16;
+    std::memcpy(codes, group.codes, 16);
+    std::memcpy(codes + kQuantGroup, group.codes + 16, 16);
+    block.scales[odd * 4 + pair] = group.scale;
+    block.sums_by_8[odd * 4 + pair] = group.sum * 8;
+  }
+}
+
+// As token `t` of a tile, [num_groups].
+HWY_INLINE void QuantizeToTile(const float* x, size_t num_groups, size_t t,
+                               TileGroup* tile) {
+  QuantizedGroup group;
+  for (size_t g = 0; g < num_groups; ++g) {
+    QuantizeGroup(x + g * kQuantGroup, group);
+    for (size_t k = 0; k < kQuantGroup; k += 4) {
+      std::memcpy(tile[g].codes[k / 4][t], group.codes + k, 4);
+    }
+    tile[g].scales[t] = group.scale;
+    tile[g].sums_by_8[t] = group.sum * 8;
+  }
+}
+
+void QuantizeTokens(const float* x, size_t x_stride, size_t num_cols,
+                    size_t first, size_t last, size_t /*num_tokens*/,
+                    std::byte* out) {
+  const size_t num_groups = num_cols / kQuantGroup;
+  for (size_t t = first; t < last; ++t) {
+    QuantizeToBlocks(
+        x + t * x_stride, num_groups,
+        reinterpret_cast<TokenBlock*>(out) + t * NumBlocks(num_groups));
+  }
+}
+
+// One row after the other: DRAM then sees one ascending stream.
+template <WeightType kType>
+HWY_NOINLINE void QuantDots(const WeightView& w, size_t num_rows,
+                            size_t num_cols, const TokenBlock* tokens,
+                            size_t num_tokens, float* out, size_t out_stride) {
+  const size_t num_groups = num_cols / kQuantGroup;
+  const size_t num_blocks = NumBlocks(num_groups);
+  // About 3 KiB ahead two threads of a Zen 3 read DRAM at its full rate, half
+  // as fast without. In rows, since those of bundles are far apart.
+  constexpr size_t kBytesAhead = 3072;
+  const size_t row_bytes = std::max<size_t>(RowBytes(kType, num_cols), 1);
+  const size_t rows_ahead =
+      std::max<size_t>((kBytesAhead + row_bytes / 2) / row_bytes, 1);
+  for (size_t r = 0; r < num_rows; ++r) {
+    const size_t offset = r * w.stride_bytes;
+    const size_t prefetch_bytes =
+        num_rows - r > rows_ahead ? rows_ahead * w.stride_bytes : 0;
+    for (size_t t = 0; t < num_tokens; ++t) {
+      out[t * out_stride + r] =
+          QuantDot<kType>(w.data + offset, w.scales + offset, num_groups,
+                          tokens + t * num_blocks, prefetch_bytes);
+    }
+  }
+}
+
+void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
+                 const std::byte* tokens, size_t num_tokens,
+                 std::byte* /*workspace*/, float* out, size_t out_stride) {
+  const auto* blocks = reinterpret_cast<const TokenBlock*>(tokens);
+  if (w.type == WeightType::kQ4) {
+    QuantDots<WeightType::kQ4>(w, num_rows, num_cols, blocks, num_tokens, out,
+                               out_stride);
+  } else {
+    QuantDots<WeightType::kQ8>(w, num_rows, num_cols, blocks, num_tokens, out,
+                               out_stride);
+  }
+}
+
+}  // namespace flashelm::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace flashelm {
+
+HWY_EXPORT(QuantizeTokens);
+HWY_EXPORT(QuantMatMul);
+
+size_t QuantizedTokensBytes(size_t num_cols, size_t num_tokens) {
+  const size_t num_groups = num_cols / kQuantGroup;
+  const size_t bytes =
+      std::max(num_tokens * NumBlocks(num_groups) * sizeof(TokenBlock),
+               NumTiles(num_tokens) * num_groups * sizeof(TileGroup));
+  return (bytes + 63) / 64 * 64;
+}
+
+void QuantizeTokens(const float* x, size_t x_stride, size_t num_cols,
+                    size_t first, size_t last, size_t num_tokens,
+                    std::byte* out) {
+  HWY_DYNAMIC_DISPATCH(QuantizeTokens)
+  (x, x_stride, num_cols, first, last, num_tokens, out);
+}
+
+size_t QuantMatMulWorkspaceBytes(size_t num_cols) { return 70 * num_cols; }
+
+void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
+                 const std::byte* tokens, size_t num_tokens,
+                 std::byte* workspace, float* out, size_t out_stride) {
+  HWY_DYNAMIC_DISPATCH(QuantMatMul)
+  (w, num_rows, num_cols, tokens, num_tokens, workspace, out, out_stride);
+}
+
+}  // namespace flashelm
+#endif  // HWY_ONCE
