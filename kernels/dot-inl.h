@@ -13,6 +13,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/float_types.h"
 
@@ -29,6 +30,9 @@ using Vector = hn::Vec<VectorTag>;
 constexpr size_t kLanes = hn::MaxLanes(VectorTag());
 constexpr size_t kNumVectors = kNumPartials / kLanes;
 static_assert(kNumPartials % kLanes == 0);
+
+// Of all processors that matter here, in bytes.
+constexpr size_t kCacheLine = 64;
 
 // For the last elements of an array: a full load could cross into a page after
 // it.
@@ -91,7 +95,9 @@ HWY_INLINE float ReducePartials(Vector (&partials)[kNumVectors]) {
 // that share the loads.
 //   rows  [kRows, num_cols] of W   row r begins at rows + r * stride_bytes
 //   x     [kTokens, num_cols]      token t begins at x + t * x_stride
-template <class W, size_t kRows, size_t kTokens>
+// kPrefetch: the rows after these are fetched meanwhile. They may lie far away,
+// where no processor expects them.
+template <class W, size_t kRows, size_t kTokens, bool kPrefetch = false>
 HWY_INLINE void Dots(const std::byte* rows, size_t stride_bytes, const float* x,
                      size_t x_stride, size_t num_cols, float* out,
                      size_t out_stride) {
@@ -110,6 +116,13 @@ HWY_INLINE void Dots(const std::byte* rows, size_t stride_bytes, const float* x,
 
   size_t k = 0;
   for (; num_cols - k >= kNumPartials; k += kNumPartials) {
+    if constexpr (kPrefetch) {
+      const std::byte* next = rows + kRows * stride_bytes + k * sizeof(W);
+      HWY_UNROLL(8)
+      for (size_t b = 0; b < kNumPartials * sizeof(W); b += kCacheLine) {
+        hwy::Prefetch(next + b);
+      }
+    }
     HWY_UNROLL(32)
     for (size_t i = 0; i < kNumVectors; ++i) {
       const size_t first = k + i * kLanes;

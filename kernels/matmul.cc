@@ -8,6 +8,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/dot-inl.h"
+#include "kernels/weights-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace flashelm::HWY_NAMESPACE {
@@ -32,8 +33,9 @@ HWY_INLINE void MatMulBlock(const std::byte* rows, size_t stride_bytes,
                             size_t num_tokens, float* out, size_t out_stride) {
   size_t t = 0;
   for (; num_tokens - t >= kTokens; t += kTokens) {
-    Dots<W, kRows, kTokens>(rows, stride_bytes, x + t * x_stride, x_stride,
-                            num_cols, out + t * out_stride, out_stride);
+    Dots<W, kRows, kTokens, kRows == 1 && kTokens == 1>(
+        rows, stride_bytes, x + t * x_stride, x_stride, num_cols,
+        out + t * out_stride, out_stride);
   }
   if constexpr (kTokens > 1) {
     for (; t < num_tokens; ++t) {
@@ -89,66 +91,146 @@ void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
   }
 }
 
-// Adds kRows rows to kTokens tokens at the columns of one vector.
-template <class W, size_t kRows, size_t kTokens, class D>
-HWY_INLINE void AddRowsToColumns(D d, const std::byte* column,
-                                 size_t stride_bytes,
-                                 const float* HWY_RESTRICT scale,
-                                 size_t scale_stride, float* HWY_RESTRICT y,
-                                 size_t y_stride) {
-  hn::Vec<D> rows[kRows];
-  HWY_UNROLL(8)
-  for (size_t r = 0; r < kRows; ++r) {
-    rows[r] = LoadElements<W>(d, column + r * stride_bytes);
-  }
-  HWY_UNROLL(4)
-  for (size_t t = 0; t < kTokens; ++t) {
-    auto sum = hn::LoadU(d, y + t * y_stride);
+// Rows that pass over y together: it is loaded and stored once for all of
+// them, and each is read from its beginning to its end.
+constexpr size_t kAddedRows = 8;
+// Adds kRows rows to kTokens tokens at the columns of one group.
+//   rows   where each row's codes or elements of the group begin
+//   units  [kRows], of which `group` is the index
+template <class W, size_t kRows, size_t kTokens>
+HWY_INLINE void AddRowsToGroup(const std::byte* rows, size_t stride_bytes,
+                               const GroupUnits* units, size_t group,
+                               const float* HWY_RESTRICT scale,
+                               size_t scale_stride, float* HWY_RESTRICT y,
+                               size_t y_stride) {
+  const VectorTag d;
+  constexpr size_t kHalf = kQuantGroup / 2;
+  // Vectors of each half of the group that are in registers at once.
+  constexpr size_t kPairs =
+      kTokens > 1 ? 1 : std::min<size_t>(2, kHalf / kLanes);
+  HWY_UNROLL(1)
+  for (size_t j = 0; j < kHalf; j += kPairs * kLanes) {
+    Vector low[kTokens][kPairs], high[kTokens][kPairs];
+    HWY_UNROLL(4)
+    for (size_t t = 0; t < kTokens; ++t) {
+      HWY_UNROLL(2)
+      for (size_t p = 0; p < kPairs; ++p) {
+        const float* at = y + t * y_stride + j + p * kLanes;
+        low[t][p] = hn::LoadU(d, at);
+        high[t][p] = hn::LoadU(d, at + kHalf);
+      }
+    }
     HWY_UNROLL(8)
     for (size_t r = 0; r < kRows; ++r) {
-      sum = hn::MulAdd(hn::Set(d, scale[t * scale_stride + r]), rows[r], sum);
+      const UnitVectors row_units = BroadcastUnits<W>(units[r], group);
+      HWY_UNROLL(2)
+      for (size_t p = 0; p < kPairs; ++p) {
+        Vector w_low, w_high;
+        LoadPair<W>(rows + r * stride_bytes, j + p * kLanes, row_units, w_low,
+                    w_high);
+        HWY_UNROLL(4)
+        for (size_t t = 0; t < kTokens; ++t) {
+          const Vector factor = hn::Set(d, scale[t * scale_stride + r]);
+          low[t][p] = hn::MulAdd(factor, w_low, low[t][p]);
+          high[t][p] = hn::MulAdd(factor, w_high, high[t][p]);
+        }
+      }
     }
-    hn::StoreU(sum, d, y + t * y_stride);
+    HWY_UNROLL(4)
+    for (size_t t = 0; t < kTokens; ++t) {
+      HWY_UNROLL(2)
+      for (size_t p = 0; p < kPairs; ++p) {
+        float* at = y + t * y_stride + j + p * kLanes;
+        hn::StoreU(low[t][p], d, at);
+        hn::StoreU(high[t][p], d, at + kHalf);
+      }
+    }
   }
 }
 
+// The rows of a file may lie far apart, where no processor expects the next
+// ones: fetches `num_bytes` from `at` on of kRows rows.
+template <size_t kRows>
+HWY_INLINE void PrefetchRows(const std::byte* at, size_t stride_bytes,
+                             size_t num_bytes) {
+  for (size_t r = 0; r < kRows; ++r) {
+    for (size_t b = 0; b < num_bytes; b += kCacheLine) {
+      hwy::Prefetch(at + r * stride_bytes + b);
+    }
+  }
+}
+
+// The first kRows rows of w at `num_groups` groups of columns, at most
+// kScaledGroups. `has_next`: as many rows follow, and will be added next.
 template <class W, size_t kRows, size_t kTokens>
-HWY_INLINE void AddRowsToTokens(const std::byte* rows, size_t stride_bytes,
-                                size_t num_cols,
+HWY_INLINE void AddRowsToTokens(const WeightView& w, size_t num_groups,
+                                const GroupUnits* units,
                                 const float* HWY_RESTRICT scale,
                                 size_t scale_stride, float* HWY_RESTRICT y,
-                                size_t y_stride) {
-  size_t c = 0;
-  for (; num_cols - c >= kLanes; c += kLanes) {
-    AddRowsToColumns<W, kRows, kTokens>(VectorTag(), rows + c * sizeof(W),
-                                        stride_bytes, scale, scale_stride,
-                                        y + c, y_stride);
+                                size_t y_stride, bool has_next) {
+  // Groups whose codes or elements fill a cache line.
+  constexpr size_t kFetched = kCacheLine / std::min(kCacheLine, kGroupBytes<W>);
+  for (size_t g = 0; g < num_groups; ++g) {
+    const std::byte* rows = w.data + g * kGroupBytes<W>;
+    if (has_next && g % kFetched == 0) {
+      PrefetchRows<kRows>(rows + kRows * w.stride_bytes, w.stride_bytes,
+                          kFetched * kGroupBytes<W>);
+    }
+    AddRowsToGroup<W, kRows, kTokens>(rows, w.stride_bytes, units, g, scale,
+                                      scale_stride, y + g * kQuantGroup,
+                                      y_stride);
   }
-  for (; c < num_cols; ++c) {
-    AddRowsToColumns<W, kRows, kTokens>(LaneTag(), rows + c * sizeof(W),
-                                        stride_bytes, scale, scale_stride,
-                                        y + c, y_stride);
+}
+
+// Lane by lane, the columns after the last whole group.
+template <class W>
+HWY_INLINE void AddRowsToRest(const WeightView& w, size_t num_rows,
+                              size_t num_cols, const float* HWY_RESTRICT scale,
+                              size_t scale_stride, size_t num_tokens,
+                              float* HWY_RESTRICT y, size_t y_stride) {
+  const LaneTag d;
+  for (size_t t = 0; t < num_tokens; ++t) {
+    for (size_t c = 0; c < num_cols; ++c) {
+      auto sum = hn::Set(d, y[t * y_stride + c]);
+      for (size_t i = 0; i < num_rows; ++i) {
+        const std::byte* at = w.data + i * w.stride_bytes + c * sizeof(W);
+        sum = hn::MulAdd(hn::Set(d, scale[t * scale_stride + i]),
+                         LoadElements<W>(d, at), sum);
+      }
+      y[t * y_stride + c] = hn::GetLane(sum);
+    }
   }
 }
 
 template <class W, size_t kRows>
-HWY_INLINE void AddRows(const std::byte* rows, size_t stride_bytes,
-                        size_t num_cols, const float* HWY_RESTRICT scale,
-                        size_t scale_stride, size_t num_tokens,
-                        float* HWY_RESTRICT y, size_t y_stride) {
-  // No more tokens at once: their strides are often multiples of 4 KiB, and the
-  // tokens then share one set of the first-level cache.
-  constexpr size_t kTokens = 4;
-  size_t t = 0;
-  for (; num_tokens - t >= kTokens; t += kTokens) {
-    AddRowsToTokens<W, kRows, kTokens>(rows, stride_bytes, num_cols,
-                                       scale + t * scale_stride, scale_stride,
-                                       y + t * y_stride, y_stride);
-  }
-  for (; t < num_tokens; ++t) {
-    AddRowsToTokens<W, kRows, 1>(rows, stride_bytes, num_cols,
-                                 scale + t * scale_stride, scale_stride,
-                                 y + t * y_stride, y_stride);
+HWY_INLINE void AddRows(const WeightView& w, size_t num_groups,
+                        const float* HWY_RESTRICT scale, size_t scale_stride,
+                        size_t num_tokens, float* HWY_RESTRICT y,
+                        size_t y_stride, bool has_next) {
+  for (size_t g = 0; g < num_groups; g += kScaledGroups) {
+    const size_t groups = std::min(kScaledGroups, num_groups - g);
+    const WeightView part = Submatrix(w, 0, g * kQuantGroup);
+    GroupUnits units[kRows];
+    for (size_t r = 0; r < kRows && kIsQuantized<W>; ++r) {
+      const std::byte* scales = part.scales + r * w.stride_bytes;
+      if (has_next) hwy::Prefetch(scales + kRows * w.stride_bytes);
+      LoadUnits<W>(scales, groups, units[r]);
+    }
+    // No more tokens at once: their strides are often multiples of 4 KiB, and
+    // the tokens then share one set of the first-level cache.
+    constexpr size_t kTokens = 4;
+    float* columns = y + g * kQuantGroup;
+    size_t t = 0;
+    for (; num_tokens - t >= kTokens; t += kTokens) {
+      AddRowsToTokens<W, kRows, kTokens>(
+          part, groups, units, scale + t * scale_stride, scale_stride,
+          columns + t * y_stride, y_stride, has_next && t == 0);
+    }
+    for (; t < num_tokens; ++t) {
+      AddRowsToTokens<W, kRows, 1>(
+          part, groups, units, scale + t * scale_stride, scale_stride,
+          columns + t * y_stride, y_stride, has_next && t == 0);
+    }
   }
 }
 
@@ -157,37 +239,31 @@ HWY_NOINLINE void AddScaledRowsOf(const WeightView& w, size_t num_rows,
                                   size_t num_cols, const float* scale,
                                   size_t scale_stride, size_t num_tokens,
                                   float* y, size_t y_stride) {
-  // Eight rows at a time: y is loaded and stored once for all of them, and
-  // each is read from its beginning to its end. A batch takes fewer columns at
-  // a time, so that its part of y stays in the cache.
-  constexpr size_t kRows = 8;
-  const size_t cols_at_once =
-      num_tokens > 1 ? 512 : std::max<size_t>(num_cols, 1);
-  for (size_t c = 0; c < num_cols; c += cols_at_once) {
-    const size_t cols = std::min(cols_at_once, num_cols - c);
-    const std::byte* columns = w.data + c * sizeof(W);
-    size_t i = 0;
-    for (; num_rows - i >= kRows; i += kRows) {
-      AddRows<W, kRows>(columns + i * w.stride_bytes, w.stride_bytes, cols,
-                        scale + i, scale_stride, num_tokens, y + c, y_stride);
-    }
-    for (; i < num_rows; ++i) {
-      AddRows<W, 1>(columns + i * w.stride_bytes, w.stride_bytes, cols,
-                    scale + i, scale_stride, num_tokens, y + c, y_stride);
-    }
+  const size_t num_groups = num_cols / kQuantGroup;
+  size_t i = 0;
+  for (; num_rows - i >= kAddedRows; i += kAddedRows) {
+    AddRows<W, kAddedRows>(Submatrix(w, i, 0), num_groups, scale + i,
+                           scale_stride, num_tokens, y, y_stride,
+                           num_rows - i >= 2 * kAddedRows);
+  }
+  for (; i < num_rows; ++i) {
+    AddRows<W, 1>(Submatrix(w, i, 0), num_groups, scale + i, scale_stride,
+                  num_tokens, y, y_stride, /*has_next=*/false);
+  }
+  if constexpr (!kIsQuantized<W>) {
+    const size_t col = num_groups * kQuantGroup;
+    AddRowsToRest<W>(Submatrix(w, 0, col), num_rows, num_cols - col, scale,
+                     scale_stride, num_tokens, y + col, y_stride);
   }
 }
 
 void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
                    const float* scale, size_t scale_stride, size_t num_tokens,
                    float* y, size_t y_stride) {
-  if (w.type == WeightType::kBf16) {
-    AddScaledRowsOf<Bf16>(w, num_rows, num_cols, scale, scale_stride,
-                          num_tokens, y, y_stride);
-  } else {
-    AddScaledRowsOf<float>(w, num_rows, num_cols, scale, scale_stride,
-                           num_tokens, y, y_stride);
-  }
+  WithEncoding(w.type, [&](auto encoding) {
+    AddScaledRowsOf<decltype(encoding)>(w, num_rows, num_cols, scale,
+                                        scale_stride, num_tokens, y, y_stride);
+  });
 }
 
 }  // namespace flashelm::HWY_NAMESPACE

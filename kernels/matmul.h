@@ -23,7 +23,7 @@
 namespace flashelm {
 
 // out[t * out_stride + r] = dot(row r of w, token t of x), in canonical order.
-//   w    [num_rows, num_cols]    rows at any address
+//   w    [num_rows, num_cols]    f32 or bf16, rows at any address
 //   x    [num_tokens, num_cols]  token t begins at x + t * x_stride
 //   out  [num_tokens, num_rows]  token t begins at out + t * out_stride;
 //                                overlaps neither input
@@ -38,8 +38,10 @@ void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
 // y[t * y_stride + d] += scale[t * scale_stride + i] * w[i][d], one fused
 // multiply-add per row, rows i ascending, for every d on its own. So the rows
 // may be given in several calls, in order, and the columns split over threads
-// by moving w.data and y, with the same bits.
-//   w      [num_rows, num_cols]    rows at any address
+// by moving w and y, with the same bits. A quantized weight is its code times
+// its scale, which is exact.
+//   w      [num_rows, num_cols]    of any encoding, rows at any address; whole
+//                                  groups where it is quantized
 //   scale  [num_tokens, num_rows]  token t begins at scale + t * scale_stride
 //   y      [num_tokens, num_cols]  token t begins at y + t * y_stride;
 //                                  overlaps neither input

@@ -7,6 +7,8 @@ namespace flashelm {
 namespace {
 
 constexpr WeightType kTypes[] = {WeightType::kF32, WeightType::kBf16};
+constexpr WeightType kAllTypes[] = {WeightType::kF32, WeightType::kBf16,
+                                    WeightType::kQ8, WeightType::kQ4};
 
 struct Shape {
   const char* name;
@@ -195,6 +197,18 @@ std::vector<float> RunAddScaledRows(const WeightView& w, const Shape& s,
   return y;
 }
 
+// A quantized matrix is whole groups.
+std::vector<Shape> ShapesOf(WeightType type) {
+  std::vector<Shape> shapes(std::begin(kShapes), std::end(kShapes));
+  for (Shape& shape : shapes) {
+    if (IsQuantized(type)) {
+      shape.num_cols =
+          (shape.num_cols + kQuantGroup - 1) / kQuantGroup * kQuantGroup;
+    }
+  }
+  return shapes;
+}
+
 std::vector<float> RandomScales(const Shape& s, uint32_t seed) {
   return RandomFloats(s.num_tokens * (s.num_rows + kStrideGap), seed);
 }
@@ -203,8 +217,8 @@ class AddScaledRowsTest : public TargetTest {};
 FLASHELM_TEST_ALL_TARGETS(AddScaledRowsTest);
 
 TEST_P(AddScaledRowsTest, StaysWithinTheErrorBoundOfTheReference) {
-  for (const WeightType type : kTypes) {
-    for (const Shape& s : kShapes) {
+  for (const WeightType type : kAllTypes) {
+    for (const Shape& s : ShapesOf(type)) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/21);
       const std::vector<float> scale = RandomScales(s, /*seed=*/22);
@@ -236,9 +250,38 @@ TEST_P(AddScaledRowsTest, StaysWithinTheErrorBoundOfTheReference) {
   }
 }
 
+TEST_P(AddScaledRowsTest, AddsOneRowAfterAnotherBitForBit) {
+  for (const WeightType type : kAllTypes) {
+    for (const Shape& s : ShapesOf(type)) {
+      SCOPED_TRACE(s.name);
+      const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/30);
+      const std::vector<float> scale = RandomScales(s, /*seed=*/31);
+      std::vector<float> expected =
+          RandomFloats(s.num_tokens * (s.num_cols + kStrideGap), /*seed=*/20);
+      for (size_t t = 0; t < s.num_tokens; ++t) {
+        for (size_t i = 0; i < s.num_rows; ++i) {
+          for (size_t d = 0; d < s.num_cols; ++d) {
+            const float weight = reference::WeightAt(w.view(), i, d);
+            const float factor = scale[t * (s.num_rows + kStrideGap) + i];
+            float& y = expected[t * (s.num_cols + kStrideGap) + d];
+            if (HasFma(GetParam())) {
+              y = std::fma(factor, weight, y);
+            } else {
+              const float product = factor * weight;
+              y = y + product;
+            }
+          }
+        }
+      }
+      EXPECT_TRUE(
+          HaveEqualBits(RunAddScaledRows(w.view(), s, scale), expected));
+    }
+  }
+}
+
 TEST_P(AddScaledRowsTest, OneTokenOrOneRowAtATimeHasTheBitsOfTheBatch) {
-  const Shape s = {"", 19, 1101, 3};
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kAllTypes) {
+    const Shape s = {"", 19, IsQuantized(type) ? 1120u : 1101u, 3};
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/23);
     const std::vector<float> scale =
         RandomFloats(s.num_tokens * s.num_rows, 24);
@@ -264,8 +307,9 @@ TEST_P(AddScaledRowsTest, OneTokenOrOneRowAtATimeHasTheBitsOfTheBatch) {
 }
 
 TEST_P(AddScaledRowsTest, AnySplitOfTheColumnsHasTheSameBits) {
-  const Shape s = {"", 11, 67, 2};
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kAllTypes) {
+    const size_t step = IsQuantized(type) ? kQuantGroup : 1;
+    const Shape s = {"", 11, IsQuantized(type) ? 608u : 67u, 2};
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/26,
                           /*gap_bytes=*/3, /*offset_bytes=*/1);
     const std::vector<float> scale =
@@ -273,7 +317,7 @@ TEST_P(AddScaledRowsTest, AnySplitOfTheColumnsHasTheSameBits) {
     std::vector<float> whole(s.num_tokens * s.num_cols);
     AddScaledRows(w.view(), s.num_rows, s.num_cols, scale.data(), s.num_rows,
                   s.num_tokens, whole.data(), s.num_cols);
-    for (size_t split = 0; split <= s.num_cols; ++split) {
+    for (size_t split = 0; split <= s.num_cols; split += step) {
       std::vector<float> parts(whole.size());
       AddScaledRows(w.view(), s.num_rows, split, scale.data(), s.num_rows,
                     s.num_tokens, parts.data(), s.num_cols);
@@ -286,8 +330,9 @@ TEST_P(AddScaledRowsTest, AnySplitOfTheColumnsHasTheSameBits) {
 }
 
 TEST_P(AddScaledRowsTest, ReadsNothingPastTheEnds) {
-  for (const WeightType type : kTypes) {
-    for (size_t num_cols = 0; num_cols <= 40; ++num_cols) {
+  for (const WeightType type : kAllTypes) {
+    const size_t step = IsQuantized(type) ? kQuantGroup : 1;
+    for (size_t num_cols = 0; num_cols <= 40 * step; num_cols += step) {
       for (const size_t num_tokens : {1, 3}) {
         const size_t num_rows = 9;
         const RandomWeights weights(num_rows, num_cols, type, 1);
@@ -305,8 +350,8 @@ TEST_P(AddScaledRowsTest, ReadsNothingPastTheEnds) {
 }
 
 TEST(AddScaledRowsTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
-  for (const WeightType type : kTypes) {
-    for (const Shape& s : kShapes) {
+  for (const WeightType type : kAllTypes) {
+    for (const Shape& s : ShapesOf(type)) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/28);
       const std::vector<float> scale = RandomScales(s, /*seed=*/29);
