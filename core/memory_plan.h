@@ -70,7 +70,7 @@ struct MemoryPlan {
 // Depends on its arguments and on the program alone, so that a budget once
 // feasible stays so. kBudgetInfeasible: with the smallest budget that would do.
 // kInvalidArgument: a context longer than the model's, no thread or more than
-// kMaxThreads. kUnimplemented: weights in q8 or q4.
+// kMaxThreads.
 Result<MemoryPlan> MakePlan(const ModelFile& model, const PlanOptions& options);
 
 // "12.3 MiB", for people.

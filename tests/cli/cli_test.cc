@@ -296,23 +296,6 @@ TEST_F(CliTest, InspectHasNoErrorsOfWeightsThatWereNotQuantised) {
   }
 }
 
-TEST_F(CliTest, WeightsInCodesAreNotComputedWithYet) {
-  const std::string path = File("q8.felm");
-  ASSERT_EQ(Flashelm({"convert", SampleModelDirectory("tiny-stories"), "-o",
-                      path, "--weights", "q8"})
-                .exit_code,
-            0);
-  for (const std::vector<std::string>& args :
-       {std::vector<std::string>{"run", "-m", path, "-p", "A"},
-        {"plan", "-m", path},
-        {"bench", "-m", path},
-        {"logits", "-m", path, "-p", "A", "-o", File("x.npy")}}) {
-    const auto refused = Flashelm(args);
-    EXPECT_EQ(refused.exit_code, 3) << args[0];
-    EXPECT_NE(refused.err.find("is q8"), std::string::npos) << refused.err;
-  }
-}
-
 TEST_F(CliTest, VerifyNamesWhatIsDamaged) {
   EXPECT_EQ(Flashelm({"verify", "-m", Model()}).exit_code, 0);
   std::string bytes = ReadFile(Model());

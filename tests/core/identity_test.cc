@@ -146,7 +146,8 @@ TEST_P(IdentityTest, LogitsOfTheLastTokenAloneAreTheSame) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Encodings, IdentityTest,
-                         testing::Values(Encoding::kF32, Encoding::kBf16),
+                         testing::Values(Encoding::kF32, Encoding::kBf16,
+                                         Encoding::kQ8, Encoding::kQ4),
                          [](const auto& test) {
                            return std::string(EncodingName(test.param));
                          });

@@ -116,5 +116,34 @@ TEST(PerplexityGoldenTest, OfBothTextsIsThatOfTheReference) {
   }
 }
 
+// Codes of eight bits for weights and activations together.
+TEST(PerplexityGoldenTest, OfQ8IsWithinAThousandthOfTheReference) {
+#ifdef FLASHELM_SANITIZED
+  GTEST_SKIP() << "too slow under a sanitizer";
+#endif
+  const ConvertedModel model(SampleModelDirectory("tiny-stories"),
+                             Encoding::kQ8);
+  EngineOptions options;
+  options.plan.all_logits = true;
+  options.plan.num_threads = 2;
+  Running running = Start(model.path(), options);
+  ASSERT_NE(running.session, nullptr);
+  for (const GoldenPerplexity& golden : ReadGolden("tiny-stories").perplexity) {
+    SCOPED_TRACE(golden.file);
+    const auto text = ReadTextFile(
+        std::string(FLASHELM_SOURCE_DIR "/tests/data/") + golden.file,
+        UINT64_MAX);
+    ASSERT_TRUE(text) << text.error().message();
+    const CancelToken never;
+    const auto result = MeasurePerplexity(
+        *running.session,
+        running.engine->tokenizer().Encode(*text, /*add_bos=*/false),
+        running.engine->config().bos_id, golden.n_ctx, never, {});
+    ASSERT_TRUE(result) << result.error().message();
+    EXPECT_NEAR(result->perplexity, golden.perplexity,
+                0.001 * golden.perplexity);
+  }
+}
+
 }  // namespace
 }  // namespace flashelm::test
