@@ -45,8 +45,10 @@ void AddEngine(CLI::App* app, EngineArgs* args) {
                   "Positions to hold, prompt included; 0: the model's own "
                   "limit")
       ->capture_default_str();
-  app->add_option("-t,--threads", args->threads,
-                  "Threads of computation; 0: one per processor")
+  app->add_option(
+         "-t,--threads", args->threads,
+         "Threads of computation; 0: one for each physical core it may "
+         "use")
       ->check(CLI::Range(0u, kMaxThreads).description(""))
       ->type_name("N")
       ->capture_default_str();
