@@ -40,7 +40,7 @@ struct EngineArgs {
   std::string model;
   std::string mem_budget = "auto";
   uint32_t context = 0;  // 0: the model's.
-  uint32_t threads = 0;  // 0: one for each fast core.
+  uint32_t threads = 0;  // 0: one for each core to be used.
   uint32_t batch = 512;
   std::string io = "auto";
   bool allow_unenforced = false;

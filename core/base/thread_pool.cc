@@ -1,6 +1,8 @@
 #include "core/base/thread_pool.h"
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "core/base/checked_math.h"
 #include "core/base/processors.h"
@@ -8,8 +10,13 @@
 namespace flashelm {
 namespace {
 
-// Some 20 to 50 microseconds.
-constexpr uint32_t kSpins = 1000;
+using Clock = std::chrono::steady_clock;
+
+// Waking a thread takes some 5 to 100 microseconds. Time, not a count: how long
+// a pause is differs widely between processors.
+constexpr std::chrono::microseconds kSpinTime{50};
+// Pauses, of a microsecond or less in all, between looks at the clock.
+constexpr int kPauses = 32;
 
 // Tells the processor that this is a loop that waits.
 void Relax() {
@@ -24,8 +31,8 @@ void Relax() {
 
 ThreadPool::ThreadPool(uint32_t num_threads)
     : num_threads_(num_threads),
-      num_spins_(num_threads <= FindUsableProcessors().num_processors ? kSpins
-                                                                      : 0) {}
+      spins_(num_threads > 1 &&
+             num_threads <= FindUsableProcessors().num_processors) {}
 
 Result<std::unique_ptr<ThreadPool>> ThreadPool::Create(uint32_t num_threads) {
   if (num_threads == 0) {
@@ -73,9 +80,16 @@ void ThreadPool::Run(size_t count, size_t grain, Function function,
 
 void ThreadPool::WaitWhile(const std::atomic<uint32_t>& value,
                            uint32_t old) const {
-  for (uint32_t i = 0; i < num_spins_; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
-    Relax();
+  if (spins_) {
+    const auto end = Clock::now() + kSpinTime;
+    do {
+      for (int i = 0; i < kPauses; ++i) {
+        if (value.load(std::memory_order_acquire) != old) return;
+        Relax();
+      }
+      // Threads outside this pool, such as a reader's, may want the processor.
+      std::this_thread::yield();
+    } while (Clock::now() < end);
   }
   value.wait(old, std::memory_order_acquire);
 }

@@ -15,10 +15,12 @@
 namespace flashelm {
 
 // A fixed set of workers that run one loop at a time, together with the caller.
-// Between loops they spin for some microseconds, less than waking a thread
-// takes, and then sleep; with fewer processors than threads they sleep at once.
-// The split of a loop depends on its length and the number of threads, so a
-// body must give the same result for any split. Used by one thread.
+// Between loops they spin for 50 microseconds, since waking a thread takes
+// about as long, and then sleep, so a caller that waits for the disk waits
+// alone. In between they offer their processor to any thread that wants it,
+// such as a reader's. With more threads than usable processors they sleep at
+// once. The split of a loop depends on its length and the number of threads, so
+// a body must give the same result for any split. Used by one thread.
 class ThreadPool {
  public:
   // `num_threads` counts the caller: 1 starts no worker.
@@ -65,7 +67,7 @@ class ThreadPool {
   void WaitWhile(const std::atomic<uint32_t>& value, uint32_t old) const;
 
   const uint32_t num_threads_;
-  const uint32_t num_spins_;
+  const bool spins_;
 
   // The current loop: written by the caller before `generation_` moves on, and
   // read by workers after they have seen it move.
