@@ -29,8 +29,10 @@ void AddModel(CLI::App* app, std::string* model) {
 }
 
 void AddThreads(CLI::App* app, uint32_t* threads) {
-  app->add_option("-t,--threads", *threads,
-                  "Threads of computation; 0: one for each fast core")
+  app->add_option(
+         "-t,--threads", *threads,
+         "Threads of computation; 0: one for each physical core it may "
+         "use")
       ->check(CLI::Range(0u, kMaxThreads).description(""))
       ->type_name("N")
       ->capture_default_str();
