@@ -162,6 +162,37 @@ inline void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
   }
 }
 
+// The canonical arithmetic of quant_sum.h to the letter, for one token.
+inline void AddQuantRows(const WeightView& w, size_t num_rows, size_t num_cols,
+                         const float* factors, bool is_fused, float* y) {
+  constexpr size_t kBlock = kQuantGroup;  // As many rows as columns in a group.
+  for (size_t first = 0; first < num_rows; first += kBlock) {
+    const size_t count = std::min(kBlock, num_rows - first);
+    for (size_t begin = 0; begin < num_cols; begin += kQuantGroup) {
+      float products[kBlock] = {};
+      for (size_t i = 0; i < count; ++i) {
+        const float d = ScaleAt(w, first + i, begin);
+        products[i] =
+            factors[first + i] * (w.type == WeightType::kQ8 ? d / 16 : d);
+      }
+      const QuantizedToken block = QuantizeToken(products, kBlock);
+      for (size_t k = begin; k < begin + kQuantGroup; ++k) {
+        int dot = 0;
+        for (size_t i = 0; i < count; ++i) {
+          dot += CodeAt(w, first + i, k) * block.codes[i];
+        }
+        const float unit = block.scales[0];
+        if (is_fused) {
+          y[k] = std::fma(static_cast<float>(dot), unit, y[k]);
+        } else {
+          const float product = static_cast<float>(dot) * unit;
+          y[k] = product + y[k];
+        }
+      }
+    }
+  }
+}
+
 inline void RmsNorm(const float* x, const float* weight, size_t n, float eps,
                     double* out) {
   double sum = 0;
