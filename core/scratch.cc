@@ -56,9 +56,17 @@ uint64_t QuantizedBytes(const ModelConfig& config, const ScratchShape& shape) {
   return QuantizedTokensBytes(MaxCols(config), shape.batch);
 }
 
+uint64_t KeptRowsBytes(const ModelConfig& config, const ScratchShape& shape) {
+  if (!shape.has_quantized) return 0;
+  return RoundUp(kQuantSumRows * RowBytes(WeightType::kQ8, config.model_dim),
+                 kCacheLineBytes);
+}
+
 uint64_t WorkspaceBytes(const ModelConfig& config, const ScratchShape& shape) {
   if (!shape.has_quantized || shape.batch == 1) return 0;
-  return RoundUp(QuantMatMulWorkspaceBytes(MaxCols(config)), kCacheLineBytes);
+  return RoundUp(std::max(QuantMatMulWorkspaceBytes(MaxCols(config)),
+                          QuantSumWorkspaceBytes()),
+                 kCacheLineBytes);
 }
 
 }  // namespace
@@ -66,6 +74,7 @@ uint64_t WorkspaceBytes(const ModelConfig& config, const ScratchShape& shape) {
 uint64_t Scratch::NumBytes(const ModelConfig& config,
                            const ScratchShape& shape) {
   return RoundUp(FloatBytes(config, shape) + QuantizedBytes(config, shape) +
+                     KeptRowsBytes(config, shape) +
                      shape.num_threads * WorkspaceBytes(config, shape),
                  kIoAlignment);
 }
@@ -83,10 +92,14 @@ Result<Scratch> Scratch::Create(const ModelConfig& config,
     at += RoundUp(count, kFloatsPerCacheLine);
   });
   std::byte* bytes = scratch.buffer_.data() + FloatBytes(config, shape);
-  if (shape.has_quantized) scratch.quantized = bytes;
+  if (shape.has_quantized) {
+    scratch.quantized = bytes;
+    scratch.kept_rows = bytes + QuantizedBytes(config, shape);
+  }
   scratch.workspace_bytes_ = WorkspaceBytes(config, shape);
   if (scratch.workspace_bytes_ > 0) {
-    scratch.workspaces_ = bytes + QuantizedBytes(config, shape);
+    scratch.workspaces_ =
+        bytes + QuantizedBytes(config, shape) + KeptRowsBytes(config, shape);
   }
   scratch.attention = scratch.normed;
   scratch.partial = scratch.qkv;

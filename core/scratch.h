@@ -8,6 +8,7 @@
 #include "core/base/checked_math.h"
 #include "core/base/memory.h"
 #include "core/model_config.h"
+#include "kernels/quant_sum.h"
 
 namespace flashelm {
 
@@ -20,11 +21,11 @@ inline constexpr uint32_t kFfnTile = 256;
 // token's neurons without waiting for each other.
 inline constexpr uint32_t kFfnRanges = 16;
 
-// Neurons of each range but the last ones, which may have fewer or none.
+// Neurons of each range but the last ones, which may have fewer or none: whole
+// blocks of those that quantized columns are added in.
 constexpr uint32_t FfnRangeNeurons(uint32_t ffn_dim) {
-  constexpr uint32_t kMultiple = 8;
   return static_cast<uint32_t>(
-      RoundUp(CeilDiv(ffn_dim, kFfnRanges), kMultiple));
+      RoundUp(CeilDiv(ffn_dim, kFfnRanges), kQuantSumRows));
 }
 
 struct ScratchShape {
@@ -56,8 +57,11 @@ struct Scratch {
   float* sin = nullptr;        // [batch, head_dim / 2]
   float* ranges = nullptr;     // [kFfnRanges, model_dim] of one token
   float* logits = nullptr;     // [logit_rows, vocab_size]
-  // The batch as int8; null where no matrix is quantized.
+  // The batch as int8, and the quantized down columns that wait for the rest of
+  // their block, [kQuantSumRows] rows of model_dim; null where no matrix is
+  // quantized.
   std::byte* quantized = nullptr;
+  std::byte* kept_rows = nullptr;
   uint64_t qkv_stride = 0;
   uint64_t attention_stride = 0;
 

@@ -9,6 +9,7 @@
 #include "kernels/float_types.h"
 #include "kernels/matmul.h"
 #include "kernels/norm.h"
+#include "kernels/quant_sum.h"
 #include "kernels/rope.h"
 
 namespace flashelm {
@@ -17,8 +18,9 @@ namespace {
 // Work below this, in bytes of weights times tokens, is done before it would
 // have been handed to another thread.
 constexpr uint64_t kMinBytesPerThread = uint64_t{128} << 10;
-// Neurons whose bundles pass through a core's caches together.
-constexpr size_t kFfnStep = 16;
+// Neurons whose bundles pass through a core's caches together: a block of those
+// that quantized columns are added in.
+constexpr size_t kFfnStep = kQuantSumRows;
 // Parts of a loop begin at multiples of this: results then fill cache lines,
 // columns are whole groups of quantized weights, and rows fill the tiles that
 // kernels multiply batches in.
@@ -56,6 +58,7 @@ Transformer::Transformer(const ModelFile& model, WeightStore& store,
       cache_(cache),
       s_(scratch),
       product_(pool, scratch),
+      down_columns_(scratch, config_.model_dim),
       activation_(config_.activation == "relu" ? Activation::kRelu
                                                : Activation::kSilu) {}
 
@@ -221,7 +224,8 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
     const auto run_end =
         static_cast<uint32_t>(run.first_record + run.num_records);
     while (neuron < run_end) {
-      const uint32_t count = std::min(kFfnTile, run_end - neuron);
+      const uint32_t count =
+          std::min(kFfnTile - neuron % kFfnTile, run_end - neuron);
       FfnNeurons(layer, run, neuron, count, num_tokens);
       neuron += count;
     }
@@ -229,8 +233,8 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
   return OkStatus();
 }
 
-// Neurons [first, first + count), at most a tile of them. Threads share the
-// neurons, then the columns, so that each sum runs over neurons in order.
+// Neurons [first, first + count) of one tile. Threads share the neurons, then
+// the columns, so that each sum runs over neurons in order.
 void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
                              uint32_t first, uint32_t count,
                              size_t num_tokens) {
@@ -239,14 +243,15 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
   const uint64_t stride = segments_[weights.gate.segment].stride_bytes;
   const size_t grain = GrainFor(stride, num_tokens);
   pool_.ParallelFor(count, grain, [&](size_t begin, size_t end, uint32_t part) {
+    float* gate = s_.gate + first % kFfnTile + begin;
+    float* up = s_.up + first % kFfnTile + begin;
     product_.Rows(ViewOf(run, skip + begin, weights.gate, stride), end - begin,
-                  part, s_.gate + begin, kFfnTile);
+                  part, gate, kFfnTile);
     product_.Rows(ViewOf(run, skip + begin, weights.up, stride), end - begin,
-                  part, s_.up + begin, kFfnTile);
+                  part, up, kFfnTile);
     for (size_t t = 0; t < num_tokens; ++t) {
-      float* gate = s_.gate + t * kFfnTile + begin;
-      GluActivate(activation_, gate, s_.up + t * kFfnTile + begin, end - begin,
-                  gate);
+      GluActivate(activation_, gate + t * kFfnTile, up + t * kFfnTile,
+                  end - begin, gate + t * kFfnTile);
     }
   });
 
@@ -256,24 +261,26 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
   const WeightView down = ViewOf(run, skip, weights.down, stride);
   const size_t column_grain =
       GrainFor(ElementsBytes(down.type, count), num_tokens);
-  pool_.ParallelFor(model_dim, column_grain, [&](size_t begin, size_t end) {
-    const uint32_t last = first + count;
-    for (uint32_t neuron = first; neuron < last;) {
-      const uint32_t range_end =
-          std::min(neuron - neuron % range_neurons + range_neurons, ffn_dim);
-      const uint32_t next = std::min(range_end, last);
-      AddScaledRows(Submatrix(down, neuron - first, begin), next - neuron,
-                    end - begin, s_.gate + (neuron - first), kFfnTile,
-                    num_tokens, s_.partial + begin, model_dim);
-      neuron = next;
-      if (neuron < range_end) continue;
-      for (size_t t = 0; t < num_tokens; ++t) {
-        float* sum = s_.partial + t * model_dim + begin;
-        AddInPlace(sum, end - begin, s_.x + t * model_dim + begin);
-        std::fill_n(sum, end - begin, 0.0f);
-      }
-    }
-  });
+  pool_.ParallelFor(
+      model_dim, column_grain, [&](size_t begin, size_t end, uint32_t part) {
+        const uint32_t last = first + count;
+        for (uint32_t neuron = first; neuron < last;) {
+          const uint32_t range_end = std::min(
+              neuron - neuron % range_neurons + range_neurons, ffn_dim);
+          const uint32_t next = std::min(range_end, last);
+          down_columns_.Add({Submatrix(down, neuron - first, 0), neuron, next,
+                             /*ends_range=*/next == range_end},
+                            begin, end, part, s_.gate, num_tokens,
+                            s_.partial + begin);
+          neuron = next;
+          if (neuron < range_end) continue;
+          for (size_t t = 0; t < num_tokens; ++t) {
+            float* sum = s_.partial + t * model_dim + begin;
+            AddInPlace(sum, end - begin, s_.x + t * model_dim + begin);
+            std::fill_n(sum, end - begin, 0.0f);
+          }
+        }
+      });
 }
 
 // All neurons for a single token: a thread goes through the bundles of its
@@ -303,8 +310,8 @@ void Transformer::FfnRangesOfOneToken(const LayerWeights& weights,
             product_.Rows(ViewOf(run, i, weights.up, stride), count, part, up,
                           0);
             GluActivate(activation_, gate, up, count, gate);
-            AddScaledRows(ViewOf(run, i, weights.down, stride), count,
-                          model_dim, gate, 0, 1, sum, 0);
+            AddDownColumns(ViewOf(run, i, weights.down, stride), count,
+                           model_dim, gate, 0, 1, nullptr, sum, 0);
           }
         }
       });

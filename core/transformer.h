@@ -8,6 +8,7 @@
 #include "core/base/cancel.h"
 #include "core/base/thread_pool.h"
 #include "core/batch_product.h"
+#include "core/down_columns.h"
 #include "core/kv_cache.h"
 #include "core/model_file.h"
 #include "core/scratch.h"
@@ -67,6 +68,7 @@ class Transformer {
   KvCache& cache_;
   Scratch& s_;
   BatchProduct product_;
+  DownColumns down_columns_;
   const Activation activation_;
 };
 

@@ -23,90 +23,141 @@ constexpr size_t kStripGroups = 16;
 // What a block of rows and a strip of columns have in common for all tokens.
 struct Strip {
   const std::byte* codes[kQuantSumRows];  // Of absent rows: any row's.
+  size_t num_rows;
   size_t num_groups;
-  HWY_ALIGN float scales[kQuantSumRows][kStripGroups];
+  HWY_ALIGN float ratios[kQuantSumRows][kStripGroups];
+  HWY_ALIGN float max_scales[kStripGroups];
 };
 
-// A token's factors of a block, times the scales of a strip.
+// A token's factors of a block.
+struct BlockFactors {
+  HWY_ALIGN float ratios[kQuantSumRows];
+  float unit;
+};
+
+// Their products with the scales of a strip.
 struct StripFactors {
   HWY_ALIGN int32_t quads[kQuads][kStripGroups];  // Four int8 each.
   HWY_ALIGN float units[kStripGroups];
   HWY_ALIGN int32_t sums[kStripGroups];
 };
 
+// The magnitudes of floats are in the order of their bits, NaN on top.
+using BitsTag = hn::RebindToSigned<VectorTag>;
+HWY_INLINE hn::Vec<BitsTag> MaxMagnitude(hn::Vec<BitsTag> max_bits, Vector v) {
+  return hn::Max(max_bits, hn::BitCast(BitsTag(), hn::Abs(v)));
+}
+constexpr int32_t kInfinityBits = 0x7F800000;
+
 template <WeightType kType>
 HWY_INLINE void LoadStrip(const WeightView& w, size_t num_rows,
                           size_t num_groups, Strip& strip) {
+  const VectorTag d;
+  strip.num_rows = num_rows;
   strip.num_groups = num_groups;
+  hn::Vec<BitsTag> max_bits[kStripGroups / kLanes];
+  for (auto& bits : max_bits) bits = hn::Zero(BitsTag());
   for (size_t i = 0; i < kQuantSumRows; ++i) {
     const size_t offset = i < num_rows ? i * w.stride_bytes : 0;
     strip.codes[i] = w.data + offset;
     HWY_ALIGN F16 halves[kStripGroups] = {};
-    if (i < num_rows) {
-      const size_t num_bytes = ScalesBytes(kType, num_groups * kQuantGroup);
-      if (num_groups == kStripGroups) {  // A size known to the compiler.
-        std::memcpy(halves, w.scales + offset, sizeof(halves));
-      } else {
-        std::memcpy(halves, w.scales + offset, num_bytes);
-      }
+    if (i < num_rows && num_groups == kStripGroups) {
+      std::memcpy(halves, w.scales + offset, sizeof(halves));
+    } else if (i < num_rows) {
+      std::memcpy(halves, w.scales + offset, num_groups * sizeof(F16));
     }
-    const VectorTag d;
-    for (size_t g = 0; g < kStripGroups; g += kLanes) {
-      auto scale = LoadF16(d, reinterpret_cast<const std::byte*>(halves + g));
+    for (size_t v = 0; v < kStripGroups / kLanes; ++v) {
+      auto scale =
+          LoadF16(d, reinterpret_cast<const std::byte*>(halves + v * kLanes));
       if constexpr (kType == WeightType::kQ8) {
         scale = hn::Mul(scale, hn::Set(d, 1.0f / 16));
       }
-      hn::Store(scale, d, strip.scales[i] + g);
+      hn::Store(scale, d, strip.ratios[i] + v * kLanes);
+      max_bits[v] = MaxMagnitude(max_bits[v], scale);
+    }
+  }
+  for (size_t v = 0; v < kStripGroups / kLanes; ++v) {
+    const Vector max = hn::BitCast(d, max_bits[v]);
+    const auto is_finite = hn::RebindMask(
+        d, hn::Lt(max_bits[v], hn::Set(BitsTag(), kInfinityBits)));
+    const Vector nan = hn::Set(d, std::numeric_limits<float>::quiet_NaN());
+    hn::Store(hn::IfThenElse(is_finite, max, nan), d,
+              strip.max_scales + v * kLanes);
+    // Zero, where all scales are: so are the factors' codes.
+    const auto is_zero = hn::Eq(max, hn::Zero(d));
+    const Vector inverse =
+        hn::IfThenZeroElse(is_zero, hn::Div(hn::Set(d, 1), max));
+    for (auto& ratios : strip.ratios) {
+      float* at = ratios + v * kLanes;
+      hn::Store(hn::Mul(hn::Load(d, at), inverse), d, at);
     }
   }
 }
 
-// Lanes are groups.
-HWY_INLINE void QuantizeFactors(const Strip& strip, size_t num_rows,
-                                const float* HWY_RESTRICT factors,
+HWY_INLINE void ScaleFactors(const Strip& strip, const float* factors,
+                             BlockFactors& out) {
+  float padded[kQuantSumRows] = {};
+  if (strip.num_rows < kQuantSumRows) {
+    std::memcpy(padded, factors, strip.num_rows * sizeof(float));
+    factors = padded;
+  }
+  const VectorTag d;
+  auto max_bits = hn::Zero(BitsTag());
+  for (size_t i = 0; i < kQuantSumRows; i += kLanes) {
+    max_bits = MaxMagnitude(max_bits, hn::LoadU(d, factors + i));
+  }
+  const int32_t max = hn::GetLane(hn::MaxOfLanes(BitsTag(), max_bits));
+  float amax;
+  std::memcpy(&amax, &max, sizeof(amax));
+  const bool is_small = amax < 0x1p-80f;
+  const auto inverse = hn::Set(d, is_small ? 0.0f : 127 / amax);
+  for (size_t i = 0; i < kQuantSumRows; i += kLanes) {
+    hn::Store(hn::Mul(hn::LoadU(d, factors + i), inverse), d, out.ratios + i);
+  }
+  out.unit = max >= kInfinityBits ? std::numeric_limits<float>::quiet_NaN()
+             : is_small           ? 0.0f
+                                  : amax / 127;
+}
+
+// Lanes are groups. A product plus 1.5 * 2^23 has the nearest integer in its
+// lowest bits, in two's complement. Where a unit is NaN any codes will do.
+HWY_INLINE void QuantizeFactors(const Strip& strip, const BlockFactors& factors,
                                 StripFactors& out) {
   const VectorTag d;
-  const hn::RebindToSigned<VectorTag> di;
+  const hn::RebindToUnsigned<VectorTag> du;
+  const Vector shift = hn::Set(d, 0x1.8p23f);
+  constexpr uint32_t kShiftBits = 0x4B400000;
   for (size_t g = 0; g < kStripGroups; g += kLanes) {
-    HWY_ALIGN float products[kQuantSumRows][kLanes];
-    // The magnitudes of floats are in the order of their bits, NaN on top.
-    auto max_bits = hn::Zero(di);
-    for (size_t i = 0; i < kQuantSumRows; ++i) {
-      const float factor = i < num_rows ? factors[i] : 0.0f;
-      const Vector p =
-          hn::Mul(hn::Set(d, factor), hn::Load(d, strip.scales[i] + g));
-      hn::Store(p, d, products[i]);
-      max_bits = hn::Max(max_bits, hn::BitCast(di, hn::Abs(p)));
-    }
-    const Vector amax = hn::BitCast(d, max_bits);
-    const auto is_finite = hn::Lt(max_bits, hn::Set(di, 0x7F800000));
-    const auto is_small = hn::Lt(amax, hn::Set(d, 0x1p-80f));
-    const auto has_codes =
-        hn::And(is_finite, hn::Not(hn::RebindMask(di, is_small)));
-    const Vector inverse = hn::Div(hn::Set(d, 127), amax);
-    auto sum = hn::Zero(di);
+    auto sum = hn::Set(du, 0 - kShiftBits * uint32_t{kQuantSumRows});
+    HWY_UNROLL(8)
     for (size_t q = 0; q < kQuads; ++q) {
-      hn::Vec<decltype(di)> codes[4];
-      for (size_t r = 0; r < 4; ++r) {
-        const Vector p = hn::Load(d, products[4 * q + r]);
-        codes[r] =
-            hn::IfThenElseZero(has_codes, hn::NearestInt(hn::Mul(p, inverse)));
-        sum = hn::Add(sum, codes[r]);
-      }
-      const auto byte = hn::Set(di, 255);
-      const auto low = hn::Or(hn::And(codes[0], byte),
-                              hn::ShiftLeft<8>(hn::And(codes[1], byte)));
-      const auto high = hn::Or(hn::ShiftLeft<16>(hn::And(codes[2], byte)),
-                               hn::ShiftLeft<24>(codes[3]));
-      hn::Store(hn::Or(low, high), di, out.quads[q] + g);
+      const auto code = [&](size_t r) HWY_ATTR {
+        const size_t i = 4 * q + r;
+        const auto bits = hn::BitCast(
+            du, hn::MulAdd(hn::Set(d, factors.ratios[i]),
+                           hn::Load(d, strip.ratios[i] + g), shift));
+        sum = hn::Add(sum, bits);
+        return bits;
+      };
+      const auto byte = hn::Set(du, 255);
+      auto quad = hn::And(code(0), byte);
+      quad = hn::Or(quad, hn::ShiftLeft<8>(hn::And(code(1), byte)));
+      quad = hn::Or(quad, hn::ShiftLeft<16>(hn::And(code(2), byte)));
+      quad = hn::Or(quad, hn::ShiftLeft<24>(code(3)));
+      hn::Store(hn::BitCast(BitsTag(), quad), BitsTag(), out.quads[q] + g);
     }
-    hn::Store(sum, di, out.sums + g);
-    const Vector unit =
-        hn::IfThenZeroElse(is_small, hn::Div(amax, hn::Set(d, 127)));
-    const Vector nan = hn::Set(d, std::numeric_limits<float>::quiet_NaN());
-    hn::Store(hn::IfThenElse(hn::RebindMask(d, is_finite), unit, nan), d,
-              out.units + g);
+    hn::Store(hn::BitCast(BitsTag(), sum), BitsTag(), out.sums + g);
+    hn::Store(
+        hn::Mul(hn::Set(d, factors.unit), hn::Load(d, strip.max_scales + g)), d,
+        out.units + g);
   }
+}
+
+HWY_INLINE void QuantizeFactors(const Strip& strip, const float* factors,
+                                StripFactors& out) {
+  BlockFactors scaled;
+  ScaleFactors(strip, factors, scaled);
+  QuantizeFactors(strip, scaled, out);
 }
 
 #if FLASHELM_HAS_QUADS
@@ -116,6 +167,25 @@ HWY_INLINE void QuantizeFactors(const Strip& strip, size_t num_rows,
 struct GroupSums {
   QuadSum sums[kQuadVectors];
 };
+
+using FloatSumTag = hn::RebindToFloat<QuadSumTag>;
+struct FloatSums {
+  hn::Vec<FloatSumTag> sums[kQuadVectors];
+};
+
+HWY_INLINE void LoadSums(const float* from, FloatSums& sums) {
+  HWY_UNROLL(8)
+  for (size_t v = 0; v < kQuadVectors; ++v) {
+    sums.sums[v] = hn::LoadU(FloatSumTag(), from + v * kQuadLanes);
+  }
+}
+
+HWY_INLINE void StoreSums(const FloatSums& sums, float* to) {
+  HWY_UNROLL(8)
+  for (size_t v = 0; v < kQuadVectors; ++v) {
+    hn::StoreU(sums.sums[v], FloatSumTag(), to + v * kQuadLanes);
+  }
+}
 
 template <WeightType kType>
 HWY_INLINE void Begin(const StripFactors& factors, size_t group,
@@ -128,98 +198,148 @@ HWY_INLINE void Begin(const StripFactors& factors, size_t group,
 }
 
 HWY_INLINE void AddTo(const StripFactors& factors, size_t group,
-                      const GroupSums& sums, float* HWY_RESTRICT y) {
-  const hn::RebindToFloat<QuadSumTag> d;
+                      const GroupSums& sums, FloatSums& y) {
+  const FloatSumTag d;
   const auto unit = hn::Set(d, factors.units[group]);
   HWY_UNROLL(8)
   for (size_t v = 0; v < kQuadVectors; ++v) {
-    float* at = y + group * kQuantGroup + v * kQuadLanes;
-    const auto sum = hn::ConvertTo(d, sums.sums[v]);
-    hn::StoreU(hn::MulAdd(sum, unit, hn::LoadU(d, at)), d, at);
+    y.sums[v] = hn::MulAdd(hn::ConvertTo(d, sums.sums[v]), unit, y.sums[v]);
   }
 }
 
-// The codes of a strip as QuadVectors, for all tokens of a batch.
-struct StripQuads {
-  HWY_ALIGN uint8_t bytes[kStripGroups][kQuads][4 * kQuantGroup];
+// Blocks whose sums join before they go to memory.
+constexpr size_t kMaxBlocks = 8;
+// Tokens whose sums, of integers and of floats, fit in the registers.
+constexpr size_t kSumTokens = HWY_TARGET == HWY_AVX3_DL ? 6 : 1;
+
+// What a batch is worked on in.
+struct BatchWorkspace {
+  Strip strips[kMaxBlocks];
+  // The codes as QuadVectors.
+  HWY_ALIGN uint8_t quads[kStripGroups][kMaxBlocks][kQuads][4 * kQuantGroup];
+  StripFactors factors[kSumTokens][kMaxBlocks];
 };
 
 template <WeightType kType>
-HWY_INLINE void ArrangeQuads(const Strip& strip, StripQuads& out) {
+HWY_INLINE void ArrangeQuads(size_t block, BatchWorkspace& work) {
   const QuadTag d;
+  const Strip& strip = work.strips[block];
   for (size_t g = 0; g < strip.num_groups; ++g) {
     for (size_t q = 0; q < kQuads; ++q) {
       QuadVector codes[kQuadVectors];
       LoadGroupQuads<kType>(strip.codes + 4 * q, g, codes);
       for (size_t v = 0; v < kQuadVectors; ++v) {
-        hn::Store(codes[v], d, out.bytes[g][q] + v * kQuadBytes);
+        hn::Store(codes[v], d, work.quads[g][block][q] + v * kQuadBytes);
       }
     }
   }
 }
 
+// Adds a group of all blocks to kTokens tokens.
 template <WeightType kType, size_t kTokens>
-HWY_INLINE void AddStripToTokens(const Strip& strip, const StripQuads& quads,
-                                 const StripFactors* factors, float* y,
-                                 size_t y_stride) {
-  for (size_t g = 0; g < strip.num_groups; ++g) {
+HWY_INLINE void AddGroupToTokens(const BatchWorkspace& work, size_t group,
+                                 size_t num_blocks, float* y, size_t y_stride) {
+  FloatSums totals[kTokens];
+  HWY_UNROLL(8)
+  for (size_t t = 0; t < kTokens; ++t) LoadSums(y + t * y_stride, totals[t]);
+  for (size_t block = 0; block < num_blocks; ++block) {
     GroupSums sums[kTokens];
     HWY_UNROLL(8)
-    for (size_t t = 0; t < kTokens; ++t) Begin<kType>(factors[t], g, sums[t]);
+    for (size_t t = 0; t < kTokens; ++t) {
+      Begin<kType>(work.factors[t][block], group, sums[t]);
+    }
     HWY_UNROLL(8)
     for (size_t q = 0; q < kQuads; ++q) {
       HWY_UNROLL(8)
       for (size_t v = 0; v < kQuadVectors; ++v) {
         const QuadVector codes =
-            hn::Load(QuadTag(), quads.bytes[g][q] + v * kQuadBytes);
+            hn::Load(QuadTag(), work.quads[group][block][q] + v * kQuadBytes);
         HWY_UNROLL(8)
         for (size_t t = 0; t < kTokens; ++t) {
-          sums[t].sums[v] =
-              AddDots<kType>(codes, factors[t].quads[q][g], sums[t].sums[v]);
+          sums[t].sums[v] = AddDots<kType>(
+              codes, work.factors[t][block].quads[q][group], sums[t].sums[v]);
         }
       }
     }
     HWY_UNROLL(8)
     for (size_t t = 0; t < kTokens; ++t) {
-      AddTo(factors[t], g, sums[t], y + t * y_stride);
+      AddTo(work.factors[t][block], group, sums[t], totals[t]);
     }
+  }
+  HWY_UNROLL(8)
+  for (size_t t = 0; t < kTokens; ++t) StoreSums(totals[t], y + t * y_stride);
+}
+
+template <WeightType kType, size_t kTokens>
+HWY_NOINLINE void AddStripsToTokens(BatchWorkspace& work, size_t num_blocks,
+                                    const float* factors, size_t factors_stride,
+                                    float* y, size_t y_stride) {
+  for (size_t t = 0; t < kTokens; ++t) {
+    for (size_t block = 0; block < num_blocks; ++block) {
+      QuantizeFactors(work.strips[block],
+                      factors + t * factors_stride + block * kQuantSumRows,
+                      work.factors[t][block]);
+    }
+  }
+  for (size_t g = 0; g < work.strips[0].num_groups; ++g) {
+    AddGroupToTokens<kType, kTokens>(work, g, num_blocks, y + g * kQuantGroup,
+                                     y_stride);
   }
 }
 
-// Tokens whose sums and one vector of codes fit in the registers.
-constexpr size_t kSumTokens = HWY_TARGET == HWY_AVX3_DL ? 8 : 2;
-
+// At most kMaxBlocks blocks of rows, one strip of columns.
 template <WeightType kType>
-HWY_NOINLINE void AddStripToBatch(const Strip& strip, size_t num_rows,
-                                  const float* factors, size_t factors_stride,
-                                  size_t num_tokens, float* y,
-                                  size_t y_stride) {
-  StripQuads quads;
-  ArrangeQuads<kType>(strip, quads);
-  StripFactors quantized[kSumTokens];
+HWY_INLINE void AddStripsToBatch(const WeightView& w, size_t num_rows,
+                                 size_t num_groups, const float* factors,
+                                 size_t factors_stride, size_t num_tokens,
+                                 BatchWorkspace& work, float* y,
+                                 size_t y_stride) {
+  const size_t num_blocks = (num_rows + kQuantSumRows - 1) / kQuantSumRows;
+  for (size_t block = 0; block < num_blocks; ++block) {
+    const size_t row = block * kQuantSumRows;
+    LoadStrip<kType>(Submatrix(w, row, 0),
+                     std::min(kQuantSumRows, num_rows - row), num_groups,
+                     work.strips[block]);
+    ArrangeQuads<kType>(block, work);
+  }
   size_t t = 0;
   for (; num_tokens - t >= kSumTokens; t += kSumTokens) {
-    for (size_t i = 0; i < kSumTokens; ++i) {
-      QuantizeFactors(strip, num_rows, factors + (t + i) * factors_stride,
-                      quantized[i]);
-    }
-    AddStripToTokens<kType, kSumTokens>(strip, quads, quantized,
-                                        y + t * y_stride, y_stride);
+    AddStripsToTokens<kType, kSumTokens>(
+        work, num_blocks, factors + t * factors_stride, factors_stride,
+        y + t * y_stride, y_stride);
   }
   for (; t < num_tokens; ++t) {
-    QuantizeFactors(strip, num_rows, factors + t * factors_stride,
-                    quantized[0]);
-    AddStripToTokens<kType, 1>(strip, quads, quantized, y + t * y_stride,
-                               y_stride);
+    AddStripsToTokens<kType, 1>(work, num_blocks, factors + t * factors_stride,
+                                0, y + t * y_stride, 0);
   }
 }
 
 template <WeightType kType>
-HWY_NOINLINE void AddStripToOne(const Strip& strip, size_t num_rows,
-                                const float* factors, float* y) {
+HWY_NOINLINE void AddRowsToBatch(const WeightView& w, size_t num_rows,
+                                 size_t num_cols, const float* factors,
+                                 size_t factors_stride, size_t num_tokens,
+                                 BatchWorkspace& work, float* y,
+                                 size_t y_stride) {
+  constexpr size_t kRows = kMaxBlocks * kQuantSumRows;
+  constexpr size_t kCols = kStripGroups * kQuantGroup;
+  for (size_t row = 0; row < num_rows; row += kRows) {
+    for (size_t col = 0; col < num_cols; col += kCols) {
+      AddStripsToBatch<kType>(
+          Submatrix(w, row, col), std::min(kRows, num_rows - row),
+          std::min(kCols, num_cols - col) / kQuantGroup, factors + row,
+          factors_stride, num_tokens, work, y + col, y_stride);
+    }
+  }
+}
+
+template <WeightType kType>
+HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
+                              float* y) {
   StripFactors quantized;
-  QuantizeFactors(strip, num_rows, factors, quantized);
+  QuantizeFactors(strip, factors, quantized);
   for (size_t g = 0; g < strip.num_groups; ++g) {
+    FloatSums total;
+    LoadSums(y + g * kQuantGroup, total);
     GroupSums sums;
     Begin<kType>(quantized, g, sums);
     HWY_UNROLL(8)
@@ -232,28 +352,16 @@ HWY_NOINLINE void AddStripToOne(const Strip& strip, size_t num_rows,
             AddDots<kType>(codes[v], quantized.quads[q][g], sums.sums[v]);
       }
     }
-    AddTo(quantized, g, sums, y);
-  }
-}
-
-template <WeightType kType>
-HWY_INLINE void AddStrip(const Strip& strip, size_t num_rows,
-                         const float* factors, size_t factors_stride,
-                         size_t num_tokens, float* y, size_t y_stride) {
-  if (num_tokens == 1) {
-    AddStripToOne<kType>(strip, num_rows, factors, y);
-  } else {
-    AddStripToBatch<kType>(strip, num_rows, factors, factors_stride, num_tokens,
-                           y, y_stride);
+    AddTo(quantized, g, sums, total);
+    StoreSums(total, y + g * kQuantGroup);
   }
 }
 
 #else  // One column after the other.
 
 template <WeightType kType>
-HWY_NOINLINE void AddStrip(const Strip& strip, size_t num_rows,
-                           const float* factors, size_t factors_stride,
-                           size_t num_tokens, float* y, size_t y_stride) {
+HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
+                              float* y) {
   const auto code = [&](size_t i, size_t g, size_t k) -> int32_t {
     if constexpr (kType == WeightType::kQ8) {
       return static_cast<int8_t>(strip.codes[i][g * kQuantGroup + k]);
@@ -263,54 +371,81 @@ HWY_NOINLINE void AddStrip(const Strip& strip, size_t num_rows,
   };
   const LaneTag d;
   StripFactors quantized;
-  for (size_t t = 0; t < num_tokens; ++t) {
-    QuantizeFactors(strip, num_rows, factors + t * factors_stride, quantized);
-    for (size_t g = 0; g < strip.num_groups; ++g) {
-      for (size_t k = 0; k < kQuantGroup; ++k) {
-        int32_t sum = 0;
-        for (size_t i = 0; i < kQuantSumRows; ++i) {
-          const auto quad = static_cast<uint32_t>(quantized.quads[i / 4][g]);
-          sum += code(i, g, k) * static_cast<int8_t>(quad >> (i % 4 * 8));
-        }
-        float* at = y + t * y_stride + g * kQuantGroup + k;
-        const auto product =
-            hn::MulAdd(hn::Set(d, static_cast<float>(sum)),
-                       hn::Set(d, quantized.units[g]), hn::Set(d, *at));
-        *at = hn::GetLane(product);
+  QuantizeFactors(strip, factors, quantized);
+  for (size_t g = 0; g < strip.num_groups; ++g) {
+    for (size_t k = 0; k < kQuantGroup; ++k) {
+      int32_t sum = 0;
+      for (size_t i = 0; i < kQuantSumRows; ++i) {
+        const auto quad = static_cast<uint32_t>(quantized.quads[i / 4][g]);
+        sum += code(i, g, k) * static_cast<int8_t>(quad >> (i % 4 * 8));
       }
+      float* at = y + g * kQuantGroup + k;
+      *at = hn::GetLane(hn::MulAdd(hn::Set(d, static_cast<float>(sum)),
+                                   hn::Set(d, quantized.units[g]),
+                                   hn::Set(d, *at)));
     }
   }
 }
 
 #endif  // FLASHELM_HAS_QUADS
 
+// Blocks first, then strips: DRAM then sees rows that lie together.
 template <WeightType kType>
-HWY_INLINE void AddQuantRowsOf(const WeightView& w, size_t num_rows,
+HWY_NOINLINE void AddRowsToOne(const WeightView& w, size_t num_rows,
                                size_t num_cols, const float* factors,
-                               size_t factors_stride, size_t num_tokens,
-                               float* y, size_t y_stride) {
-  const size_t num_groups = num_cols / kQuantGroup;
-  for (size_t i = 0; i < num_rows; i += kQuantSumRows) {
-    const size_t rows = std::min(kQuantSumRows, num_rows - i);
-    for (size_t g = 0; g < num_groups; g += kStripGroups) {
-      Strip strip;
-      LoadStrip<kType>(Submatrix(w, i, g * kQuantGroup), rows,
-                       std::min(kStripGroups, num_groups - g), strip);
-      AddStrip<kType>(strip, rows, factors + i, factors_stride, num_tokens,
-                      y + g * kQuantGroup, y_stride);
+                               float* y) {
+  constexpr size_t kCols = kStripGroups * kQuantGroup;
+  Strip strip;
+  for (size_t row = 0; row < num_rows; row += kQuantSumRows) {
+    for (size_t col = 0; col < num_cols; col += kCols) {
+      LoadStrip<kType>(Submatrix(w, row, col),
+                       std::min(kQuantSumRows, num_rows - row),
+                       std::min(kCols, num_cols - col) / kQuantGroup, strip);
+      AddStripToOne<kType>(strip, factors + row, y + col);
     }
   }
 }
 
+template <WeightType kType>
+HWY_INLINE void AddQuantRowsOf(const WeightView& w, size_t num_rows,
+                               size_t num_cols, const float* factors,
+                               size_t factors_stride, size_t num_tokens,
+                               [[maybe_unused]] std::byte* workspace, float* y,
+                               size_t y_stride) {
+#if FLASHELM_HAS_QUADS
+  if (num_tokens > 1) {
+    AddRowsToBatch<kType>(
+        w, num_rows, num_cols, factors, factors_stride, num_tokens,
+        *reinterpret_cast<BatchWorkspace*>(workspace), y, y_stride);
+    return;
+  }
+#endif
+  for (size_t t = 0; t < num_tokens; ++t) {
+    AddRowsToOne<kType>(w, num_rows, num_cols, factors + t * factors_stride,
+                        y + t * y_stride);
+  }
+}
+
+size_t QuantSumWorkspaceBytes() {
+#if FLASHELM_HAS_QUADS
+  return sizeof(BatchWorkspace);
+#else
+  return 0;
+#endif
+}
+
 void AddQuantRows(const WeightView& w, size_t num_rows, size_t num_cols,
                   const float* factors, size_t factors_stride,
-                  size_t num_tokens, float* y, size_t y_stride) {
+                  size_t num_tokens, std::byte* workspace, float* y,
+                  size_t y_stride) {
   if (w.type == WeightType::kQ4) {
     AddQuantRowsOf<WeightType::kQ4>(w, num_rows, num_cols, factors,
-                                    factors_stride, num_tokens, y, y_stride);
+                                    factors_stride, num_tokens, workspace, y,
+                                    y_stride);
   } else {
     AddQuantRowsOf<WeightType::kQ8>(w, num_rows, num_cols, factors,
-                                    factors_stride, num_tokens, y, y_stride);
+                                    factors_stride, num_tokens, workspace, y,
+                                    y_stride);
   }
 }
 
@@ -320,13 +455,20 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace flashelm {
 
+HWY_EXPORT(QuantSumWorkspaceBytes);
 HWY_EXPORT(AddQuantRows);
+
+size_t QuantSumWorkspaceBytes() {
+  return HWY_DYNAMIC_DISPATCH(QuantSumWorkspaceBytes)();
+}
 
 void AddQuantRows(const WeightView& w, size_t num_rows, size_t num_cols,
                   const float* factors, size_t factors_stride,
-                  size_t num_tokens, float* y, size_t y_stride) {
+                  size_t num_tokens, std::byte* workspace, float* y,
+                  size_t y_stride) {
   HWY_DYNAMIC_DISPATCH(AddQuantRows)
-  (w, num_rows, num_cols, factors, factors_stride, num_tokens, y, y_stride);
+  (w, num_rows, num_cols, factors, factors_stride, num_tokens, workspace, y,
+   y_stride);
 }
 
 }  // namespace flashelm

@@ -162,30 +162,64 @@ inline void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
   }
 }
 
+// The codes a[i] and the unit (F / 127) D that quant_sum.h defines, for a block
+// with the factors f and the scales d.
+struct QuantizedFactors {
+  std::vector<int> codes;
+  float unit;
+};
+
+inline QuantizedFactors QuantizeFactors(const std::vector<float>& f,
+                                        const std::vector<float>& d,
+                                        bool is_fused) {
+  float max_factor = 0;
+  float max_scale = 0;
+  bool is_finite = true;
+  for (size_t i = 0; i < f.size(); ++i) {
+    max_factor = std::max(max_factor, std::abs(f[i]));
+    max_scale = std::max(max_scale, std::abs(d[i]));
+    is_finite = is_finite && std::isfinite(f[i]) && std::isfinite(d[i]);
+  }
+  QuantizedFactors result = {std::vector<int>(f.size(), 0), 0};
+  if (!is_finite) {
+    result.unit = std::numeric_limits<float>::quiet_NaN();
+    return result;
+  }
+  if (max_factor < 0x1p-80f || max_scale == 0) return result;
+  result.unit = max_factor / 127 * max_scale;
+  for (size_t i = 0; i < f.size(); ++i) {
+    const float e = f[i] * (127 / max_factor);
+    const float r = d[i] * (1 / max_scale);
+    // Exact in double.
+    const double product = is_fused ? static_cast<double>(e) * r : e * r;
+    result.codes[i] = static_cast<int>(std::nearbyint(product));
+  }
+  return result;
+}
+
 // The canonical arithmetic of quant_sum.h to the letter, for one token.
 inline void AddQuantRows(const WeightView& w, size_t num_rows, size_t num_cols,
                          const float* factors, bool is_fused, float* y) {
-  constexpr size_t kBlock = kQuantGroup;  // As many rows as columns in a group.
+  constexpr size_t kBlock = 32;
   for (size_t first = 0; first < num_rows; first += kBlock) {
     const size_t count = std::min(kBlock, num_rows - first);
+    const std::vector<float> f(factors + first, factors + first + count);
     for (size_t begin = 0; begin < num_cols; begin += kQuantGroup) {
-      float products[kBlock] = {};
+      std::vector<float> d(count);
       for (size_t i = 0; i < count; ++i) {
-        const float d = ScaleAt(w, first + i, begin);
-        products[i] =
-            factors[first + i] * (w.type == WeightType::kQ8 ? d / 16 : d);
+        d[i] = ScaleAt(w, first + i, begin);
+        if (w.type == WeightType::kQ8) d[i] /= 16;
       }
-      const QuantizedToken block = QuantizeToken(products, kBlock);
+      const QuantizedFactors block = QuantizeFactors(f, d, is_fused);
       for (size_t k = begin; k < begin + kQuantGroup; ++k) {
-        int dot = 0;
+        int sum = 0;
         for (size_t i = 0; i < count; ++i) {
-          dot += CodeAt(w, first + i, k) * block.codes[i];
+          sum += CodeAt(w, first + i, k) * block.codes[i];
         }
-        const float unit = block.scales[0];
         if (is_fused) {
-          y[k] = std::fma(static_cast<float>(dot), unit, y[k]);
+          y[k] = std::fma(static_cast<float>(sum), block.unit, y[k]);
         } else {
-          const float product = static_cast<float>(dot) * unit;
+          const float product = static_cast<float>(sum) * block.unit;
           y[k] = product + y[k];
         }
       }
