@@ -66,9 +66,9 @@ HWY_INLINE void BlockDots(const std::byte* codes, const TokenBlock& token,
     const __m256i halves =
         _mm256_hadd_epi16(_mm256_hadd_epi16(sums[0], sums[1]),
                           _mm256_hadd_epi16(sums[2], sums[3]));
-    dots[0].raw = _mm256_sub_epi32(
+    dots[0].raw = _mm256_add_epi32(
         _mm256_madd_epi16(halves, ones),
-        _mm256_load_si256(reinterpret_cast<const __m256i*>(token.sums_by_8)));
+        _mm256_load_si256(reinterpret_cast<const __m256i*>(token.offsets)));
   } else {
     HWY_UNROLL(4)
     for (size_t p = 0; p < 4; ++p) {
@@ -110,7 +110,7 @@ HWY_INLINE int32_t GroupDot(const int8_t* HWY_RESTRICT c,
 #if HWY_TARGET == HWY_SCALAR
   int32_t sum = 0;
   for (size_t k = 0; k < kQuantGroup; ++k) {
-    sum += c[k] * a[k % 16 + k / 16 * kQuantGroup];
+    sum += c[k] * a[k % 16 + k / 16 * TokenBlock::kHalfStride];
   }
   return sum;
 #else
@@ -123,7 +123,8 @@ HWY_INLINE int32_t GroupDot(const int8_t* HWY_RESTRICT c,
   for (size_t k = 0; k < kQuantGroup; k += 8) {
     sum0 = hn::ReorderWidenMulAccumulate(
         d32, hn::PromoteTo(d16, hn::LoadU(d8, c + k)),
-        hn::PromoteTo(d16, hn::LoadU(d8, a + k % 16 + k / 16 * kQuantGroup)),
+        hn::PromoteTo(
+            d16, hn::LoadU(d8, a + k % 16 + k / 16 * TokenBlock::kHalfStride)),
         sum0, sum1);
   }
   return hn::GetLane(hn::SumOfLanes(d32, hn::Add(sum0, sum1)));
@@ -135,10 +136,9 @@ HWY_INLINE void BlockDots(const std::byte* codes, const TokenBlock& token,
                           DotVector (&dots)[kPartialVectors]) {
   HWY_ALIGN int32_t sums[kBlockGroups];
   for (size_t g = 0; g < kBlockGroups; ++g) {
-    const size_t pair = g / 2;
-    const size_t odd = g % 2;
-    const int8_t* activations = token.codes + pair * 2 * kQuantGroup + odd * 16;
-    int32_t& sum = sums[odd * 4 + pair];
+    const int8_t* activations = token.codes + TokenBlock::CodesIndex(g);
+    const size_t at = TokenBlock::ScaleIndex(g);
+    int32_t& sum = sums[at];
     if constexpr (kType == WeightType::kQ4) {
       HWY_ALIGN int8_t unpacked[kQuantGroup];
       for (size_t j = 0; j < 16; ++j) {
@@ -146,7 +146,7 @@ HWY_INLINE void BlockDots(const std::byte* codes, const TokenBlock& token,
         unpacked[j] = static_cast<int8_t>(both & 15);
         unpacked[16 + j] = static_cast<int8_t>(both >> 4);
       }
-      sum = GroupDot(unpacked, activations) - token.sums_by_8[odd * 4 + pair];
+      sum = GroupDot(unpacked, activations) + token.offsets[at];
     } else {
       sum = GroupDot(reinterpret_cast<const int8_t*>(codes) + g * kQuantGroup,
                      activations);
@@ -163,7 +163,7 @@ HWY_INLINE void LoadScales(const std::byte* scales,
   for (size_t g = 0; g < kBlockGroups; ++g) {
     F16 bits;
     std::memcpy(&bits, scales + g * sizeof(bits), sizeof(bits));
-    values[g % 2 * 4 + g / 2] = F32FromF16(bits);
+    values[TokenBlock::ScaleIndex(g)] = F32FromF16(bits);
   }
   for (size_t i = 0; i < kPartialVectors; ++i) {
     out[i] = hn::Load(PartialTag(), values + i * kPartialLanes);

@@ -10,6 +10,7 @@
 #define HWY_TARGET_INCLUDE "kernels/quant_matmul.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "kernels/quant_batch-inl.h"
 #include "kernels/quant_dot-inl.h"
 #include "kernels/quant_tokens.h"
 
@@ -67,27 +68,12 @@ HWY_INLINE void QuantizeToBlocks(const float* x, size_t num_groups,
   for (size_t g = 0; g < num_groups; ++g) {
     QuantizeGroup(x + g * kQuantGroup, group);
     TokenBlock& block = blocks[g / kBlockGroups];
-    const size_t pair = g % kBlockGroups / 2;
-    const size_t odd = g % 2;
-    int8_t* codes = block.codes + pair * 2 * kQuantGroup + odd * 16;
+    const size_t j = g % kBlockGroups;
+    int8_t* codes = block.codes + TokenBlock::CodesIndex(j);
     std::memcpy(codes, group.codes, 16);
-    std::memcpy(codes + kQuantGroup, group.codes + 16, 16);
-    block.scales[odd * 4 + pair] = group.scale;
-    block.sums_by_8[odd * 4 + pair] = group.sum * 8;
-  }
-}
-
-// As token `t` of a tile, [num_groups].
-HWY_INLINE void QuantizeToTile(const float* x, size_t num_groups, size_t t,
-                               TileGroup* tile) {
-  QuantizedGroup group;
-  for (size_t g = 0; g < num_groups; ++g) {
-    QuantizeGroup(x + g * kQuantGroup, group);
-    for (size_t k = 0; k < kQuantGroup; k += 4) {
-      std::memcpy(tile[g].codes[k / 4][t], group.codes + k, 4);
-    }
-    tile[g].scales[t] = group.scale;
-    tile[g].sums_by_8[t] = group.sum * 8;
+    std::memcpy(codes + TokenBlock::kHalfStride, group.codes + 16, 16);
+    block.scales[TokenBlock::ScaleIndex(j)] = group.scale;
+    block.offsets[TokenBlock::ScaleIndex(j)] = group.sum * -8;
   }
 }
 
@@ -127,16 +113,32 @@ HWY_NOINLINE void QuantDots(const WeightView& w, size_t num_rows,
   }
 }
 
+template <WeightType kType>
+HWY_INLINE void QuantMatMulOf(const WeightView& w, size_t num_rows,
+                              size_t num_cols, const TokenBlock* tokens,
+                              size_t num_tokens,
+                              [[maybe_unused]] std::byte* workspace, float* out,
+                              size_t out_stride) {
+#if FLASHELM_HAS_QUANT_BATCH
+  if (num_tokens >= kMinBatchTokens<kType> && num_rows >= kMinBatchRows) {
+    QuantBatch<kType>(w, num_rows, num_cols, tokens, num_tokens, workspace, out,
+                      out_stride);
+    return;
+  }
+#endif
+  QuantDots<kType>(w, num_rows, num_cols, tokens, num_tokens, out, out_stride);
+}
+
 void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
                  const std::byte* tokens, size_t num_tokens,
-                 std::byte* /*workspace*/, float* out, size_t out_stride) {
+                 std::byte* workspace, float* out, size_t out_stride) {
   const auto* blocks = reinterpret_cast<const TokenBlock*>(tokens);
   if (w.type == WeightType::kQ4) {
-    QuantDots<WeightType::kQ4>(w, num_rows, num_cols, blocks, num_tokens, out,
-                               out_stride);
+    QuantMatMulOf<WeightType::kQ4>(w, num_rows, num_cols, blocks, num_tokens,
+                                   workspace, out, out_stride);
   } else {
-    QuantDots<WeightType::kQ8>(w, num_rows, num_cols, blocks, num_tokens, out,
-                               out_stride);
+    QuantMatMulOf<WeightType::kQ8>(w, num_rows, num_cols, blocks, num_tokens,
+                                   workspace, out, out_stride);
   }
 }
 
@@ -151,10 +153,7 @@ HWY_EXPORT(QuantMatMul);
 
 size_t QuantizedTokensBytes(size_t num_cols, size_t num_tokens) {
   const size_t num_groups = num_cols / kQuantGroup;
-  const size_t bytes =
-      std::max(num_tokens * NumBlocks(num_groups) * sizeof(TokenBlock),
-               NumTiles(num_tokens) * num_groups * sizeof(TileGroup));
-  return (bytes + 63) / 64 * 64;
+  return num_tokens * NumBlocks(num_groups) * sizeof(TokenBlock);
 }
 
 void QuantizeTokens(const float* x, size_t x_stride, size_t num_cols,
@@ -164,7 +163,9 @@ void QuantizeTokens(const float* x, size_t x_stride, size_t num_cols,
   (x, x_stride, num_cols, first, last, num_tokens, out);
 }
 
-size_t QuantMatMulWorkspaceBytes(size_t num_cols) { return 70 * num_cols; }
+size_t QuantMatMulWorkspaceBytes(size_t num_cols) {
+  return num_cols / kQuantGroup * kMaxPanelGroupBytes;
+}
 
 void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
                  const std::byte* tokens, size_t num_tokens,

@@ -51,14 +51,14 @@ size_t QuantizedTokensBytes(size_t num_cols, size_t num_tokens);
 // the same time.
 //   x    [num_tokens, num_cols]  token t begins at x + t * x_stride
 //   out  [QuantizedTokensBytes(num_cols, num_tokens)]  64-byte aligned
-// num_cols is a multiple of 32. The arrangement in `out` depends on the SIMD
-// target and on num_tokens.
+// num_cols is a multiple of 32. How `out` is arranged is for QuantMatMul()
+// alone to know.
 void QuantizeTokens(const float* x, size_t x_stride, size_t num_cols,
                     size_t first, size_t last, size_t num_tokens,
                     std::byte* out);
 
 // Bytes that a call of QuantMatMul() works in, for any number of rows and
-// tokens: 70 times num_cols.
+// tokens: 36 times num_cols.
 size_t QuantMatMulWorkspaceBytes(size_t num_cols);
 
 // out[t * out_stride + r] = dot(row r of w, token t).
@@ -69,7 +69,7 @@ size_t QuantMatMulWorkspaceBytes(size_t num_cols);
 //   out        [num_tokens, num_rows]  overlaps no input
 // Sizes may be 0; no columns give zeros. num_cols is a multiple of 32. Nothing
 // past the end of a row's codes or scales is read. Batches are fastest where
-// num_rows is a multiple of 32.
+// num_rows is a multiple of 32, and far slower where it is below 16.
 void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
                  const std::byte* tokens, size_t num_tokens,
                  std::byte* workspace, float* out, size_t out_stride);

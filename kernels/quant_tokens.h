@@ -9,34 +9,36 @@
 
 namespace flashelm {
 
-// Where a token is by itself, it is a row of these, zero where its columns do
-// not fill the last one. The eight groups of a block are the eight partial sums
-// of the canonical order, and they come as pairs of two neighbours:
+// A token is a row of these, zero where its columns do not fill the last one.
+// The eight groups of a block are the eight partial sums of the canonical
+// order, and they come as pairs of two neighbours:
 //   codes  [4 pairs][2 halves][2 groups][16]
-//   scales, sums_by_8  [2][4 pairs]   first the even groups, then the odd ones
+//   scales, offsets  [2][4 pairs]   first the even groups, then the odd ones
 struct alignas(64) TokenBlock {
   int8_t codes[256];
   float scales[8];
-  int32_t sums_by_8[8];  // 8 times the sum of a group's codes.
+  // -8 times the sum of a group's codes: what makes n of q4 to n - 8.
+  int32_t offsets[8];
+
+  // Where group j of the block has its scale and offset, the first half of its
+  // codes, and how much further the second half begins.
+  static constexpr size_t ScaleIndex(size_t j) { return j % 2 * 4 + j / 2; }
+  static constexpr size_t CodesIndex(size_t j) {
+    return j / 2 * 2 * kQuantGroup + j % 2 * 16;
+  }
+  static constexpr size_t kHalfStride = kQuantGroup;
 };
 constexpr size_t kBlockGroups = 8;
-
-// In a batch four tokens lie together, one of these for every group. The codes
-// of four columns are loaded at once, for a row of weights in each lane.
-struct alignas(32) TileGroup {
-  static constexpr size_t kTokens = 4;
-  int8_t codes[kQuantGroup / 4][kTokens][4];
-  float scales[kTokens];
-  int32_t sums_by_8[kTokens];
-};
 
 constexpr size_t NumBlocks(size_t num_groups) {
   return (num_groups + kBlockGroups - 1) / kBlockGroups;
 }
 
-constexpr size_t NumTiles(size_t num_tokens) {
-  return (num_tokens + TileGroup::kTokens - 1) / TileGroup::kTokens;
-}
+// Of a batch, the most rows that are multiplied at once. They are copied to the
+// workspace, with codes of a byte and scales of f32.
+constexpr size_t kMaxPanelRows = 32;
+constexpr size_t kMaxPanelGroupBytes =
+    kMaxPanelRows * (kQuantGroup + sizeof(float));
 
 }  // namespace flashelm
 

@@ -29,6 +29,9 @@ constexpr Shape kShapes[] = {
     {"a batch of panels", 65, 320, 8},
     {"one token of a 3B layer", 18, 3072, 1},
     {"a 3B layer", 35, 3072, 17},
+    {"no columns of a panel", 33, 0, 9},
+    {"one group of a panel", 40, 32, 9},
+    {"a large batch", 48, 352, 40},
 };
 
 // Strides with room between the tokens, so that a wrong one shows.
@@ -151,7 +154,7 @@ TEST_P(QuantMatMulTest, SumsOfTheLargestProductsAreExact) {
   };
   for (const Case& c : kCases) {
     for (const size_t num_tokens : {1, 2, 8}) {
-      const Shape s = {c.name, 3, 288, num_tokens};
+      const Shape s = {c.name, 35, 288, num_tokens};
       const ConstantWeights w(s, c.type, c.codes, 0x3C00);
       for (const float sign : {1.0f, -1.0f}) {
         SCOPED_TRACE(c.name);
@@ -170,7 +173,7 @@ TEST_P(QuantMatMulTest, SumsOfTheLargestProductsAreExact) {
 TEST_P(QuantMatMulTest, MixedSignsOfTheLargestCodesKeepTheBits) {
   for (const WeightType type : kTypes) {
     for (const size_t num_tokens : {1, 7}) {
-      const Shape s = {"", 9, 512, num_tokens};
+      const Shape s = {"", 41, 512, num_tokens};
       const ConstantWeights w(s, type, type == WeightType::kQ8 ? 0x80 : 0xF0,
                               0x2E66);
       std::vector<float> x = RandomTokens(s, /*seed=*/3);
@@ -219,7 +222,7 @@ TEST_P(QuantMatMulTest, StaysWithinTheErrorBoundOfTheExactProduct) {
 }
 
 TEST_P(QuantMatMulTest, OneTokenHasTheBitsItHasInABatch) {
-  const Shape s = {"", 37, 416, 17};
+  const Shape s = {"", 37, 416, 40};
   for (const WeightType type : kTypes) {
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/6);
     const std::vector<float> x = RandomTokens(s, /*seed=*/7);
@@ -244,7 +247,7 @@ TEST_P(QuantMatMulTest, OneTokenHasTheBitsItHasInABatch) {
 
 TEST_P(QuantMatMulTest, AnySplitOfTheRowsHasTheSameBits) {
   for (const WeightType type : kTypes) {
-    for (const size_t num_tokens : {1, 2, 6}) {
+    for (const size_t num_tokens : {1, 2, 13}) {
       const Shape s = {"", 41, 160, num_tokens};
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/8);
       const std::vector<float> x = RandomTokens(s, /*seed=*/9);
@@ -272,7 +275,7 @@ TEST_P(QuantMatMulTest, AnySplitOfTheRowsHasTheSameBits) {
 
 TEST_P(QuantMatMulTest, TokensQuantizedInPartsHaveTheSameBits) {
   for (const size_t num_tokens : {2, 3, 9}) {
-    const Shape s = {"", 5, 160, num_tokens};
+    const Shape s = {"", 21, 160, num_tokens};
     const RandomWeights w(s.num_rows, s.num_cols, WeightType::kQ4, 10);
     const std::vector<float> x = RandomTokens(s, /*seed=*/11);
     const size_t x_stride = s.num_cols + kStrideGap;
@@ -295,8 +298,8 @@ TEST_P(QuantMatMulTest, TokensQuantizedInPartsHaveTheSameBits) {
 
 TEST_P(QuantMatMulTest, RowsOfBundlesHaveTheSameBits) {
   for (const WeightType type : kTypes) {
-    for (const size_t num_tokens : {1, 6}) {
-      const Shape s = {"", 19, 352, num_tokens};
+    for (const size_t num_tokens : {1, 10}) {
+      const Shape s = {"", 51, 352, num_tokens};
       const std::vector<float> x = RandomTokens(s, /*seed=*/12);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/13);
       const std::vector<float> expected = RunQuantMatMul(w.view(), s, x);
@@ -316,9 +319,9 @@ TEST_P(QuantMatMulTest, RowsOfBundlesHaveTheSameBits) {
 
 TEST_P(QuantMatMulTest, ColumnsFromAGroupOnAreAProductOfTheirOwn) {
   for (const WeightType type : kTypes) {
-    for (const size_t num_tokens : {1, 5}) {
-      const Shape whole = {"", 6, 512, num_tokens};
-      const Shape part = {"", 6, 320, num_tokens};
+    for (const size_t num_tokens : {1, 7}) {
+      const Shape whole = {"", 22, 512, num_tokens};
+      const Shape part = {"", 22, 320, num_tokens};
       const RandomWeights w(whole.num_rows, whole.num_cols, type, 14);
       const WeightView view = w.view(0, 96);
       const std::vector<float> x = RandomTokens(part, /*seed=*/15);
@@ -332,7 +335,7 @@ TEST_P(QuantMatMulTest, ColumnsFromAGroupOnAreAProductOfTheirOwn) {
 TEST_P(QuantMatMulTest, ReadsNothingPastTheEnds) {
   for (const WeightType type : kTypes) {
     for (size_t num_cols = 0; num_cols <= 544; num_cols += 32) {
-      for (const size_t num_tokens : {1, 6}) {
+      for (const size_t num_tokens : {1, 10}) {
         const size_t num_rows = 21;
         const RandomWeights weights(num_rows, num_cols, type, 16);
         const size_t stride_bytes = RowBytes(type, num_cols);
@@ -386,8 +389,8 @@ TEST_P(QuantMatMulTest, WritesNothingPastTokensAndWorkspace) {
 
 TEST_P(QuantMatMulTest, AGroupOfZerosOrOfTinyValuesAddsNothing) {
   for (const WeightType type : kTypes) {
-    for (const size_t num_tokens : {1, 5}) {
-      const Shape s = {"", 3, 128, num_tokens};
+    for (const size_t num_tokens : {1, 8}) {
+      const Shape s = {"", 19, 128, num_tokens};
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/20);
       for (const float value : {0.0f, -0.0f, 1e-45f, -0x1.FFFFFEp-81f}) {
         const std::vector<float> x(num_tokens * (s.num_cols + kStrideGap),
@@ -410,8 +413,8 @@ TEST_P(QuantMatMulTest, ATokenThatIsNotFiniteGivesNanToItselfAlone) {
   const float inf = std::numeric_limits<float>::infinity();
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (const WeightType type : kTypes) {
-    for (const size_t num_tokens : {2, 6}) {
-      const Shape s = {"", 3, 128, num_tokens};
+    for (const size_t num_tokens : {2, 11}) {
+      const Shape s = {"", 19, 128, num_tokens};
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/21);
       for (const float value : {nan, -nan, inf, -inf}) {
         std::vector<float> x = RandomTokens(s, /*seed=*/22);
@@ -433,8 +436,8 @@ TEST_P(QuantMatMulTest, ATokenThatIsNotFiniteGivesNanToItselfAlone) {
 
 TEST_P(QuantMatMulTest, ScalesOfAllKindsAreConvertedExactly) {
   for (const WeightType type : kTypes) {
-    for (const size_t num_tokens : {1, 5}) {
-      const Shape s = {"", 2, 96, num_tokens};
+    for (const size_t num_tokens : {1, 8}) {
+      const Shape s = {"", 18, 96, num_tokens};
       const std::vector<float> x = RandomTokens(s, /*seed=*/23);
       // Zeros, subnormal, normal, the largest, infinity.
       for (const F16 scale :
