@@ -4,10 +4,12 @@
 #include <cstdio>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "cli/exit_code.h"
 #include "cli/verbs.h"
 #include "core/memory_plan.h"
+#include "core/simd.h"
 
 namespace flashelm::cli {
 namespace {
@@ -62,6 +64,27 @@ void AddAllowUnenforced(CLI::App* app, EngineArgs* args) {
                 "Take --io mmap although it holds no memory budget");
 }
 
+// "list" is answered while the command line is parsed, as --help is, so that
+// nothing else has to be on it.
+void AddSimd(CLI::App* app, std::string* simd) {
+  app->add_option_function<std::string>(
+         "--simd",
+         [simd](const std::string& name) {
+           *simd = name;
+           if (name != "list") return;
+           for (const std::string_view target : SimdTargets()) {
+             std::printf("%.*s\n", static_cast<int>(target.size()),
+                         target.data());
+           }
+           throw CLI::Success();
+         },
+         "SIMD instructions to compute with: auto for the best this machine "
+         "has, or the name of others, to compare; list: print those there are")
+      ->trigger_on_parse()
+      ->type_name("NAME")
+      ->default_str(*simd);
+}
+
 void AddEngine(CLI::App* app, EngineArgs* args) {
   AddModel(app, &args->model);
   app->add_option("--mem-budget", args->mem_budget,
@@ -96,6 +119,7 @@ void AddEngine(CLI::App* app, EngineArgs* args) {
                   "a cost in precision")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
+  AddSimd(app, &args->simd);
 }
 
 void AddBench(CLI::App* app, BenchArgs* args) {

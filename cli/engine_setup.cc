@@ -12,6 +12,7 @@
 
 #include "core/base/process_memory.h"
 #include "core/base/processors.h"
+#include "core/simd.h"
 #include "core/text_file.h"
 
 namespace flashelm::cli {
@@ -151,6 +152,24 @@ Status CheckIo(const EngineArgs& args) {
   return OkStatus();
 }
 
+Status UseSimd(std::string_view name) {
+  std::string upper(name);
+  for (char& c : upper) {
+    if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
+  }
+  // Asked twice, as by bench for each row, the first answer is the only target.
+  if (upper == "AUTO" || (!upper.empty() && UseSimdTarget(upper))) {
+    return OkStatus();
+  }
+  std::string targets;
+  for (const std::string_view target : SimdTargets()) {
+    targets.append(" ").append(target);
+  }
+  return InvalidArgument("--simd: \"", name,
+                         "\" is no target of this machine; there are auto",
+                         targets);
+}
+
 Result<Text> ReadText(const TextArgs& args, uint64_t max_bytes,
                       const CancelToken& cancel) {
   const std::string& name = args.file.empty() ? args.prompt : args.file;
@@ -185,6 +204,7 @@ uint64_t MaxTextBytes(const Tokenizer& tokenizer, uint64_t num_tokens) {
 Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
                                 const EngineNeeds& needs) {
   FLASHELM_RETURN_IF_ERROR(CheckIo(args));
+  FLASHELM_RETURN_IF_ERROR(UseSimd(args.simd));
   EngineSetup setup;
   PlanOptions& plan = setup.options.plan;
   FLASHELM_ASSIGN_OR_RETURN(plan.budget_bytes,

@@ -32,6 +32,11 @@ std::string_view IoName(IoBackend io);
 // budget is held anyway.
 Status CheckIo(const EngineArgs& args);
 
+// Makes the kernels of this process use the SIMD target of that name, in either
+// case, "auto" for the best. kInvalidArgument: it is unknown, or not for this
+// machine; the message lists those that are.
+Status UseSimd(std::string_view name);
+
 // A text, and the most memory that it took on its way here.
 struct Text {
   std::string bytes;
@@ -69,8 +74,9 @@ struct EngineSetup {
   std::optional<DeviceRate> rate;
   std::string measured_path;
 };
-// Errors as CheckIo(), ParseSize(), ReadDeviceProfile(). kInvalidArgument
-// also: a profile without the reader that --io names.
+// Also makes the kernels use what --simd names. Errors as CheckIo(), UseSimd(),
+// ParseSize(), ReadDeviceProfile(). kInvalidArgument also: a profile without
+// the reader that --io names.
 Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
                                 const EngineNeeds& needs);
 

@@ -45,6 +45,7 @@ struct EngineArgs {
   std::string io = "auto";
   bool allow_unenforced = false;
   std::string kv_type = "f32";
+  std::string simd = "auto";
   std::string device_profile;  // A file; empty: the reader finds out.
 };
 

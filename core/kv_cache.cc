@@ -53,11 +53,11 @@ void KvCache::Store(uint32_t layer, uint32_t kv_head, uint32_t position,
   StoreKv(value, head_dim_, type_, head + values_at + at);
 }
 
-const void* KvCache::keys(uint32_t layer, uint32_t kv_head) const {
+const std::byte* KvCache::keys(uint32_t layer, uint32_t kv_head) const {
   return buffer_.data() + HeadOffset(layer, kv_head);
 }
 
-const void* KvCache::values(uint32_t layer, uint32_t kv_head) const {
+const std::byte* KvCache::values(uint32_t layer, uint32_t kv_head) const {
   return buffer_.data() + HeadOffset(layer, kv_head) +
          uint64_t{context_} * head_dim_ * element_bytes_;
 }

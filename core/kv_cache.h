@@ -2,6 +2,7 @@
 #ifndef FLASHELM_CORE_KV_CACHE_H_
 #define FLASHELM_CORE_KV_CACHE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -30,8 +31,8 @@ class KvCache {
              const float* key, const float* value);
 
   // The first position of a head, [context, head_dim] elements of type().
-  const void* keys(uint32_t layer, uint32_t kv_head) const;
-  const void* values(uint32_t layer, uint32_t kv_head) const;
+  const std::byte* keys(uint32_t layer, uint32_t kv_head) const;
+  const std::byte* values(uint32_t layer, uint32_t kv_head) const;
 
   KvType type() const { return type_; }
   uint32_t context() const { return context_; }

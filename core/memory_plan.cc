@@ -204,7 +204,7 @@ class Planner {
   uint64_t ScratchBytes(uint32_t batch) const {
     return Scratch::NumBytes(model_.config(),
                              {batch, LogitRows(batch), options_.num_threads,
-                              model_.has_quantized()});
+                              model_.has_quantized(), plan_.context});
   }
   // The largest batch whose activations fit; 1 fits always.
   void ChooseBatch(uint64_t bytes) {

@@ -4,6 +4,7 @@
 
 #include "core/base/checked_math.h"
 #include "core/base/types.h"
+#include "kernels/attention.h"
 #include "kernels/quant_matmul.h"
 
 namespace flashelm {
@@ -25,6 +26,20 @@ uint64_t MaxCols(const ModelConfig& config) {
   return std::max<uint64_t>(config.model_dim, config.max_query_dim());
 }
 
+uint64_t PartFloats(const ModelConfig& config) {
+  return AttentionPartFloats(config.num_gqa_groups, config.head_dim);
+}
+
+// Kv heads of one token, or threads that each take whole heads of many.
+uint64_t AttentionWorkers(const ModelConfig& config,
+                          const ScratchShape& shape) {
+  uint64_t most = shape.batch > 1 ? shape.num_threads : 1;
+  for (const auto& layer : config.layers) {
+    most = std::max<uint64_t>(most, layer.num_kv_heads);
+  }
+  return most;
+}
+
 // Calls visit(pointer member, floats) for every buffer of floats, in memory
 // order.
 template <class Visit>
@@ -40,6 +55,9 @@ void ForEachBuffer(const ModelConfig& config, const ScratchShape& shape,
   visit(&Scratch::cos, tokens * (config.head_dim / 2));
   visit(&Scratch::sin, tokens * (config.head_dim / 2));
   visit(&Scratch::ranges, uint64_t{kFfnRanges} * config.model_dim);
+  visit(&Scratch::attention_parts, AttentionWorkers(config, shape) *
+                                       NumAttentionSegments(shape.context) *
+                                       PartFloats(config));
   visit(&Scratch::logits, uint64_t{shape.logit_rows} * config.vocab_size);
 }
 
@@ -109,6 +127,9 @@ Result<Scratch> Scratch::Create(const ModelConfig& config,
   scratch.up = scratch.gate + uint64_t{shape.batch} * kFfnTile;
   scratch.qkv_stride = MaxQkvDim(config);
   scratch.attention_stride = config.max_query_dim();
+  scratch.attention_part_floats = PartFloats(config);
+  scratch.attention_head_floats =
+      NumAttentionSegments(shape.context) * scratch.attention_part_floats;
   return scratch;
 }
 

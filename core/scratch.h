@@ -33,6 +33,7 @@ struct ScratchShape {
   uint32_t logit_rows = 1;
   uint32_t num_threads = 1;
   bool has_quantized = false;  // Whether any matrix is.
+  uint32_t context = 1;        // Positions of the cache.
 };
 
 // All buffers that a forward pass writes, for a batch of tokens; row t of each
@@ -56,7 +57,10 @@ struct Scratch {
   float* cos = nullptr;        // [batch, head_dim / 2]
   float* sin = nullptr;        // [batch, head_dim / 2]
   float* ranges = nullptr;     // [kFfnRanges, model_dim] of one token
-  float* logits = nullptr;     // [logit_rows, vocab_size]
+  // Segments of attention: of one token, for each kv head; of several, for
+  // each thread. [kv head or thread, segment, attention_part_floats]
+  float* attention_parts = nullptr;
+  float* logits = nullptr;  // [logit_rows, vocab_size]
   // The batch as int8, and the quantized down columns that wait for the rest of
   // their block, [kQuantSumRows] rows of model_dim; null where no matrix is
   // quantized.
@@ -64,6 +68,8 @@ struct Scratch {
   std::byte* kept_rows = nullptr;
   uint64_t qkv_stride = 0;
   uint64_t attention_stride = 0;
+  uint64_t attention_part_floats = 0;
+  uint64_t attention_head_floats = 0;  // All segments of a kv head or thread.
 
   // What a thread multiplies batches in; null where batches have one token.
   std::byte* workspace(uint32_t part) const {

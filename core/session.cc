@@ -33,12 +33,13 @@ Result<std::unique_ptr<Session>> Session::Create(Engine& engine) {
       KvCache cache,
       KvCache::Create(engine.config(), plan.context,
                       engine.plan_options().kv_type, engine.budget()));
-  FLASHELM_ASSIGN_OR_RETURN(Scratch scratch,
-                            Scratch::Create(engine.config(),
-                                            {plan.batch, plan.max_logit_rows,
-                                             engine.pool().num_threads(),
-                                             engine.model().has_quantized()},
-                                            engine.budget()));
+  FLASHELM_ASSIGN_OR_RETURN(
+      Scratch scratch,
+      Scratch::Create(
+          engine.config(),
+          {plan.batch, plan.max_logit_rows, engine.pool().num_threads(),
+           engine.model().has_quantized(), plan.context},
+          engine.budget()));
   return std::unique_ptr<Session>(
       new Session(engine, std::move(cache), std::move(scratch)));
 }

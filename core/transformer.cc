@@ -175,28 +175,65 @@ void Transformer::RotateAndStoreKeys(uint32_t layer, size_t num_tokens,
 }
 
 // Query head h uses kv head floor(h / num_gqa_groups); a position sees itself
-// and all before it.
+// and all before it. A kv head's tokens follow each other, so that its keys and
+// values stay in a core's caches.
 void Transformer::AttendToCache(uint32_t layer, size_t num_tokens,
                                 uint32_t position) {
   const size_t head_dim = config_.head_dim;
-  const size_t num_kv_heads = config_.layers[layer].num_kv_heads;
-  const size_t group_dim = config_.num_gqa_groups * head_dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-  const uint64_t kv_bytes =
-      2 * uint64_t{position + num_tokens} * head_dim * sizeof(float);
-  const size_t grain = std::max<uint64_t>(1, kMinBytesPerThread / kv_bytes);
+  if (num_tokens == 1) return AttendOfOneToken(layer, position, scale);
+  const size_t group_dim = config_.num_gqa_groups * head_dim;
   pool_.ParallelFor(
-      num_tokens * num_kv_heads, grain, [&](size_t begin, size_t end) {
+      config_.layers[layer].num_kv_heads * num_tokens, 1,
+      [&](size_t begin, size_t end, uint32_t part) {
+        float* parts = s_.attention_parts + part * s_.attention_head_floats;
         for (size_t i = begin; i < end; ++i) {
-          const size_t t = i / num_kv_heads;
-          const auto kv_head = static_cast<uint32_t>(i % num_kv_heads);
+          const size_t t = i % num_tokens;
+          const auto kv_head = static_cast<uint32_t>(i / num_tokens);
           Attend(s_.qkv + t * s_.qkv_stride + kv_head * group_dim,
                  config_.num_gqa_groups, cache_.type(),
                  cache_.keys(layer, kv_head), cache_.values(layer, kv_head),
-                 position + t + 1, head_dim, scale,
+                 position + t + 1, head_dim, scale, parts,
                  s_.attention + t * s_.attention_stride + kv_head * group_dim);
         }
       });
+}
+
+// The same for the token at `position`. There are fewer kv heads than would
+// keep threads equally busy, so these share the segments of the past.
+void Transformer::AttendOfOneToken(uint32_t layer, uint32_t position,
+                                   float scale) {
+  const size_t head_dim = config_.head_dim;
+  const size_t num_heads = config_.num_gqa_groups;
+  const size_t num_kv_heads = config_.layers[layer].num_kv_heads;
+  const size_t num_positions = size_t{position} + 1;
+  const size_t num_segments = NumAttentionSegments(num_positions);
+  const size_t row_bytes = head_dim * ElementBytes(cache_.type());
+  const uint64_t segment_bytes =
+      2 * std::min(num_positions, kAttentionSegment) * row_bytes;
+  const size_t grain =
+      std::max<uint64_t>(1, kMinBytesPerThread / segment_bytes);
+  pool_.ParallelFor(
+      num_kv_heads * num_segments, grain, [&](size_t begin, size_t end) {
+        for (size_t i = begin; i < end; ++i) {
+          const auto kv_head = static_cast<uint32_t>(i / num_segments);
+          const size_t segment = i % num_segments;
+          const size_t first = segment * kAttentionSegment;
+          AttendSegment(
+              s_.qkv + kv_head * num_heads * head_dim, num_heads, cache_.type(),
+              cache_.keys(layer, kv_head) + first * row_bytes,
+              cache_.values(layer, kv_head) + first * row_bytes,
+              std::min(num_positions - first, kAttentionSegment), head_dim,
+              scale,
+              s_.attention_parts + kv_head * s_.attention_head_floats +
+                  segment * s_.attention_part_floats);
+        }
+      });
+  for (size_t kv_head = 0; kv_head < num_kv_heads; ++kv_head) {
+    MergeSegments(num_heads, head_dim, num_segments,
+                  s_.attention_parts + kv_head * s_.attention_head_floats,
+                  s_.attention + kv_head * num_heads * head_dim);
+  }
 }
 
 // x += sum over neurons i of act(g_i . b) (u_i . b) d_i, with b = RMSNorm(x):

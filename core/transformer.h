@@ -49,6 +49,7 @@ class Transformer {
 
   void RotateAndStoreKeys(uint32_t layer, size_t num_tokens, uint32_t position);
   void AttendToCache(uint32_t layer, size_t num_tokens, uint32_t position);
+  void AttendOfOneToken(uint32_t layer, uint32_t position, float scale);
   void FfnNeurons(uint32_t layer, const RecordRun& run, uint32_t first,
                   uint32_t count, size_t num_tokens);
   void FfnRangesOfOneToken(const LayerWeights& weights, const RecordRun& run);

@@ -14,29 +14,58 @@ constexpr size_t ElementBytes(KvType type) {
   return type == KvType::kF32 ? 4 : 2;
 }
 
+// Positions of the past that are attended to on their own; where segments begin
+// and end is part of the result.
+inline constexpr size_t kAttentionSegment = 256;
+
+constexpr size_t NumAttentionSegments(size_t num_positions) {
+  return (num_positions + kAttentionSegment - 1) / kAttentionSegment;
+}
+
+// Floats of one segment's part of the result, in whole cache lines:
+//   [num_heads, head_dim] mixed values, then [num_heads] maxima of the scores,
+//   then [num_heads] sums
+constexpr size_t AttentionPartFloats(size_t num_heads, size_t head_dim) {
+  return (num_heads * (head_dim + 2) + 15) / 16 * 16;
+}
+
 // One kv head and the query heads that share it, for one query position that
 // sees all the keys given: out_h = sum over t of softmax(scale * q_h . k_t) v_t
 //   q             [num_heads, head_dim]
 //   keys, values  [num_positions, head_dim] of `type`; num_positions >= 1
+//   parts         workspace, [NumAttentionSegments(num_positions),
+//                 AttentionPartFloats(num_heads, head_dim)]
 //   out           [num_heads, head_dim]; overlaps no input
 // All contiguous. No alignment beyond the element's; nothing past the ends is
-// read. Scores must be finite. Uses about 2 KiB of stack for any head_dim.
+// read. Scores must be finite. Uses about 5 KiB of stack for any head_dim.
 //
 // Order, for each head alone, so that its bits do not depend on which heads are
-// given together: positions in blocks of 64, ascending. In a block,
+// given together: positions in segments of 256, each on its own:
 //   s_t = dot(q, k_t) * scale, the dot in the canonical order of matmul.h
-//   m'  = max(m, all s_t)         m is the maximum of the blocks before
-//   p_t = exp(s_t - m')           absent positions of the last block have p = 0
-//   sum = sum * exp(m - m') + block sum      t and t + 32 first, then the tree
-//   out = fma(out, exp(m - m'), block mix)   fma from zero, t ascending
-// and at the end out / sum. Targets agree as in matmul.h.
+//   m   = max of all s_t
+//   p_t = exp(s_t - m)
+//   sum = that of p_t, in 32 interleaved partial sums from zero, t ascending;
+//         those are added up by the tree of matmul.h
+//   mix = fma(p_t, v_t, mix) from zero, t ascending
+// Then with M the maximum of all m, segments ascending from zero:
+//   f = exp(m - M), total = fma(sum, f, total), out = fma(mix, f, out)
+// and at the end out / total. Targets agree as in matmul.h.
 //
 // Differs from reference::Attend by at most
-// ((head_dim / 16 + 20) D + num_positions / 16 + 64) epsilon times the softmax
-// mix of |v_t|, where D is the largest scale * |q| . |k_t|.
+// ((head_dim / 16 + 20) D + num_positions / 256 + 320) epsilon times the
+// softmax mix of |v_t|, where D is the largest scale * |q| . |k_t|.
 void Attend(const float* q, size_t num_heads, KvType type, const void* keys,
             const void* values, size_t num_positions, size_t head_dim,
-            float scale, float* out);
+            float scale, float* parts, float* out);
+
+// The two halves of Attend(), for threads to share a head's past.
+// Of one segment, 1 to 256 positions: writes its part.
+void AttendSegment(const float* q, size_t num_heads, KvType type,
+                   const void* keys, const void* values, size_t num_positions,
+                   size_t head_dim, float scale, float* part);
+// Of all parts, [num_segments] one after the other, which are lost.
+void MergeSegments(size_t num_heads, size_t head_dim, size_t num_segments,
+                   float* parts, float* out);
 
 // Stores keys or values in the cache's format; bf16 is rounded to nearest even.
 //   in   [n]

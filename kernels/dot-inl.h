@@ -79,8 +79,8 @@ HWY_INLINE float ReduceLanes(D /*d*/, hn::Vec<D> v) {
   return hn::GetLane(v);
 }
 
-// The whole tree, from 32 partial sums to one.
-HWY_INLINE float ReducePartials(Vector (&partials)[kNumVectors]) {
+// The tree's steps that add up whole vectors, from 32 partial sums to kLanes.
+HWY_INLINE Vector AddVectors(Vector (&partials)[kNumVectors]) {
   HWY_UNROLL(8)
   for (size_t half = kNumVectors / 2; half > 0; half /= 2) {
     HWY_UNROLL(16)
@@ -88,7 +88,12 @@ HWY_INLINE float ReducePartials(Vector (&partials)[kNumVectors]) {
       partials[i] = hn::Add(partials[i], partials[i + half]);
     }
   }
-  return ReduceLanes(VectorTag(), partials[0]);
+  return partials[0];
+}
+
+// The whole tree, from 32 partial sums to one.
+HWY_INLINE float ReducePartials(Vector (&partials)[kNumVectors]) {
+  return ReduceLanes(VectorTag(), AddVectors(partials));
 }
 
 // out[t * out_stride + r] = dot(row r, token t) for a block of rows and tokens

@@ -110,9 +110,10 @@ std::optional<uint64_t> MappedFileBytes() {
   return total;
 }
 
-std::optional<uint64_t> AvailableMemoryBytes() {
-  auto available = ReadKilobytes("/proc/meminfo", "MemAvailable:");
-  for (const CgroupPlace& place : CgroupPlaces("memory")) {
+std::optional<uint64_t> AvailableMemoryBytes(const std::string& system_root) {
+  auto available =
+      ReadKilobytes((system_root + "/proc/meminfo").c_str(), "MemAvailable:");
+  for (const CgroupPlace& place : CgroupPlaces("memory", system_root)) {
     const auto left =
         place.version == 1
             ? CgroupLeft(place.root, place.group, "memory.limit_in_bytes",

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 namespace flashelm {
 
@@ -21,9 +22,11 @@ std::optional<ProcessMemory> ReadProcessMemory();
 std::optional<uint64_t> MappedFileBytes();
 
 // Bytes that this process can still take: the smaller of what the system has
-// available and what the memory cgroups (v1 or v2) around it leave. Nothing on
-// a platform that does not say.
-std::optional<uint64_t> AvailableMemoryBytes();
+// available and what the memory cgroups (v1 or v2) around it leave. Pages of
+// files that have not been used again count as free in both. `system_root`
+// comes before "/proc" and "/sys". Nothing on a platform that does not say.
+std::optional<uint64_t> AvailableMemoryBytes(
+    const std::string& system_root = "");
 
 }  // namespace flashelm
 

@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
 #include <string>
 
 #include "tests/cli/cli_fixture.h"
@@ -231,6 +234,33 @@ TEST_F(CliTest, StatsHaveEveryAgreedKey) {
   EXPECT_TRUE(stats["cache_hit_rate"].is_null());
 }
 
+TEST_F(CliTest, SimdIsWhatWasAskedFor) {
+  const auto list = Flashelm({"run", "--simd", "list"});
+  ASSERT_EQ(list.exit_code, 0) << list.err;
+  std::istringstream targets(list.out);
+  std::set<std::string> texts;
+  std::string target;
+  while (std::getline(targets, target)) {
+    SCOPED_TRACE(target);
+    // In either case.
+    std::string name = target;
+    for (char& c : name) c = static_cast<char>(std::tolower(c));
+    const std::string file = File(target + ".json");
+    const auto result = Flashelm({"run", "-m", Model(), "-p", "Once upon", "-n",
+                                  "8", "--simd", name, "--stats", file});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(json::parse(ReadFile(file))["simd"], target);
+    texts.insert(result.out);
+  }
+  EXPECT_EQ(texts.size(), 1u);
+
+  const auto unknown =
+      Flashelm({"run", "-m", Model(), "-p", "A", "--simd", ""});
+  EXPECT_EQ(unknown.exit_code, 2);
+  EXPECT_NE(unknown.err.find(target), std::string::npos)
+      << unknown.err << " does not say what there is";
+}
+
 TEST_F(CliTest, InspectPrintsTheSameFactsAsTextAndJson) {
   const auto text = Flashelm({"inspect", "-m", Model()});
   ASSERT_EQ(text.exit_code, 0) << text.err;
@@ -330,6 +360,10 @@ TEST_F(CliTest, ExitCodesFollowTheKindOfError) {
       {"a reader that nobody wrote",
        {"run", "-m", Model(), "-p", "A", "--io", "aio"},
        2},
+      {"SIMD that no machine has",
+       {"run", "-m", Model(), "-p", "A", "--simd", "AVX9"},
+       2},
+      {"a list of SIMD targets", {"run", "--simd", "list"}, 0},
       {"mapped weights, which hold no budget",
        {"run", "-m", Model(), "-p", "A", "--io", "mmap"},
        2},

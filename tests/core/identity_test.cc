@@ -66,9 +66,9 @@ TEST_P(IdentityTest, AnyBudgetGivesTheSameBits) {
     Running running = Start(model_.path(), Options(budget, 2, 64));
     ASSERT_NE(running.session, nullptr);
     const uint64_t streamed = running.engine->plan().streamed_bytes_per_token;
-    if (streamed_before > 0) {
-      EXPECT_LT(streamed, streamed_before) << "more memory pins more";
-    }
+    // What is left when all weights fit goes to the batch.
+    EXPECT_TRUE(streamed < streamed_before || streamed == 0)
+        << "more memory pins more";
     streamed_before = streamed;
     EXPECT_TRUE(
         SameBits(AllLogits(*running.session, tokens_, vocab_size_), expected_));

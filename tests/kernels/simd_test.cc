@@ -10,6 +10,30 @@ TEST(SimdTest, NamesTheBestTargetThatIsCompiledInAndSupported) {
             hwy::TargetName(hwy::SupportedAndGeneratedTargets().front()));
 }
 
+TEST(SimdTest, ListsTheBestTargetFirst) {
+  const std::vector<std::string_view> names = SimdTargets();
+  ASSERT_FALSE(names.empty());
+  EXPECT_EQ(names.front(), SimdTargetName());
+}
+
+TEST(SimdTest, RefusesTargetsThatDoNotExist) {
+  for (const char* name : {"AVX9", "avx2", "Unknown"}) {
+    EXPECT_FALSE(UseSimdTarget(name)) << name;
+  }
+  EXPECT_EQ(SimdTargetName(), SimdTargets().front());
+}
+
+TEST(SimdTest, UsesTheTargetChosen) {
+  const std::vector<std::string_view> names = SimdTargets();
+  for (const std::string_view name : names) {
+    EXPECT_TRUE(UseSimdTarget(name));
+    EXPECT_EQ(SimdTargetName(), name);
+    EXPECT_EQ(SimdTargets(), std::vector<std::string_view>{name});
+    EXPECT_TRUE(UseSimdTarget(""));
+  }
+  EXPECT_EQ(SimdTargets(), names);
+}
+
 class SimdTargetTest : public TargetTest {};
 FLASHELM_TEST_ALL_TARGETS(SimdTargetTest);
 

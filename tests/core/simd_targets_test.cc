@@ -1,0 +1,165 @@
+// What holds of every SIMD target that this machine has: the text of the
+// reference, results that no residency changes, and logits close to those of
+// the other targets.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <tuple>
+
+#include "core/sampler.h"
+#include "core/simd.h"
+#include "tests/core/golden.h"
+#include "tests/core/test_model.h"
+
+namespace flashelm::test {
+namespace {
+
+using Parameter = std::tuple<std::string_view, Encoding>;
+
+std::string NameOf(const testing::TestParamInfo<Parameter>& test) {
+  return std::string(std::get<0>(test.param)) + "_" +
+         std::string(EncodingName(std::get<1>(test.param)));
+}
+
+class SimdTargetsTest : public testing::TestWithParam<Parameter> {
+ protected:
+  void SetUp() override { ASSERT_TRUE(UseSimdTarget(std::get<0>(GetParam()))); }
+  void TearDown() override { UseSimdTarget(""); }
+
+  static Encoding encoding() { return std::get<1>(GetParam()); }
+};
+
+class GoldenTextOnTargetTest : public SimdTargetsTest {};
+
+TEST_P(GoldenTextOnTargetTest, GreedyTextIsThatOfTheReference) {
+  const Golden golden = ReadGolden("tiny-stories");
+  const ConvertedModel model(SampleModelDirectory("tiny-stories"), encoding());
+  Running running = Start(model.path(), {});
+  ASSERT_NE(running.session, nullptr);
+  Sampler sampler(SamplerOptions{}, running.engine->config().vocab_size);
+  const CancelToken never;
+  for (const GoldenPrompt& prompt : golden.prompts) {
+    SCOPED_TRACE(prompt.text);
+    ASSERT_TRUE(running.session->Truncate(0).ok());
+    std::span<const TokenId> next(prompt.ids);
+    std::vector<TokenId> generated;
+    while (generated.size() < prompt.greedy_ids.size()) {
+      const auto last = static_cast<uint32_t>(next.size() - 1);
+      ASSERT_TRUE(running.session->Run(next, {&last, 1}, never).ok());
+      generated.push_back(sampler.Sample(running.session->logits(0)));
+      next = std::span<const TokenId>(generated).last(1);
+    }
+    EXPECT_EQ(generated, prompt.greedy_ids);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(AllTargets, GoldenTextOnTargetTest,
+                         testing::Combine(testing::ValuesIn(SimdTargets()),
+                                          testing::Values(Encoding::kF32,
+                                                          Encoding::kBf16)),
+                         NameOf);
+
+class IdentityOnTargetTest : public SimdTargetsTest {};
+
+TEST_P(IdentityOnTargetTest, ThreadsChunksAndBudgetsGiveTheSameBits) {
+  CheckpointOptions checkpoint;
+  checkpoint.num_layers = 3;
+  checkpoint.model_dim = 128;
+  checkpoint.head_dim = 32;
+  checkpoint.ffn_dim_divisor = 64;
+  checkpoint.max_context = 320;
+  const ConvertedModel model(checkpoint, encoding());
+  struct Case {
+    bool is_resident;
+    uint32_t threads;
+    uint32_t batch;
+  };
+  constexpr Case kCases[] = {{true, 1, 128},  {true, 1, 1}, {true, 2, 7},
+                             {true, 3, 128},  {true, 3, 1}, {false, 1, 7},
+                             {false, 2, 128}, {false, 3, 1}};
+  std::vector<float> expected;
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(testing::Message()
+                 << (c.is_resident ? "resident, " : "streamed, ") << c.threads
+                 << " threads, batches of " << c.batch);
+    EngineOptions options;
+    options.plan.num_threads = c.threads;
+    options.plan.max_batch = c.batch;
+    options.plan.all_logits = true;
+    if (!c.is_resident) {
+      options.plan.budget_bytes = SmallestBudget(model.path(), options);
+    }
+    Running running = Start(model.path(), options);
+    ASSERT_NE(running.session, nullptr);
+    EXPECT_EQ(running.engine->plan().streamed_bytes_per_token == 0,
+              c.is_resident);
+    const uint32_t vocab_size = running.engine->config().vocab_size;
+    // More than one segment of attention, and no multiple of any batch.
+    const std::vector<float> logits =
+        AllLogits(*running.session, SomeTokens(301, vocab_size), vocab_size);
+    if (expected.empty()) expected = logits;
+    ASSERT_EQ(logits.size(), expected.size());
+    EXPECT_EQ(std::memcmp(logits.data(), expected.data(),
+                          logits.size() * sizeof(float)),
+              0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    AllTargets, IdentityOnTargetTest,
+    testing::Combine(testing::ValuesIn(SimdTargets()),
+                     testing::Values(Encoding::kF32, Encoding::kBf16,
+                                     Encoding::kQ8, Encoding::kQ4)),
+    NameOf);
+
+class TargetDifferenceTest : public testing::TestWithParam<Encoding> {};
+
+// Targets with a fused multiply-add round once where the others round twice, so
+// logits differ as float32 noise does. With quantized weights that noise may
+// move an activation to the next of its 255 codes, which is the step of what
+// quantization costs anyway.
+TEST_P(TargetDifferenceTest, LogitsDifferLittleBetweenTargets) {
+  const bool is_quantized =
+      GetParam() == Encoding::kQ8 || GetParam() == Encoding::kQ4;
+  const float tolerance = is_quantized ? 0.2f : 1e-4f;
+  const Golden golden = ReadGolden("tiny-stories");
+  const ConvertedModel model(SampleModelDirectory("tiny-stories"), GetParam());
+  std::vector<float> first;
+  float worst = 0;
+  const std::vector<std::string_view> targets = SimdTargets();
+  for (const std::string_view target : targets) {
+    ASSERT_TRUE(UseSimdTarget(target));
+    EngineOptions options;
+    options.plan.all_logits = true;
+    Running running = Start(model.path(), options);
+    std::vector<float> logits;
+    for (const GoldenPrompt& prompt : golden.prompts) {
+      EXPECT_TRUE(running.session->Truncate(0).ok());
+      const std::vector<float> some = AllLogits(
+          *running.session, prompt.ids, running.engine->config().vocab_size);
+      logits.insert(logits.end(), some.begin(), some.end());
+    }
+    UseSimdTarget("");
+    if (first.empty()) first = logits;
+    ASSERT_EQ(logits.size(), first.size());
+    for (size_t i = 0; i < logits.size(); ++i) {
+      worst = std::max(worst, std::abs(logits[i] - first[i]));
+    }
+  }
+  RecordProperty("max_abs_logit_difference", std::to_string(worst));
+  EXPECT_LE(worst, tolerance);
+}
+
+INSTANTIATE_TEST_SUITE_P(Encodings, TargetDifferenceTest,
+                         testing::Values(Encoding::kF32, Encoding::kBf16,
+                                         Encoding::kQ8, Encoding::kQ4),
+                         [](const auto& test) {
+                           return std::string(EncodingName(test.param));
+                         });
+
+}  // namespace
+}  // namespace flashelm::test
