@@ -34,6 +34,18 @@ static_assert(kNumPartials % kLanes == 0);
 // Of all processors that matter here, in bytes.
 constexpr size_t kCacheLine = 64;
 
+// The rows of a file may lie far apart, where no processor expects the next
+// ones: fetches `num_bytes` from `at` on of so many rows.
+HWY_INLINE void PrefetchRows(const std::byte* at, size_t stride_bytes,
+                             size_t num_rows, size_t num_bytes) {
+  HWY_UNROLL(8)
+  for (size_t r = 0; r < num_rows; ++r) {
+    for (size_t b = 0; b < num_bytes; b += kCacheLine) {
+      hwy::Prefetch(at + r * stride_bytes + b);
+    }
+  }
+}
+
 // For the last elements of an array: a full load could cross into a page after
 // it.
 using LaneTag = hn::CappedTag<float, 1>;
