@@ -61,12 +61,14 @@ HWY_INLINE void AddRowsToGroup(const std::byte* rows, size_t stride_bytes,
   }
 }
 
-// The first kRows rows of w. `has_next`: as many rows follow, and will be added
-// next.
+// The first kRows rows of w. Where they are several, as many rows after them
+// are fetched meanwhile, even past the last one: a caller that gives the rows
+// of a layer in several calls gives those next.
 template <class W, size_t kRows>
 HWY_INLINE void AddRows(const WeightView& w, size_t num_groups,
-                        const float* HWY_RESTRICT scale, float* HWY_RESTRICT y,
-                        bool has_next) {
+                        const float* HWY_RESTRICT scale,
+                        float* HWY_RESTRICT y) {
+  constexpr bool kFetch = kRows > 1;
   // Groups whose codes or elements fill a cache line.
   constexpr size_t kFetched = kCacheLine / std::min(kCacheLine, kGroupBytes<W>);
   for (size_t first = 0; first < num_groups; first += kScaledGroups) {
@@ -75,14 +77,14 @@ HWY_INLINE void AddRows(const WeightView& w, size_t num_groups,
     GroupUnits units[kRows];
     for (size_t r = 0; r < kRows && kIsQuantized<W>; ++r) {
       const std::byte* scales = part.scales + r * w.stride_bytes;
-      if (has_next) hwy::Prefetch(scales + kRows * w.stride_bytes);
+      if (kFetch) FetchLine(scales + kRows * w.stride_bytes);
       LoadUnits<W>(scales, groups, units[r]);
     }
     for (size_t g = 0; g < groups; ++g) {
       const std::byte* rows = part.data + g * kGroupBytes<W>;
-      if (has_next && g % kFetched == 0) {
-        PrefetchRows(rows + kRows * w.stride_bytes, w.stride_bytes, kRows,
-                     kFetched * kGroupBytes<W>);
+      if (kFetch && g % kFetched == 0) {
+        FetchRows(rows + kRows * w.stride_bytes, w.stride_bytes, kRows,
+                  kFetched * kGroupBytes<W>);
       }
       AddRowsToGroup<W, kRows>(rows, w.stride_bytes, units, g, scale,
                                y + (first + g) * kQuantGroup);
@@ -96,12 +98,10 @@ HWY_NOINLINE void AddRowsToToken(const WeightView& w, size_t num_rows,
                                  float* y) {
   size_t i = 0;
   for (; num_rows - i >= kAddedRows; i += kAddedRows) {
-    AddRows<W, kAddedRows>(Submatrix(w, i, 0), num_groups, scale + i, y,
-                           num_rows - i >= 2 * kAddedRows);
+    AddRows<W, kAddedRows>(Submatrix(w, i, 0), num_groups, scale + i, y);
   }
   for (; i < num_rows; ++i) {
-    AddRows<W, 1>(Submatrix(w, i, 0), num_groups, scale + i, y,
-                  /*has_next=*/false);
+    AddRows<W, 1>(Submatrix(w, i, 0), num_groups, scale + i, y);
   }
 }
 
@@ -137,7 +137,7 @@ HWY_INLINE void LoadStrip(const WeightView& w, size_t num_rows, size_t col,
     const std::byte* next = codes + 2 * kGroupBytes<W>;
     HWY_UNROLL(2)
     for (size_t b = 0; b < kGroupBytes<W>; b += kCacheLine) {
-      hwy::Prefetch(next + b);
+      FetchLine(next + b);
     }
     GroupUnits units;
     LoadUnits<W>(part.scales + r * w.stride_bytes, 1, units);

@@ -64,8 +64,8 @@ HWY_INLINE void MatMulTile(const std::byte* rows, size_t stride_bytes,
     const bool fetch_now = fetch && i == 0;
     for (size_t k = i; k < num_cols; k += kNumPartials) {
       if (fetch_now) {
-        PrefetchRows(rows + kRows * stride_bytes + k * sizeof(W), stride_bytes,
-                     kRows, kNumPartials * sizeof(W));
+        FetchRows(rows + kRows * stride_bytes + k * sizeof(W), stride_bytes,
+                  kRows, kNumPartials * sizeof(W));
       }
       Vector weights[kRows];
       HWY_UNROLL(4)
