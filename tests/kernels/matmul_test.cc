@@ -29,8 +29,11 @@ constexpr Shape kShapes[] = {
     {"whole vectors", 9, 128, 7},
     {"one element over", 6, 129, 5},
     {"rows and tokens beyond the blocks", 11, 95, 11},
-    {"more columns than a batch takes at once", 10, 1100, 3},
+    {"whole vectors beyond the blocks", 11, 96, 15},
+    {"rows beyond a strip", 133, 96, 9},
+    {"columns beyond whole strips", 10, 1100, 3},
     {"a 3B layer", 17, 3072, 4},
+    {"rows of a 3B layer beyond a panel", 67, 3072, 7},
     {"one token of a 3B layer", 18, 3072, 1},
 };
 
@@ -161,7 +164,7 @@ TEST_P(MatMulTest, UnalignedAndDistantRowsHaveTheSameBits) {
 TEST_P(MatMulTest, ReadsNothingPastTheEnds) {
   for (const WeightType type : kTypes) {
     for (size_t num_cols = 0; num_cols <= 70; ++num_cols) {
-      for (const size_t num_tokens : {1, 4}) {
+      for (const size_t num_tokens : {1, 4, 9}) {
         const size_t num_rows = 5;
         const RandomWeights weights(num_rows, num_cols, type, 1);
         const GuardedCopy w(weights.view().data,
@@ -333,7 +336,7 @@ TEST_P(AddScaledRowsTest, ReadsNothingPastTheEnds) {
   for (const WeightType type : kAllTypes) {
     const size_t step = IsQuantized(type) ? kQuantGroup : 1;
     for (size_t num_cols = 0; num_cols <= 40 * step; num_cols += step) {
-      for (const size_t num_tokens : {1, 3}) {
+      for (const size_t num_tokens : {1, 9}) {
         const size_t num_rows = 9;
         const RandomWeights weights(num_rows, num_cols, type, 1);
         const GuardedCopy w(weights.view().data,

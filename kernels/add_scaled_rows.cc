@@ -1,0 +1,309 @@
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+
+#include "kernels/matmul.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/add_scaled_rows.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "kernels/dot-inl.h"
+#include "kernels/weights-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace flashelm::HWY_NAMESPACE {
+
+// One token. Rows that pass over y together: it is loaded and stored once for
+// all of them, and each is read from its beginning to its end.
+constexpr size_t kAddedRows = 8;
+
+// Adds kRows rows to a token at the columns of one group.
+//   rows   where each row's codes or elements of the group begin
+//   units  [kRows], of which `group` is the index
+template <class W, size_t kRows>
+HWY_INLINE void AddRowsToGroup(const std::byte* rows, size_t stride_bytes,
+                               const GroupUnits* units, size_t group,
+                               const float* HWY_RESTRICT scale,
+                               float* HWY_RESTRICT y) {
+  const VectorTag d;
+  constexpr size_t kHalf = kQuantGroup / 2;
+  // Vectors of each half of the group that are in registers at once.
+  constexpr size_t kPairs = std::min<size_t>(2, kHalf / kLanes);
+  HWY_UNROLL(1)
+  for (size_t j = 0; j < kHalf; j += kPairs * kLanes) {
+    Vector low[kPairs], high[kPairs];
+    HWY_UNROLL(2)
+    for (size_t p = 0; p < kPairs; ++p) {
+      const float* at = y + j + p * kLanes;
+      low[p] = hn::LoadU(d, at);
+      high[p] = hn::LoadU(d, at + kHalf);
+    }
+    HWY_UNROLL(8)
+    for (size_t r = 0; r < kRows; ++r) {
+      const UnitVectors row_units = BroadcastUnits<W>(units[r], group);
+      const Vector factor = hn::Set(d, scale[r]);
+      HWY_UNROLL(2)
+      for (size_t p = 0; p < kPairs; ++p) {
+        Vector w_low, w_high;
+        LoadPair<W>(rows + r * stride_bytes, j + p * kLanes, row_units, w_low,
+                    w_high);
+        low[p] = hn::MulAdd(factor, w_low, low[p]);
+        high[p] = hn::MulAdd(factor, w_high, high[p]);
+      }
+    }
+    HWY_UNROLL(2)
+    for (size_t p = 0; p < kPairs; ++p) {
+      float* at = y + j + p * kLanes;
+      hn::StoreU(low[p], d, at);
+      hn::StoreU(high[p], d, at + kHalf);
+    }
+  }
+}
+
+// The first kRows rows of w. Where they are several, as many rows after them
+// are fetched meanwhile, even past the last one: a caller that gives the rows
+// of a layer in several calls gives those next.
+template <class W, size_t kRows>
+HWY_INLINE void AddRows(const WeightView& w, size_t num_groups,
+                        const float* HWY_RESTRICT scale,
+                        float* HWY_RESTRICT y) {
+  constexpr bool kFetch = kRows > 1;
+  // Groups whose codes or elements fill a cache line.
+  constexpr size_t kFetched = kCacheLine / std::min(kCacheLine, kGroupBytes<W>);
+  for (size_t first = 0; first < num_groups; first += kScaledGroups) {
+    const size_t groups = std::min(kScaledGroups, num_groups - first);
+    const WeightView part = Submatrix(w, 0, first * kQuantGroup);
+    GroupUnits units[kRows];
+    for (size_t r = 0; r < kRows && kIsQuantized<W>; ++r) {
+      const std::byte* scales = part.scales + r * w.stride_bytes;
+      if (kFetch) FetchLine(scales + kRows * w.stride_bytes);
+      LoadUnits<W>(scales, groups, units[r]);
+    }
+    for (size_t g = 0; g < groups; ++g) {
+      const std::byte* rows = part.data + g * kGroupBytes<W>;
+      if (kFetch && g % kFetched == 0) {
+        FetchRows(rows + kRows * w.stride_bytes, w.stride_bytes, kRows,
+                  kFetched * kGroupBytes<W>);
+      }
+      AddRowsToGroup<W, kRows>(rows, w.stride_bytes, units, g, scale,
+                               y + (first + g) * kQuantGroup);
+    }
+  }
+}
+
+template <class W>
+HWY_NOINLINE void AddRowsToToken(const WeightView& w, size_t num_rows,
+                                 size_t num_groups, const float* scale,
+                                 float* y) {
+  size_t i = 0;
+  for (; num_rows - i >= kAddedRows; i += kAddedRows) {
+    AddRows<W, kAddedRows>(Submatrix(w, i, 0), num_groups, scale + i, y);
+  }
+  for (; i < num_rows; ++i) {
+    AddRows<W, 1>(Submatrix(w, i, 0), num_groups, scale + i, y);
+  }
+}
+
+// A batch. The weights of kStripRows rows in a few groups of columns, as
+// floats: they stay in the nearest caches while all tokens use them.
+constexpr size_t kStripRows = 128;
+constexpr size_t kStripCols = 2 * kQuantGroup;
+struct Strip {
+  alignas(kCacheLine) float weights[kStripRows][kStripCols];
+};
+
+// Tokens and vectors of columns that are summed at once: the sums and operands
+// fill the 32 registers of AVX3 and NEON, or the 16 of the others.
+#if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
+constexpr size_t kStripTokens = 6;
+constexpr size_t kStripVectors = 4;
+#else
+constexpr size_t kStripTokens = 4;
+constexpr size_t kStripVectors = 2;
+#endif
+
+// Column `col` on of `num_rows` rows, one group wide, to where the same column
+// of a strip is. The group that will follow in the next strip is fetched
+// meanwhile.
+template <class W>
+HWY_INLINE void LoadStrip(const WeightView& w, size_t num_rows, size_t col,
+                          Strip& strip, size_t strip_col) {
+  const VectorTag d;
+  constexpr size_t kHalf = kQuantGroup / 2;
+  const WeightView part = Submatrix(w, 0, col);
+  for (size_t r = 0; r < num_rows; ++r) {
+    const std::byte* codes = part.data + r * w.stride_bytes;
+    const std::byte* next = codes + 2 * kGroupBytes<W>;
+    HWY_UNROLL(2)
+    for (size_t b = 0; b < kGroupBytes<W>; b += kCacheLine) {
+      FetchLine(next + b);
+    }
+    GroupUnits units;
+    LoadUnits<W>(part.scales + r * w.stride_bytes, 1, units);
+    const UnitVectors row_units = BroadcastUnits<W>(units, 0);
+    float* weights = strip.weights[r] + strip_col;
+    HWY_UNROLL(4)
+    for (size_t j = 0; j < kHalf; j += kLanes) {
+      Vector low, high;
+      LoadPair<W>(codes, j, row_units, low, high);
+      hn::Store(low, d, weights + j);
+      hn::Store(high, d, weights + kHalf + j);
+    }
+  }
+}
+
+// Adds kWidth vectors of columns, from `weights` on in the first row.
+template <size_t kTokens, size_t kWidth>
+HWY_INLINE void AddStripVectors(const float* HWY_RESTRICT weights,
+                                size_t num_rows,
+                                const float* HWY_RESTRICT scale,
+                                size_t scale_stride, float* HWY_RESTRICT y,
+                                size_t y_stride, bool has_next) {
+  const VectorTag d;
+  Vector sums[kTokens][kWidth];
+  HWY_UNROLL(6)
+  for (size_t t = 0; t < kTokens; ++t) {
+    HWY_UNROLL(4)
+    for (size_t v = 0; v < kWidth; ++v) {
+      const float* at = y + t * y_stride + v * kLanes;
+      sums[t][v] = hn::LoadU(d, at);
+      if (has_next) hwy::Prefetch(at + kTokens * y_stride);
+    }
+  }
+  for (size_t r = 0; r < num_rows; ++r) {
+    Vector row[kWidth];
+    HWY_UNROLL(4)
+    for (size_t v = 0; v < kWidth; ++v) {
+      row[v] = hn::Load(d, weights + r * kStripCols + v * kLanes);
+    }
+    HWY_UNROLL(6)
+    for (size_t t = 0; t < kTokens; ++t) {
+      const Vector factor = hn::Set(d, scale[t * scale_stride + r]);
+      HWY_UNROLL(4)
+      for (size_t v = 0; v < kWidth; ++v) {
+        sums[t][v] = hn::MulAdd(factor, row[v], sums[t][v]);
+      }
+    }
+  }
+  HWY_UNROLL(6)
+  for (size_t t = 0; t < kTokens; ++t) {
+    HWY_UNROLL(4)
+    for (size_t v = 0; v < kWidth; ++v) {
+      hn::StoreU(sums[t][v], d, y + t * y_stride + v * kLanes);
+    }
+  }
+}
+
+// The first `num_rows` rows and `num_cols` columns, a multiple of a group.
+HWY_NOINLINE void AddStrip(const Strip& strip, size_t num_rows, size_t num_cols,
+                           const float* scale, size_t scale_stride,
+                           size_t num_tokens, float* y, size_t y_stride) {
+  size_t t = 0;
+  const auto add = [&](auto tokens) HWY_ATTR {
+    for (; num_tokens - t >= tokens(); t += tokens()) {
+      const auto add_vectors = [&](auto width, size_t j) HWY_ATTR {
+        AddStripVectors<tokens(), width()>(
+            strip.weights[0] + j, num_rows, scale + t * scale_stride,
+            scale_stride, y + t * y_stride + j, y_stride,
+            num_tokens - t >= 2 * tokens());
+      };
+      size_t j = 0;
+      for (; num_cols - j >= kStripVectors * kLanes;
+           j += kStripVectors * kLanes) {
+        add_vectors(std::integral_constant<size_t, kStripVectors>(), j);
+      }
+      for (; j < num_cols; j += 2 * kLanes) {
+        add_vectors(std::integral_constant<size_t, 2>(), j);
+      }
+    }
+  };
+  add(std::integral_constant<size_t, kStripTokens>());
+  add(std::integral_constant<size_t, 2>());
+  add(std::integral_constant<size_t, 1>());
+}
+
+template <class W>
+HWY_NOINLINE void AddRowsToBatch(const WeightView& w, size_t num_rows,
+                                 size_t num_cols, const float* scale,
+                                 size_t scale_stride, size_t num_tokens,
+                                 float* y, size_t y_stride) {
+  Strip strip;
+  for (size_t r = 0; r < num_rows; r += kStripRows) {
+    const size_t rows = std::min(kStripRows, num_rows - r);
+    for (size_t c = 0; c < num_cols; c += kStripCols) {
+      const size_t cols = std::min(kStripCols, num_cols - c);
+      for (size_t j = 0; j < cols; j += kQuantGroup) {
+        LoadStrip<W>(Submatrix(w, r, 0), rows, c + j, strip, j);
+      }
+      AddStrip(strip, rows, cols, scale + r, scale_stride, num_tokens, y + c,
+               y_stride);
+    }
+  }
+}
+
+// Lane by lane, the columns after the last whole group.
+template <class W>
+HWY_INLINE void AddRowsToRest(const WeightView& w, size_t num_rows,
+                              size_t num_cols, const float* HWY_RESTRICT scale,
+                              size_t scale_stride, size_t num_tokens,
+                              float* HWY_RESTRICT y, size_t y_stride) {
+  const LaneTag d;
+  for (size_t t = 0; t < num_tokens; ++t) {
+    for (size_t c = 0; c < num_cols; ++c) {
+      auto sum = hn::Set(d, y[t * y_stride + c]);
+      for (size_t i = 0; i < num_rows; ++i) {
+        const std::byte* at = w.data + i * w.stride_bytes + c * sizeof(W);
+        sum = hn::MulAdd(hn::Set(d, scale[t * scale_stride + i]),
+                         LoadElements<W>(d, at), sum);
+      }
+      y[t * y_stride + c] = hn::GetLane(sum);
+    }
+  }
+}
+
+template <class W>
+HWY_INLINE void AddScaledRowsOf(const WeightView& w, size_t num_rows,
+                                size_t num_cols, const float* scale,
+                                size_t scale_stride, size_t num_tokens,
+                                float* y, size_t y_stride) {
+  const size_t num_groups = num_cols / kQuantGroup;
+  if (num_tokens == 1) {
+    AddRowsToToken<W>(w, num_rows, num_groups, scale, y);
+  } else {
+    AddRowsToBatch<W>(w, num_rows, num_groups * kQuantGroup, scale,
+                      scale_stride, num_tokens, y, y_stride);
+  }
+  if constexpr (!kIsQuantized<W>) {
+    const size_t col = num_groups * kQuantGroup;
+    AddRowsToRest<W>(Submatrix(w, 0, col), num_rows, num_cols - col, scale,
+                     scale_stride, num_tokens, y + col, y_stride);
+  }
+}
+
+void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
+                   const float* scale, size_t scale_stride, size_t num_tokens,
+                   float* y, size_t y_stride) {
+  WithEncoding(w.type, [&](auto encoding) {
+    AddScaledRowsOf<decltype(encoding)>(w, num_rows, num_cols, scale,
+                                        scale_stride, num_tokens, y, y_stride);
+  });
+}
+
+}  // namespace flashelm::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace flashelm {
+
+HWY_EXPORT(AddScaledRows);
+
+void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
+                   const float* scale, size_t scale_stride, size_t num_tokens,
+                   float* y, size_t y_stride) {
+  HWY_DYNAMIC_DISPATCH(AddScaledRows)
+  (w, num_rows, num_cols, scale, scale_stride, num_tokens, y, y_stride);
+}
+
+}  // namespace flashelm
+#endif  // HWY_ONCE
