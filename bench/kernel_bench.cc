@@ -93,11 +93,13 @@ void BM_Attend(benchmark::State& state, KvType type) {
   const uint64_t bytes = positions * kHeadDim * ElementBytes(type);
   const Buffer q(kGqaGroups * kHeadDim * sizeof(float));
   const Buffer out(kGqaGroups * kHeadDim * sizeof(float));
+  const Buffer parts(NumAttentionSegments(positions) *
+                     AttentionPartFloats(kGqaGroups, kHeadDim) * sizeof(float));
   FillRandom(q.floats(), kGqaGroups * kHeadDim);
   for (auto _ : state) {
     const std::byte* keys = setting.Take(2 * bytes);
     Attend(q.floats(), kGqaGroups, type, keys, keys + bytes, positions,
-           kHeadDim, 0.088f, out.floats());
+           kHeadDim, 0.088f, parts.floats(), out.floats());
   }
   SetBytes(state, 2 * bytes);
 }
