@@ -12,6 +12,7 @@
 #include "kernels/activation.h"
 #include "kernels/matmul.h"
 #include "kernels/quant_matmul.h"
+#include "kernels/quant_sum.h"
 #include "kernels/weight_view.h"
 
 namespace flashelm {
@@ -19,7 +20,9 @@ namespace {
 
 // As in core/: neurons whose bundles a thread takes at once when it decodes,
 // and where parts of a loop begin.
-constexpr size_t kStepNeurons = 16;
+constexpr size_t StepNeurons(WeightType type) {
+  return IsQuantized(type) ? kQuantSumRows : 16;
+}
 constexpr size_t kGrain = 32;
 
 // Rows of a layer's matrix, `parts` of which lie side by side in a record: 3
@@ -54,7 +57,9 @@ class Tokens {
         num_tokens_(num_tokens),
         x_(num_cols * num_tokens * sizeof(float)),
         quantized_(QuantizedTokensBytes(num_cols, num_tokens)),
-        workspace_bytes_(RoundUp(QuantMatMulWorkspaceBytes(num_cols), 64)),
+        workspace_bytes_(RoundUp(std::max(QuantMatMulWorkspaceBytes(num_cols),
+                                          QuantSumWorkspaceBytes()),
+                                 64)),
         workspaces_(workspace_bytes_ * TheSetting().pool->num_threads()) {
     FillRandom(x_.floats(), num_cols * num_tokens);
     if (IsQuantized(type)) {
@@ -63,19 +68,36 @@ class Tokens {
     }
   }
 
-  void Multiply(const WeightView& w, size_t num_rows, uint32_t part, float* out,
-                size_t out_stride) const {
+  void Multiply(const WeightView& w, size_t num_rows, uint32_t thread,
+                float* out, size_t out_stride,
+                const std::byte* next = nullptr) const {
     if (IsQuantized(w.type)) {
       QuantMatMul(w, num_rows, num_cols_, quantized_.bytes(), num_tokens_,
-                  workspaces_.bytes() + part * workspace_bytes_, out,
-                  out_stride);
+                  workspace(thread), out, out_stride, next);
     } else {
       MatMul(w, num_rows, num_cols_, x_.floats(), num_cols_, num_tokens_, out,
-             out_stride);
+             out_stride, next);
+    }
+  }
+
+  // The columns of w, which may be fewer than a token's, to `sums`.
+  void AddDown(const WeightView& w, size_t num_rows, size_t num_cols,
+               const float* factors, size_t factors_stride, uint32_t thread,
+               float* sums, const std::byte* next = nullptr) const {
+    if (IsQuantized(w.type)) {
+      AddQuantRows(w, num_rows, num_cols, factors, factors_stride, num_tokens_,
+                   workspace(thread), sums, num_cols_, next);
+    } else {
+      AddScaledRows(w, num_rows, num_cols, factors, factors_stride, num_tokens_,
+                    sums, num_cols_, next);
     }
   }
 
  private:
+  std::byte* workspace(uint32_t thread) const {
+    return workspaces_.bytes() + thread * workspace_bytes_;
+  }
+
   size_t num_cols_;
   size_t num_tokens_;
   Buffer x_;
@@ -95,7 +117,7 @@ void RunRows(benchmark::State& state, const Matrix& matrix, WeightType type,
   // What a thread does to one part before the other: of bundles little, so
   // that they pass through its caches once.
   const size_t step = num_parts == 1    ? num_rows
-                      : num_tokens == 1 ? kStepNeurons
+                      : num_tokens == 1 ? StepNeurons(type)
                                         : kTileNeurons / 2;
   const uint64_t stride = matrix.stride_bytes(type);
   for (auto _ : state) {
@@ -126,6 +148,8 @@ void RunDown(benchmark::State& state, const Matrix& matrix, WeightType type,
   const size_t cols = matrix.num_cols;
   const Buffer scale(kTileNeurons * num_tokens * sizeof(float));
   FillRandom(scale.floats(), kTileNeurons * num_tokens);
+  const Tokens tokens(type, cols, num_tokens);
+  const size_t step = StepNeurons(type);
   const size_t num_sums =
       num_tokens == 1 ? setting.pool->num_threads() : num_tokens;
   const Buffer sums(num_sums * cols * sizeof(float));
@@ -136,20 +160,21 @@ void RunDown(benchmark::State& state, const Matrix& matrix, WeightType type,
     if (num_tokens == 1) {
       setting.pool->ParallelFor(
           num_rows, kGrain, [&](size_t begin, size_t end, uint32_t thread) {
-            for (size_t r = begin; r < end; r += kStepNeurons) {
-              AddScaledRows(
-                  Submatrix(down, r, 0), std::min(kStepNeurons, end - r), cols,
-                  scale.floats(), 0, 1, sums.floats() + thread * cols, 0);
+            for (size_t r = begin; r < end; r += step) {
+              tokens.AddDown(Submatrix(down, r, 0), std::min(step, end - r),
+                             cols, scale.floats(), 0, thread,
+                             sums.floats() + thread * cols);
             }
           });
     } else {
       for (size_t r = 0; r < num_rows; r += kTileNeurons) {
         const size_t count = std::min(kTileNeurons, num_rows - r);
-        setting.pool->ParallelFor(cols, kGrain, [&](size_t begin, size_t end) {
-          AddScaledRows(Submatrix(down, r, begin), count, end - begin,
-                        scale.floats(), kTileNeurons, num_tokens,
-                        sums.floats() + begin, cols);
-        });
+        setting.pool->ParallelFor(
+            cols, kGrain, [&](size_t begin, size_t end, uint32_t thread) {
+              tokens.AddDown(Submatrix(down, r, begin), count, end - begin,
+                             scale.floats(), kTileNeurons, thread,
+                             sums.floats() + begin);
+            });
       }
     }
   }
@@ -165,22 +190,29 @@ void RunFfn(benchmark::State& state, const Matrix& matrix, WeightType type,
   const size_t num_rows = matrix.RowsIn(type, setting.memory.size());
   const size_t cols = matrix.num_cols;
   const Tokens tokens(type, cols, 1);
+  const size_t step = StepNeurons(type);
   const Buffer sums(setting.pool->num_threads() * cols * sizeof(float));
   const uint64_t stride = matrix.stride_bytes(type);
   for (auto _ : state) {
     const std::byte* records = setting.Take(num_rows * stride);
     setting.pool->ParallelFor(
         num_rows, kGrain, [&](size_t begin, size_t end, uint32_t thread) {
-          float gate[kStepNeurons], up[kStepNeurons];
-          for (size_t r = begin; r < end; r += kStepNeurons) {
+          float gate[kQuantSumRows], up[kQuantSumRows];
+          for (size_t r = begin; r < end; r += step) {
             const std::byte* at = records + r * stride;
-            const size_t count = std::min(kStepNeurons, end - r);
-            tokens.Multiply(PartOf(at, matrix, type, 0), count, thread, gate,
-                            0);
-            tokens.Multiply(PartOf(at, matrix, type, 1), count, thread, up, 0);
+            const size_t count = std::min(step, end - r);
+            // The passes fetch the next bundles, a part each.
+            const auto next = [&](size_t part) -> const std::byte* {
+              if (end - r < 2 * step) return nullptr;
+              return at + count * (stride + part * stride / 3);
+            };
+            tokens.Multiply(PartOf(at, matrix, type, 0), count, thread, gate, 0,
+                            next(0));
+            tokens.Multiply(PartOf(at, matrix, type, 1), count, thread, up, 0,
+                            next(1));
             GluActivate(Activation::kSilu, gate, up, count, gate);
-            AddScaledRows(PartOf(at, matrix, type, 2), count, cols, gate, 0, 1,
-                          sums.floats() + thread * cols, 0);
+            tokens.AddDown(PartOf(at, matrix, type, 2), count, cols, gate, 0,
+                           thread, sums.floats() + thread * cols, next(2));
           }
         });
   }

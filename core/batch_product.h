@@ -26,9 +26,10 @@ class BatchProduct {
                  size_t num_cols, size_t num_tokens);
 
   // out[t * out_stride + r] = row r of w times token t. `part` is that of the
-  // loop of the pool which this is called from.
+  // loop of the pool which this is called from. `next`: memory that will be
+  // read soon, as much as w's rows take, or null; a single token fetches it.
   void Rows(const WeightView& w, size_t num_rows, uint32_t part, float* out,
-            size_t out_stride) const;
+            size_t out_stride, const std::byte* next = nullptr) const;
 
   size_t num_cols() const { return num_cols_; }
   size_t num_tokens() const { return num_tokens_; }

@@ -13,13 +13,14 @@ namespace flashelm {
 
 // sum[t] += factors[t][i] * row i of w, for all rows of a range of neurons, or
 // for whole blocks of them (kQuantSumRows): encodings differ in the kernel.
-//   factors  [num_tokens, num_rows]  token t begins at factors + t * stride
+//   factors    [num_tokens, num_rows]  token t begins at factors + t * stride
 //   workspace  of the calling thread (Scratch::workspace())
-//   sum      [num_tokens, num_cols]  likewise
+//   sum        [num_tokens, num_cols]  likewise
+//   next       as BatchProduct::Rows() has it
 void AddDownColumns(const WeightView& w, size_t num_rows, size_t num_cols,
                     const float* factors, size_t factors_stride,
                     size_t num_tokens, std::byte* workspace, float* sum,
-                    size_t sum_stride);
+                    size_t sum_stride, const std::byte* next = nullptr);
 
 // The same for pieces of a range. Quantized columns are added in whole blocks:
 // what has come of a block is kept until the rest of it comes. Owns nothing:

@@ -18,9 +18,11 @@ namespace {
 // Work below this, in bytes of weights times tokens, is done before it would
 // have been handed to another thread.
 constexpr uint64_t kMinBytesPerThread = uint64_t{128} << 10;
-// Neurons whose bundles pass through a core's caches together: a block of those
-// that quantized columns are added in.
-constexpr size_t kFfnStep = kQuantSumRows;
+// Neurons whose bundles pass through a core's caches together, with as many
+// that are being fetched; where they are quantized, a block of those that down
+// columns are added in.
+constexpr size_t kFfnStep = 16;
+constexpr size_t kMaxFfnStep = kQuantSumRows;
 // Parts of a loop begin at multiples of this: results then fill cache lines,
 // columns are whole groups of quantized weights, and rows fill the tiles that
 // kernels multiply batches in.
@@ -320,6 +322,31 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
       });
 }
 
+// Neurons [first, first + count) of a run. The three passes over their bundles
+// fetch the bundles after them, a part each, as one ascending stream.
+void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
+                                       const RecordRun& run, size_t first,
+                                       size_t count, uint32_t part,
+                                       float* sum) {
+  const uint64_t stride = segments_[weights.gate.segment].stride_bytes;
+  const bool has_next = first + 2 * count <= run.num_records;
+  const auto next = [&](const PartRef& matrix) {
+    return has_next ? run.data + (first + count) * stride +
+                          count * matrix.offset_bytes
+                    : nullptr;
+  };
+  float gate[kMaxFfnStep];
+  float up[kMaxFfnStep];
+  product_.Rows(ViewOf(run, first, weights.gate, stride), count, part, gate, 0,
+                next(weights.gate));
+  product_.Rows(ViewOf(run, first, weights.up, stride), count, part, up, 0,
+                next(weights.up));
+  GluActivate(activation_, gate, up, count, gate);
+  AddDownColumns(ViewOf(run, first, weights.down, stride), count,
+                 config_.model_dim, gate, 0, 1, nullptr, sum, 0,
+                 next(weights.down));
+}
+
 // All neurons for a single token: a thread goes through the bundles of its
 // ranges once, from gate to down, and waits for nobody.
 void Transformer::FfnRangesOfOneToken(const LayerWeights& weights,
@@ -331,24 +358,17 @@ void Transformer::FfnRangesOfOneToken(const LayerWeights& weights,
   const uint32_t num_ranges = CeilDiv(ffn_dim, range_neurons);
   const size_t grain =
       std::max<uint64_t>(1, kMinBytesPerThread / (stride * range_neurons));
+  const size_t step = IsQuantized(weights.down) ? kMaxFfnStep : kFfnStep;
   pool_.ParallelFor(
       num_ranges, grain, [&](size_t begin, size_t end, uint32_t part) {
-        float gate[kFfnStep];
-        float up[kFfnStep];
         for (size_t range = begin; range < end; ++range) {
           float* sum = s_.ranges + range * model_dim;
           std::fill_n(sum, model_dim, 0.0f);
           const size_t last =
               std::min<size_t>((range + 1) * range_neurons, ffn_dim);
-          for (size_t i = range * range_neurons; i < last; i += kFfnStep) {
-            const size_t count = std::min<size_t>(kFfnStep, last - i);
-            product_.Rows(ViewOf(run, i, weights.gate, stride), count, part,
-                          gate, 0);
-            product_.Rows(ViewOf(run, i, weights.up, stride), count, part, up,
-                          0);
-            GluActivate(activation_, gate, up, count, gate);
-            AddDownColumns(ViewOf(run, i, weights.down, stride), count,
-                           model_dim, gate, 0, 1, nullptr, sum, 0);
+          for (size_t i = range * range_neurons; i < last; i += step) {
+            AddNeuronsOfOneToken(weights, run, i, std::min(step, last - i),
+                                 part, sum);
           }
         }
       });

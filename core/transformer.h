@@ -52,6 +52,9 @@ class Transformer {
   void AttendOfOneToken(uint32_t layer, uint32_t position, float scale);
   void FfnNeurons(uint32_t layer, const RecordRun& run, uint32_t first,
                   uint32_t count, size_t num_tokens);
+  void AddNeuronsOfOneToken(const LayerWeights& weights, const RecordRun& run,
+                            size_t first, size_t count, uint32_t part,
+                            float* sum);
   void FfnRangesOfOneToken(const LayerWeights& weights, const RecordRun& run);
   void AddPartialToResidual(size_t num_tokens);
 

@@ -61,30 +61,32 @@ HWY_INLINE void AddRowsToGroup(const std::byte* rows, size_t stride_bytes,
   }
 }
 
-// The first kRows rows of w. Where they are several, as many rows after them
-// are fetched meanwhile, even past the last one: a caller that gives the rows
-// of a layer in several calls gives those next.
+// The first kRows rows of w. As many bytes as they take are fetched meanwhile,
+// from `next` on, or of as many rows after them where it is null and they are
+// several.
 template <class W, size_t kRows>
 HWY_INLINE void AddRows(const WeightView& w, size_t num_groups,
-                        const float* HWY_RESTRICT scale,
-                        float* HWY_RESTRICT y) {
-  constexpr bool kFetch = kRows > 1;
+                        const float* HWY_RESTRICT scale, float* HWY_RESTRICT y,
+                        const std::byte* next) {
   // Groups whose codes or elements fill a cache line.
   constexpr size_t kFetched = kCacheLine / std::min(kCacheLine, kGroupBytes<W>);
+  constexpr size_t kFetchedBytes = kFetched * kGroupBytes<W>;
   for (size_t first = 0; first < num_groups; first += kScaledGroups) {
     const size_t groups = std::min(kScaledGroups, num_groups - first);
     const WeightView part = Submatrix(w, 0, first * kQuantGroup);
     GroupUnits units[kRows];
     for (size_t r = 0; r < kRows && kIsQuantized<W>; ++r) {
-      const std::byte* scales = part.scales + r * w.stride_bytes;
-      if (kFetch) FetchLine(scales + kRows * w.stride_bytes);
-      LoadUnits<W>(scales, groups, units[r]);
+      LoadUnits<W>(part.scales + r * w.stride_bytes, groups, units[r]);
     }
     for (size_t g = 0; g < groups; ++g) {
       const std::byte* rows = part.data + g * kGroupBytes<W>;
-      if (kFetch && g % kFetched == 0) {
+      if (g % kFetched != 0) {
+      } else if (next != nullptr) {
+        FetchRows(next, kFetchedBytes, kRows, kFetchedBytes);
+        next += kRows * kFetchedBytes;
+      } else if (kRows > 1) {
         FetchRows(rows + kRows * w.stride_bytes, w.stride_bytes, kRows,
-                  kFetched * kGroupBytes<W>);
+                  kFetchedBytes);
       }
       AddRowsToGroup<W, kRows>(rows, w.stride_bytes, units, g, scale,
                                y + (first + g) * kQuantGroup);
@@ -95,13 +97,18 @@ HWY_INLINE void AddRows(const WeightView& w, size_t num_groups,
 template <class W>
 HWY_NOINLINE void AddRowsToToken(const WeightView& w, size_t num_rows,
                                  size_t num_groups, const float* scale,
-                                 float* y) {
+                                 float* y, const std::byte* next) {
+  const size_t row_bytes = num_groups * kGroupBytes<W>;
+  const auto fetched = [&](size_t row) HWY_ATTR {
+    return next == nullptr ? nullptr : next + row * row_bytes;
+  };
   size_t i = 0;
   for (; num_rows - i >= kAddedRows; i += kAddedRows) {
-    AddRows<W, kAddedRows>(Submatrix(w, i, 0), num_groups, scale + i, y);
+    AddRows<W, kAddedRows>(Submatrix(w, i, 0), num_groups, scale + i, y,
+                           fetched(i));
   }
   for (; i < num_rows; ++i) {
-    AddRows<W, 1>(Submatrix(w, i, 0), num_groups, scale + i, y);
+    AddRows<W, 1>(Submatrix(w, i, 0), num_groups, scale + i, y, fetched(i));
   }
 }
 
@@ -266,10 +273,11 @@ template <class W>
 HWY_INLINE void AddScaledRowsOf(const WeightView& w, size_t num_rows,
                                 size_t num_cols, const float* scale,
                                 size_t scale_stride, size_t num_tokens,
-                                float* y, size_t y_stride) {
+                                float* y, size_t y_stride,
+                                const std::byte* next) {
   const size_t num_groups = num_cols / kQuantGroup;
   if (num_tokens == 1) {
-    AddRowsToToken<W>(w, num_rows, num_groups, scale, y);
+    AddRowsToToken<W>(w, num_rows, num_groups, scale, y, next);
   } else {
     AddRowsToBatch<W>(w, num_rows, num_groups * kQuantGroup, scale,
                       scale_stride, num_tokens, y, y_stride);
@@ -283,10 +291,11 @@ HWY_INLINE void AddScaledRowsOf(const WeightView& w, size_t num_rows,
 
 void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
                    const float* scale, size_t scale_stride, size_t num_tokens,
-                   float* y, size_t y_stride) {
+                   float* y, size_t y_stride, const std::byte* next) {
   WithEncoding(w.type, [&](auto encoding) {
     AddScaledRowsOf<decltype(encoding)>(w, num_rows, num_cols, scale,
-                                        scale_stride, num_tokens, y, y_stride);
+                                        scale_stride, num_tokens, y, y_stride,
+                                        next);
   });
 }
 
@@ -300,9 +309,9 @@ HWY_EXPORT(AddScaledRows);
 
 void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
                    const float* scale, size_t scale_stride, size_t num_tokens,
-                   float* y, size_t y_stride) {
+                   float* y, size_t y_stride, const std::byte* next) {
   HWY_DYNAMIC_DISPATCH(AddScaledRows)
-  (w, num_rows, num_cols, scale, scale_stride, num_tokens, y, y_stride);
+  (w, num_rows, num_cols, scale, scale_stride, num_tokens, y, y_stride, next);
 }
 
 }  // namespace flashelm

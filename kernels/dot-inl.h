@@ -122,12 +122,11 @@ HWY_INLINE float ReducePartials(Vector (&partials)[kNumVectors]) {
 // that share the loads.
 //   rows  [kRows, num_cols] of W   row r begins at rows + r * stride_bytes
 //   x     [kTokens, num_cols]      token t begins at x + t * x_stride
-// kPrefetch: the rows after these are fetched meanwhile. They may lie far away,
-// where no processor expects them.
-template <class W, size_t kRows, size_t kTokens, bool kPrefetch = false>
+// kFetch: as many bytes as a row has are fetched meanwhile, from `next` on.
+template <class W, size_t kRows, size_t kTokens, bool kFetch = false>
 HWY_INLINE void Dots(const std::byte* rows, size_t stride_bytes, const float* x,
                      size_t x_stride, size_t num_cols, float* out,
-                     size_t out_stride) {
+                     size_t out_stride, const std::byte* next = nullptr) {
   const VectorTag d;
   Vector partials[kRows][kTokens][kNumVectors];
   HWY_UNROLL(8)
@@ -143,11 +142,10 @@ HWY_INLINE void Dots(const std::byte* rows, size_t stride_bytes, const float* x,
 
   size_t k = 0;
   for (; num_cols - k >= kNumPartials; k += kNumPartials) {
-    if constexpr (kPrefetch) {
-      const std::byte* next = rows + kRows * stride_bytes + k * sizeof(W);
+    if constexpr (kFetch) {
       HWY_UNROLL(8)
       for (size_t b = 0; b < kNumPartials * sizeof(W); b += kCacheLine) {
-        FetchLine(next + b);
+        FetchLine(next + k * sizeof(W) + b);
       }
     }
     HWY_UNROLL(32)

@@ -31,13 +31,17 @@ constexpr size_t kTileTokens = 4;
 template <class W>
 HWY_NOINLINE void MatMulByRow(const WeightView& w, size_t num_rows,
                               size_t num_cols, const float* x, size_t x_stride,
-                              size_t num_tokens, float* out,
-                              size_t out_stride) {
+                              size_t num_tokens, float* out, size_t out_stride,
+                              const std::byte* next) {
   for (size_t r = 0; r < num_rows; ++r) {
+    const std::byte* row = w.data + r * w.stride_bytes;
+    const std::byte* fetched = next == nullptr
+                                   ? row + w.stride_bytes
+                                   : next + r * num_cols * sizeof(W);
     for (size_t t = 0; t < num_tokens; ++t) {
-      Dots<W, 1, 1, true>(w.data + r * w.stride_bytes, w.stride_bytes,
-                          x + t * x_stride, x_stride, num_cols,
-                          out + t * out_stride + r, out_stride);
+      Dots<W, 1, 1, true>(row, w.stride_bytes, x + t * x_stride, x_stride,
+                          num_cols, out + t * out_stride + r, out_stride,
+                          fetched);
     }
   }
 }
@@ -149,11 +153,11 @@ HWY_INLINE void MatMulBatch(const WeightView& w, size_t num_rows,
 template <class W>
 HWY_INLINE void MatMulOf(const WeightView& w, size_t num_rows, size_t num_cols,
                          const float* x, size_t x_stride, size_t num_tokens,
-                         float* out, size_t out_stride) {
+                         float* out, size_t out_stride, const std::byte* next) {
   constexpr size_t kMinBatch = 3;
   if (num_tokens < kMinBatch || num_cols == 0 || num_cols % kNumPartials != 0) {
     MatMulByRow<W>(w, num_rows, num_cols, x, x_stride, num_tokens, out,
-                   out_stride);
+                   out_stride, next);
   } else {
     MatMulBatch<W>(w, num_rows, num_cols, x, x_stride, num_tokens, out,
                    out_stride);
@@ -162,13 +166,13 @@ HWY_INLINE void MatMulOf(const WeightView& w, size_t num_rows, size_t num_cols,
 
 void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
             const float* x, size_t x_stride, size_t num_tokens, float* out,
-            size_t out_stride) {
+            size_t out_stride, const std::byte* next) {
   if (w.type == WeightType::kBf16) {
     MatMulOf<Bf16>(w, num_rows, num_cols, x, x_stride, num_tokens, out,
-                   out_stride);
+                   out_stride, next);
   } else {
     MatMulOf<float>(w, num_rows, num_cols, x, x_stride, num_tokens, out,
-                    out_stride);
+                    out_stride, next);
   }
 }
 
@@ -182,9 +186,9 @@ HWY_EXPORT(MatMul);
 
 void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
             const float* x, size_t x_stride, size_t num_tokens, float* out,
-            size_t out_stride) {
+            size_t out_stride, const std::byte* next) {
   HWY_DYNAMIC_DISPATCH(MatMul)
-  (w, num_rows, num_cols, x, x_stride, num_tokens, out, out_stride);
+  (w, num_rows, num_cols, x, x_stride, num_tokens, out, out_stride, next);
 }
 
 }  // namespace flashelm

@@ -27,13 +27,15 @@ namespace flashelm {
 //   x    [num_tokens, num_cols]  token t begins at x + t * x_stride
 //   out  [num_tokens, num_rows]  token t begins at out + t * out_stride;
 //                                overlaps neither input
+//   next  memory that will be read soon, as much as w's rows take, or null for
+//         rows that follow each other; one token fetches it meanwhile
 // Sizes may be 0; no columns give zeros. Nothing past the end of a row or of a
 // token is read. Differs from reference::MatMul by at most
 // (num_cols / 32 + 7) epsilon times the sum of the magnitudes added, plus
 // num_cols times the least subnormal.
 void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
             const float* x, size_t x_stride, size_t num_tokens, float* out,
-            size_t out_stride);
+            size_t out_stride, const std::byte* next = nullptr);
 
 // y[t * y_stride + d] += scale[t * scale_stride + i] * w[i][d], one fused
 // multiply-add per row, rows i ascending, for every d on its own. So the rows
@@ -45,13 +47,14 @@ void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
 //   scale  [num_tokens, num_rows]  token t begins at scale + t * scale_stride
 //   y      [num_tokens, num_cols]  token t begins at y + t * y_stride;
 //                                  overlaps neither input
+//   next   as in MatMul()
 // Sizes may be 0. Nothing past the end of a row is read. Targets agree as in
 // MatMul. Differs from reference::AddScaledRows by at most (num_rows + 1)
 // epsilon times the sum of the magnitudes added, plus num_rows times the least
 // subnormal.
 void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
                    const float* scale, size_t scale_stride, size_t num_tokens,
-                   float* y, size_t y_stride);
+                   float* y, size_t y_stride, const std::byte* next = nullptr);
 
 }  // namespace flashelm
 

@@ -41,16 +41,16 @@ struct TilePart {
                 blocks[t * num_blocks].codes + codes_at +
                     q / 4 * TokenBlock::kHalfStride + q % 4 * 4,
                 sizeof(quad));
-    return hn::BitCast(LaneByteTag(), hn::Set(LaneTag(), quad));
+    return hn::BitCast(RowByteTag(), hn::Set(RowTag(), quad));
   }
   HWY_INLINE LaneFloatVector Scale(size_t t) const {
-    return hn::Set(LaneFloatTag(), blocks[t * num_blocks].scales[scale_at]);
+    return hn::Set(RowFloatTag(), blocks[t * num_blocks].scales[scale_at]);
   }
   // What the offset of the codes adds to a sum.
   template <WeightType kType>
-  HWY_INLINE LaneVector Offset(size_t t) const {
-    const LaneVector by_8 =
-        hn::Set(LaneTag(), blocks[t * num_blocks].offsets[scale_at]);
+  HWY_INLINE RowVector Offset(size_t t) const {
+    const RowVector by_8 =
+        hn::Set(RowTag(), blocks[t * num_blocks].offsets[scale_at]);
     return kType == WeightType::kQ8 ? hn::ShiftLeft<4>(by_8) : by_8;
   }
 
@@ -61,7 +61,7 @@ struct TilePart {
 };
 
 template <size_t kTokens>
-using TileDots = LaneVector[kTokens][kPanelVectors];
+using TileDots = RowVector[kTokens][kPanelVectors];
 
 #if HWY_TARGET <= HWY_AVX3_DL
 
@@ -73,7 +73,7 @@ HWY_INLINE void GroupDots(const PanelGroup& group, const TilePart& tile,
                           TileDots<kTokens>& dots) {
   HWY_UNROLL(6)
   for (size_t t = 0; t < kTokens; ++t) {
-    const LaneVector offset = tile.Offset<kType>(t);
+    const RowVector offset = tile.Offset<kType>(t);
     HWY_UNROLL(2)
     for (size_t v = 0; v < kPanelVectors; ++v) dots[t][v] = offset;
   }
@@ -82,7 +82,7 @@ HWY_INLINE void GroupDots(const PanelGroup& group, const TilePart& tile,
     LaneByteVector codes[kPanelVectors];
     HWY_UNROLL(2)
     for (size_t v = 0; v < kPanelVectors; ++v) {
-      codes[v] = hn::Load(LaneByteTag(), group.codes[q][v * kVectorRows]);
+      codes[v] = hn::Load(RowByteTag(), group.codes[q][v * kVectorRows]);
     }
     HWY_UNROLL(6)
     for (size_t t = 0; t < kTokens; ++t) {
@@ -99,7 +99,7 @@ HWY_INLINE void GroupDots(const PanelGroup& group, const TilePart& tile,
 
 #else
 
-using PairTag = hn::Repartition<int16_t, LaneTag>;
+using PairTag = hn::Repartition<int16_t, RowTag>;
 using PairVector = hn::Vec<PairTag>;
 
 // Sums of products of two neighbours, unsigned and signed bytes.
@@ -112,11 +112,11 @@ HWY_INLINE PairVector PairProducts(LaneByteVector codes,
 #endif
 }
 
-HWY_INLINE LaneVector SumsOfPairs(PairVector pairs) {
+HWY_INLINE RowVector SumsOfPairs(PairVector pairs) {
 #if HWY_TARGET <= HWY_AVX3
-  return LaneVector{_mm512_madd_epi16(pairs.raw, _mm512_set1_epi16(1))};
+  return RowVector{_mm512_madd_epi16(pairs.raw, _mm512_set1_epi16(1))};
 #else
-  return LaneVector{_mm256_madd_epi16(pairs.raw, _mm256_set1_epi16(1))};
+  return RowVector{_mm256_madd_epi16(pairs.raw, _mm256_set1_epi16(1))};
 #endif
 }
 
@@ -133,7 +133,7 @@ HWY_INLINE void HalfDots(const PanelGroup& group, const TilePart& tile,
     LaneByteVector codes[kPanelVectors];
     HWY_UNROLL(2)
     for (size_t v = 0; v < kPanelVectors; ++v) {
-      const LaneByteTag d8;
+      const RowByteTag d8;
       codes[v] = hn::Load(d8, group.codes[q][v * kVectorRows]);
       if constexpr (kType == WeightType::kQ8) {
         codes[v] = hn::BitCast(
@@ -176,7 +176,7 @@ HWY_INLINE void GroupDots(const PanelGroup& group, const TilePart& tile,
   HalfDots<kType, 0, kTokens>(group, tile, dots);
   HWY_UNROLL(6)
   for (size_t t = 0; t < kTokens; ++t) {
-    const LaneVector offset = tile.Offset<kType>(t);
+    const RowVector offset = tile.Offset<kType>(t);
     HWY_UNROLL(2)
     for (size_t v = 0; v < kPanelVectors; ++v) {
       dots[t][v] = hn::Add(dots[t][v], offset);
@@ -196,7 +196,7 @@ template <WeightType kType, size_t kTokens>
 HWY_INLINE void PartialSums(const PanelGroup* group, size_t count,
                             TilePart tile, PanelPrefetcher& prefetcher,
                             LaneFloatVector* partials) {
-  const LaneFloatTag d;
+  const RowFloatTag d;
   LaneFloatVector sums[kTokens][kPanelVectors];
   HWY_UNROLL(6)
   for (size_t t = 0; t < kTokens; ++t) {
@@ -252,7 +252,7 @@ HWY_NOINLINE void PanelDots(const PanelGroup* panel, size_t num_groups,
                            HWY_ATTR { return hn::Add(p[a][i], p[b][i]); };
       const LaneFloatVector total =
           hn::Add(hn::Add(sum(0, 4), sum(2, 6)), hn::Add(sum(1, 5), sum(3, 7)));
-      hn::StoreU(total, LaneFloatTag(), out + t * out_stride + rows[v]);
+      hn::StoreU(total, RowFloatTag(), out + t * out_stride + rows[v]);
     }
   }
 }

@@ -12,8 +12,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
+#include "kernels/dot-inl.h"
 #include "kernels/float_types.h"
 #include "kernels/quant_tokens.h"
 #include "kernels/weight_view.h"
@@ -208,15 +208,15 @@ HWY_INLINE float SumOfPartials(
 template <WeightType kType>
 HWY_INLINE float QuantDot(const std::byte* codes, const std::byte* scales,
                           size_t num_groups, const TokenBlock* token,
-                          size_t prefetch_bytes) {
+                          const std::byte* next) {
   constexpr size_t kBlockBytes = ElementsBytes(kType, kBlockCols);
   constexpr size_t kBlockScales = ScalesBytes(kType, kBlockCols);
   PartialVector partials[kPartialVectors];
   for (PartialVector& partial : partials) partial = hn::Zero(PartialTag());
   const size_t num_whole = num_groups / kBlockGroups;
   for (size_t b = 0; b < num_whole; ++b) {
-    for (size_t i = 0; i < kBlockBytes; i += 64) {
-      hwy::Prefetch(codes + b * kBlockBytes + i + prefetch_bytes);
+    for (size_t i = 0; i < kBlockBytes + kBlockScales; i += kCacheLine) {
+      FetchLine(next + b * (kBlockBytes + kBlockScales) + i);
     }
     AddBlock<kType>(codes + b * kBlockBytes, scales + b * kBlockScales,
                     token[b], partials);

@@ -92,7 +92,8 @@ void QuantizeTokens(const float* x, size_t x_stride, size_t num_cols,
 template <WeightType kType>
 HWY_NOINLINE void QuantDots(const WeightView& w, size_t num_rows,
                             size_t num_cols, const TokenBlock* tokens,
-                            size_t num_tokens, float* out, size_t out_stride) {
+                            size_t num_tokens, float* out, size_t out_stride,
+                            const std::byte* next) {
   const size_t num_groups = num_cols / kQuantGroup;
   const size_t num_blocks = NumBlocks(num_groups);
   // About 3 KiB ahead two threads of a Zen 3 read DRAM at its full rate, half
@@ -103,12 +104,16 @@ HWY_NOINLINE void QuantDots(const WeightView& w, size_t num_rows,
       std::max<size_t>((kBytesAhead + row_bytes / 2) / row_bytes, 1);
   for (size_t r = 0; r < num_rows; ++r) {
     const size_t offset = r * w.stride_bytes;
-    const size_t prefetch_bytes =
-        num_rows - r > rows_ahead ? rows_ahead * w.stride_bytes : 0;
+    const std::byte* fetched = w.data + offset;
+    if (next != nullptr) {
+      fetched = next + r * row_bytes;
+    } else if (num_rows - r > rows_ahead) {
+      fetched += rows_ahead * w.stride_bytes;
+    }
     for (size_t t = 0; t < num_tokens; ++t) {
       out[t * out_stride + r] =
           QuantDot<kType>(w.data + offset, w.scales + offset, num_groups,
-                          tokens + t * num_blocks, prefetch_bytes);
+                          tokens + t * num_blocks, fetched);
     }
   }
 }
@@ -118,7 +123,7 @@ HWY_INLINE void QuantMatMulOf(const WeightView& w, size_t num_rows,
                               size_t num_cols, const TokenBlock* tokens,
                               size_t num_tokens,
                               [[maybe_unused]] std::byte* workspace, float* out,
-                              size_t out_stride) {
+                              size_t out_stride, const std::byte* next) {
 #if FLASHELM_HAS_QUANT_BATCH
   if (num_tokens >= kMinBatchTokens<kType> && num_rows >= kMinBatchRows) {
     QuantBatch<kType>(w, num_rows, num_cols, tokens, num_tokens, workspace, out,
@@ -126,19 +131,21 @@ HWY_INLINE void QuantMatMulOf(const WeightView& w, size_t num_rows,
     return;
   }
 #endif
-  QuantDots<kType>(w, num_rows, num_cols, tokens, num_tokens, out, out_stride);
+  QuantDots<kType>(w, num_rows, num_cols, tokens, num_tokens, out, out_stride,
+                   next);
 }
 
 void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
                  const std::byte* tokens, size_t num_tokens,
-                 std::byte* workspace, float* out, size_t out_stride) {
+                 std::byte* workspace, float* out, size_t out_stride,
+                 const std::byte* next) {
   const auto* blocks = reinterpret_cast<const TokenBlock*>(tokens);
   if (w.type == WeightType::kQ4) {
     QuantMatMulOf<WeightType::kQ4>(w, num_rows, num_cols, blocks, num_tokens,
-                                   workspace, out, out_stride);
+                                   workspace, out, out_stride, next);
   } else {
     QuantMatMulOf<WeightType::kQ8>(w, num_rows, num_cols, blocks, num_tokens,
-                                   workspace, out, out_stride);
+                                   workspace, out, out_stride, next);
   }
 }
 
@@ -169,9 +176,10 @@ size_t QuantMatMulWorkspaceBytes(size_t num_cols) {
 
 void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
                  const std::byte* tokens, size_t num_tokens,
-                 std::byte* workspace, float* out, size_t out_stride) {
+                 std::byte* workspace, float* out, size_t out_stride,
+                 const std::byte* next) {
   HWY_DYNAMIC_DISPATCH(QuantMatMul)
-  (w, num_rows, num_cols, tokens, num_tokens, workspace, out, out_stride);
+  (w, num_rows, num_cols, tokens, num_tokens, workspace, out, out_stride, next);
 }
 
 }  // namespace flashelm

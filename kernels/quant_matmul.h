@@ -67,12 +67,15 @@ size_t QuantMatMulWorkspaceBytes(size_t num_cols);
 //   workspace  [QuantMatMulWorkspaceBytes(num_cols)]  64-byte aligned; one for
 //              each thread
 //   out        [num_tokens, num_rows]  overlaps no input
+//   next       memory that will be read soon, as much as w's rows take, or null
+//              for rows that follow each other; one token fetches it meanwhile
 // Sizes may be 0; no columns give zeros. num_cols is a multiple of 32. Nothing
 // past the end of a row's codes or scales is read. Batches are fastest where
 // num_rows is a multiple of 32, and far slower where it is below 16.
 void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
                  const std::byte* tokens, size_t num_tokens,
-                 std::byte* workspace, float* out, size_t out_stride);
+                 std::byte* workspace, float* out, size_t out_stride,
+                 const std::byte* next = nullptr);
 
 }  // namespace flashelm
 

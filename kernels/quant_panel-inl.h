@@ -31,14 +31,14 @@ namespace flashelm::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // A row of weights in each lane of 32 bits.
-using LaneTag = hn::CappedTag<int32_t, 16>;
-using LaneVector = hn::Vec<LaneTag>;
-using LaneFloatTag = hn::Rebind<float, LaneTag>;
-using LaneFloatVector = hn::Vec<LaneFloatTag>;
-using LaneByteTag = hn::Repartition<uint8_t, LaneTag>;
-using LaneByteVector = hn::Vec<LaneByteTag>;
+using RowTag = hn::CappedTag<int32_t, 16>;
+using RowVector = hn::Vec<RowTag>;
+using RowFloatTag = hn::Rebind<float, RowTag>;
+using LaneFloatVector = hn::Vec<RowFloatTag>;
+using RowByteTag = hn::Repartition<uint8_t, RowTag>;
+using LaneByteVector = hn::Vec<RowByteTag>;
 
-constexpr size_t kVectorRows = hn::MaxLanes(LaneTag());
+constexpr size_t kVectorRows = hn::MaxLanes(RowTag());
 constexpr size_t kPanelVectors = 2;
 constexpr size_t kPanelRows = kPanelVectors * kVectorRows;
 constexpr size_t kQuads = kQuantGroup / 4;
@@ -58,8 +58,8 @@ HWY_INLINE size_t PanelBegin(size_t num_groups, size_t j) {
 
 // 16 bytes of every fourth row, `stride_bytes` apart, one row in each block of
 // the vector.
-HWY_INLINE LaneVector LoadFourthRows(const std::byte* from,
-                                     size_t stride_bytes) {
+HWY_INLINE RowVector LoadFourthRows(const std::byte* from,
+                                    size_t stride_bytes) {
   const auto row = [&](size_t block) HWY_ATTR {
     return _mm_loadu_si128(
         reinterpret_cast<const __m128i*>(from + 4 * block * stride_bytes));
@@ -68,9 +68,9 @@ HWY_INLINE LaneVector LoadFourthRows(const std::byte* from,
   __m512i rows = _mm512_castsi128_si512(row(0));
   rows = _mm512_mask_broadcast_i32x4(rows, 0x00F0, row(1));
   rows = _mm512_mask_broadcast_i32x4(rows, 0x0F00, row(2));
-  return LaneVector{_mm512_mask_broadcast_i32x4(rows, 0xF000, row(3))};
+  return RowVector{_mm512_mask_broadcast_i32x4(rows, 0xF000, row(3))};
 #else
-  return LaneVector{
+  return RowVector{
       _mm256_inserti128_si256(_mm256_castsi128_si256(row(0)), row(1), 1)};
 #endif
 }
@@ -78,15 +78,13 @@ HWY_INLINE LaneVector LoadFourthRows(const std::byte* from,
 // Turns 16 bytes of each row of a vector, `stride_bytes` apart, into 4 vectors
 // that have four bytes of every row.
 HWY_INLINE void LoadTransposed(const std::byte* from, size_t stride_bytes,
-                               LaneVector (&quads)[4]) {
-  const LaneTag d;
-  const hn::Repartition<int64_t, LaneTag> d64;
-  const LaneVector rows0 = LoadFourthRows(from, stride_bytes);
-  const LaneVector rows1 = LoadFourthRows(from + stride_bytes, stride_bytes);
-  const LaneVector rows2 =
-      LoadFourthRows(from + 2 * stride_bytes, stride_bytes);
-  const LaneVector rows3 =
-      LoadFourthRows(from + 3 * stride_bytes, stride_bytes);
+                               RowVector (&quads)[4]) {
+  const RowTag d;
+  const hn::Repartition<int64_t, RowTag> d64;
+  const RowVector rows0 = LoadFourthRows(from, stride_bytes);
+  const RowVector rows1 = LoadFourthRows(from + stride_bytes, stride_bytes);
+  const RowVector rows2 = LoadFourthRows(from + 2 * stride_bytes, stride_bytes);
+  const RowVector rows3 = LoadFourthRows(from + 3 * stride_bytes, stride_bytes);
   const auto low01 = hn::BitCast(d64, hn::InterleaveLower(d, rows0, rows1));
   const auto low23 = hn::BitCast(d64, hn::InterleaveLower(d, rows2, rows3));
   const auto high01 = hn::BitCast(d64, hn::InterleaveUpper(d, rows0, rows1));
@@ -101,12 +99,12 @@ HWY_INLINE void LoadTransposed(const std::byte* from, size_t stride_bytes,
 template <WeightType kType>
 HWY_INLINE void PackCodes(const std::byte* codes, size_t stride_bytes,
                           size_t row, PanelGroup& out) {
-  const LaneTag d;
-  LaneVector first[4];  // Elements 0 to 15.
-  LaneVector second[4];
+  const RowTag d;
+  RowVector first[4];  // Elements 0 to 15.
+  RowVector second[4];
   LoadTransposed(codes, stride_bytes, first);
   if constexpr (kType == WeightType::kQ4) {
-    const LaneVector low_halves = hn::Set(d, 0x0F0F0F0F);
+    const RowVector low_halves = hn::Set(d, 0x0F0F0F0F);
     HWY_UNROLL(4)
     for (size_t q = 0; q < 4; ++q) {
       second[q] = hn::And(hn::ShiftRight<4>(first[q]), low_halves);
@@ -114,14 +112,14 @@ HWY_INLINE void PackCodes(const std::byte* codes, size_t stride_bytes,
     }
   } else {
     LoadTransposed(codes + 16, stride_bytes, second);
-    const LaneVector sign_bits = hn::Set(d, static_cast<int32_t>(0x80808080u));
+    const RowVector sign_bits = hn::Set(d, static_cast<int32_t>(0x80808080u));
     HWY_UNROLL(4)
     for (size_t q = 0; q < 4; ++q) {
       first[q] = hn::Xor(first[q], sign_bits);
       second[q] = hn::Xor(second[q], sign_bits);
     }
   }
-  const LaneByteTag d8;
+  const RowByteTag d8;
   HWY_UNROLL(4)
   for (size_t q = 0; q < 4; ++q) {
     hn::Store(hn::BitCast(d8, first[q]), d8, out.codes[q][row]);
@@ -133,19 +131,19 @@ HWY_INLINE void PackCodes(const std::byte* codes, size_t stride_bytes,
 template <WeightType kType>
 HWY_INLINE void PackScales(const std::byte* scales, size_t stride_bytes,
                            LaneFloatVector (&out)[kBlockGroups]) {
-  const LaneFloatTag d;
-  const hn::RebindToUnsigned<LaneTag> d32;
-  const hn::Rebind<uint16_t, LaneTag> d16;
-  const hn::Rebind<hwy::float16_t, LaneTag> df16;
-  LaneVector pairs[4];
+  const RowFloatTag d;
+  const hn::RebindToUnsigned<RowTag> d32;
+  const hn::Rebind<uint16_t, RowTag> d16;
+  const hn::Rebind<hwy::float16_t, RowTag> df16;
+  RowVector pairs[4];
   LoadTransposed(scales, stride_bytes, pairs);
   HWY_UNROLL(8)
   for (size_t j = 0; j < kBlockGroups; ++j) {
-    const LaneVector pair = pairs[j / 2];
-    const LaneVector bits =
-        j % 2 == 0 ? hn::And(pair, hn::Set(LaneTag(), 0xFFFF))
-                   : hn::BitCast(LaneTag(),
-                                 hn::ShiftRight<16>(hn::BitCast(d32, pair)));
+    const RowVector pair = pairs[j / 2];
+    const RowVector bits =
+        j % 2 == 0
+            ? hn::And(pair, hn::Set(RowTag(), 0xFFFF))
+            : hn::BitCast(RowTag(), hn::ShiftRight<16>(hn::BitCast(d32, pair)));
     out[j] = hn::PromoteTo(d, hn::BitCast(df16, hn::DemoteTo(d16, bits)));
     if constexpr (kType == WeightType::kQ8) {
       out[j] = hn::Mul(out[j], hn::Set(d, 1.0f / 16));
@@ -194,7 +192,7 @@ HWY_NOINLINE void PackRows(const WeightView& w, size_t num_groups, size_t row,
     for (size_t j = 0; j < count; ++j) {
       PanelGroup& to = panel[PanelBegin(num_groups, j) + g / kBlockGroups];
       PackCodes<kType>(codes + j * kGroupBytes, stride_bytes, row, to);
-      hn::Store(block_scales[j], LaneFloatTag(), to.scales + row);
+      hn::Store(block_scales[j], RowFloatTag(), to.scales + row);
     }
   }
 }

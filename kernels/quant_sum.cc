@@ -334,7 +334,7 @@ HWY_NOINLINE void AddRowsToBatch(const WeightView& w, size_t num_rows,
 
 template <WeightType kType>
 HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
-                              float* y) {
+                              float* y, const std::byte*& next) {
   StripFactors quantized;
   QuantizeFactors(strip, factors, quantized);
   for (size_t g = 0; g < strip.num_groups; ++g) {
@@ -342,8 +342,13 @@ HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
     LoadSums(y + g * kQuantGroup, total);
     GroupSums sums;
     Begin<kType>(quantized, g, sums);
+    constexpr size_t kLines =
+        kQuantSumRows * RowBytes(kType, kQuantGroup) / kCacheLine;
     HWY_UNROLL(8)
     for (size_t q = 0; q < kQuads; ++q) {
+      for (size_t i = q * kLines / kQuads; i < (q + 1) * kLines / kQuads; ++i) {
+        FetchLine(next + i * kCacheLine);
+      }
       QuadVector codes[kQuadVectors];
       LoadGroupQuads<kType>(strip.codes + 4 * q, g, codes);
       HWY_UNROLL(8)
@@ -352,6 +357,7 @@ HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
             AddDots<kType>(codes[v], quantized.quads[q][g], sums.sums[v]);
       }
     }
+    next += kLines * kCacheLine;
     AddTo(quantized, g, sums, total);
     StoreSums(total, y + g * kQuantGroup);
   }
@@ -361,7 +367,7 @@ HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
 
 template <WeightType kType>
 HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
-                              float* y) {
+                              float* y, const std::byte*& /*next*/) {
   const auto code = [&](size_t i, size_t g, size_t k) -> int32_t {
     if constexpr (kType == WeightType::kQ8) {
       return static_cast<int8_t>(strip.codes[i][g * kQuantGroup + k]);
@@ -392,8 +398,8 @@ HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
 // Blocks first, then strips: DRAM then sees rows that lie together.
 template <WeightType kType>
 HWY_NOINLINE void AddRowsToOne(const WeightView& w, size_t num_rows,
-                               size_t num_cols, const float* factors,
-                               float* y) {
+                               size_t num_cols, const float* factors, float* y,
+                               const std::byte* next) {
   constexpr size_t kCols = kStripGroups * kQuantGroup;
   Strip strip;
   for (size_t row = 0; row < num_rows; row += kQuantSumRows) {
@@ -401,7 +407,7 @@ HWY_NOINLINE void AddRowsToOne(const WeightView& w, size_t num_rows,
       LoadStrip<kType>(Submatrix(w, row, col),
                        std::min(kQuantSumRows, num_rows - row),
                        std::min(kCols, num_cols - col) / kQuantGroup, strip);
-      AddStripToOne<kType>(strip, factors + row, y + col);
+      AddStripToOne<kType>(strip, factors + row, y + col, next);
     }
   }
 }
@@ -411,7 +417,7 @@ HWY_INLINE void AddQuantRowsOf(const WeightView& w, size_t num_rows,
                                size_t num_cols, const float* factors,
                                size_t factors_stride, size_t num_tokens,
                                [[maybe_unused]] std::byte* workspace, float* y,
-                               size_t y_stride) {
+                               size_t y_stride, const std::byte* next) {
 #if FLASHELM_HAS_QUADS
   if (num_tokens > 1) {
     AddRowsToBatch<kType>(
@@ -422,7 +428,7 @@ HWY_INLINE void AddQuantRowsOf(const WeightView& w, size_t num_rows,
 #endif
   for (size_t t = 0; t < num_tokens; ++t) {
     AddRowsToOne<kType>(w, num_rows, num_cols, factors + t * factors_stride,
-                        y + t * y_stride);
+                        y + t * y_stride, next);
   }
 }
 
@@ -437,15 +443,15 @@ size_t QuantSumWorkspaceBytes() {
 void AddQuantRows(const WeightView& w, size_t num_rows, size_t num_cols,
                   const float* factors, size_t factors_stride,
                   size_t num_tokens, std::byte* workspace, float* y,
-                  size_t y_stride) {
+                  size_t y_stride, const std::byte* next) {
   if (w.type == WeightType::kQ4) {
     AddQuantRowsOf<WeightType::kQ4>(w, num_rows, num_cols, factors,
                                     factors_stride, num_tokens, workspace, y,
-                                    y_stride);
+                                    y_stride, next);
   } else {
     AddQuantRowsOf<WeightType::kQ8>(w, num_rows, num_cols, factors,
                                     factors_stride, num_tokens, workspace, y,
-                                    y_stride);
+                                    y_stride, next);
   }
 }
 
@@ -465,10 +471,10 @@ size_t QuantSumWorkspaceBytes() {
 void AddQuantRows(const WeightView& w, size_t num_rows, size_t num_cols,
                   const float* factors, size_t factors_stride,
                   size_t num_tokens, std::byte* workspace, float* y,
-                  size_t y_stride) {
+                  size_t y_stride, const std::byte* next) {
   HWY_DYNAMIC_DISPATCH(AddQuantRows)
   (w, num_rows, num_cols, factors, factors_stride, num_tokens, workspace, y,
-   y_stride);
+   y_stride, next);
 }
 
 }  // namespace flashelm

@@ -49,13 +49,16 @@ size_t QuantSumWorkspaceBytes();
 //   thread;
 //              null will do for a single token
 //   y          [num_tokens, num_cols]  overlaps neither input
+//   next       memory that will be read soon, as much as w's rows take, or
+//   null;
+//              one token fetches it meanwhile
 // Sizes may be 0; num_cols is a multiple of 32. Nothing past the end of a row's
 // codes or scales is read. Uses 8 KiB of stack. Batches are fastest with 256
 // rows.
 void AddQuantRows(const WeightView& w, size_t num_rows, size_t num_cols,
                   const float* factors, size_t factors_stride,
                   size_t num_tokens, std::byte* workspace, float* y,
-                  size_t y_stride);
+                  size_t y_stride, const std::byte* next = nullptr);
 
 }  // namespace flashelm
 
