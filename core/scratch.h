@@ -2,6 +2,7 @@
 #ifndef FLASHELM_CORE_SCRATCH_H_
 #define FLASHELM_CORE_SCRATCH_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -21,11 +22,21 @@ inline constexpr uint32_t kFfnTile = 256;
 // token's neurons without waiting for each other.
 inline constexpr uint32_t kFfnRanges = 16;
 
-// Neurons of each range but the last ones, which may have fewer or none: whole
-// blocks of those that quantized columns are added in.
-constexpr uint32_t FfnRangeNeurons(uint32_t ffn_dim) {
-  return static_cast<uint32_t>(
-      RoundUp(CeilDiv(ffn_dim, kFfnRanges), kQuantSumRows));
+// Where range `range` of [0, kFfnRanges] begins: the ranges are about equal,
+// whole blocks of the neurons that quantized columns are added in, but for the
+// layer's last block. Of few neurons some are empty.
+constexpr uint32_t FfnRangeBegin(uint32_t ffn_dim, uint32_t range) {
+  const uint64_t num_blocks = CeilDiv(ffn_dim, kQuantSumRows);
+  return static_cast<uint32_t>(std::min<uint64_t>(
+      range * num_blocks / kFfnRanges * kQuantSumRows, ffn_dim));
+}
+
+// The end of the range that a neuron is in.
+constexpr uint32_t FfnRangeEnd(uint32_t ffn_dim, uint32_t neuron) {
+  const uint64_t num_blocks = CeilDiv(ffn_dim, kQuantSumRows);
+  const uint64_t next_block = neuron / kQuantSumRows + 1;
+  return FfnRangeBegin(ffn_dim, static_cast<uint32_t>(CeilDiv(
+                                    next_block * kFfnRanges, num_blocks)));
 }
 
 struct ScratchShape {

@@ -296,7 +296,6 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
 
   const size_t model_dim = config_.model_dim;
   const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
-  const uint32_t range_neurons = FfnRangeNeurons(ffn_dim);
   const WeightView down = ViewOf(run, skip, weights.down, stride);
   const size_t column_grain =
       GrainFor(ElementsBytes(down.type, count), num_tokens);
@@ -304,8 +303,7 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
       model_dim, column_grain, [&](size_t begin, size_t end, uint32_t part) {
         const uint32_t last = first + count;
         for (uint32_t neuron = first; neuron < last;) {
-          const uint32_t range_end = std::min(
-              neuron - neuron % range_neurons + range_neurons, ffn_dim);
+          const uint32_t range_end = FfnRangeEnd(ffn_dim, neuron);
           const uint32_t next = std::min(range_end, last);
           down_columns_.Add({Submatrix(down, neuron - first, 0), neuron, next,
                              /*ends_range=*/next == range_end},
@@ -354,26 +352,28 @@ void Transformer::FfnRangesOfOneToken(const LayerWeights& weights,
   const uint64_t stride = segments_[weights.gate.segment].stride_bytes;
   const size_t model_dim = config_.model_dim;
   const auto ffn_dim = static_cast<uint32_t>(run.num_records);
-  const uint32_t range_neurons = FfnRangeNeurons(ffn_dim);
-  const uint32_t num_ranges = CeilDiv(ffn_dim, range_neurons);
-  const size_t grain =
-      std::max<uint64_t>(1, kMinBytesPerThread / (stride * range_neurons));
+  const size_t grain = std::max<uint64_t>(
+      1, kMinBytesPerThread * kFfnRanges / (stride * ffn_dim));
   const size_t step = IsQuantized(weights.down) ? kMaxFfnStep : kFfnStep;
   pool_.ParallelFor(
-      num_ranges, grain, [&](size_t begin, size_t end, uint32_t part) {
+      kFfnRanges, grain, [&](size_t begin, size_t end, uint32_t part) {
         for (size_t range = begin; range < end; ++range) {
           float* sum = s_.ranges + range * model_dim;
           std::fill_n(sum, model_dim, 0.0f);
           const size_t last =
-              std::min<size_t>((range + 1) * range_neurons, ffn_dim);
-          for (size_t i = range * range_neurons; i < last; i += step) {
+              FfnRangeBegin(ffn_dim, static_cast<uint32_t>(range) + 1);
+          for (size_t i = FfnRangeBegin(ffn_dim, static_cast<uint32_t>(range));
+               i < last; i += step) {
             AddNeuronsOfOneToken(weights, run, i, std::min(step, last - i),
                                  part, sum);
           }
         }
       });
-  for (uint32_t range = 0; range < num_ranges; ++range) {
-    AddInPlace(s_.ranges + range * model_dim, model_dim, s_.x);
+  for (uint32_t range = 0; range < kFfnRanges; ++range) {
+    // Nothing is added for a range without neurons: +0 could change a -0.
+    if (FfnRangeBegin(ffn_dim, range) < FfnRangeBegin(ffn_dim, range + 1)) {
+      AddInPlace(s_.ranges + range * model_dim, model_dim, s_.x);
+    }
   }
 }
 

@@ -33,10 +33,11 @@ HWY_NOINLINE void MatMulByRow(const WeightView& w, size_t num_rows,
                               size_t num_cols, const float* x, size_t x_stride,
                               size_t num_tokens, float* out, size_t out_stride,
                               const std::byte* next) {
+  const size_t rows_ahead = RowsAhead(num_cols * sizeof(W));
   for (size_t r = 0; r < num_rows; ++r) {
     const std::byte* row = w.data + r * w.stride_bytes;
     const std::byte* fetched = next == nullptr
-                                   ? row + w.stride_bytes
+                                   ? row + rows_ahead * w.stride_bytes
                                    : next + r * num_cols * sizeof(W);
     for (size_t t = 0; t < num_tokens; ++t) {
       Dots<W, 1, 1, true>(row, w.stride_bytes, x + t * x_stride, x_stride,

@@ -96,12 +96,8 @@ HWY_NOINLINE void QuantDots(const WeightView& w, size_t num_rows,
                             const std::byte* next) {
   const size_t num_groups = num_cols / kQuantGroup;
   const size_t num_blocks = NumBlocks(num_groups);
-  // About 3 KiB ahead two threads of a Zen 3 read DRAM at its full rate, half
-  // as fast without. In rows, since those of bundles are far apart.
-  constexpr size_t kBytesAhead = 3072;
-  const size_t row_bytes = std::max<size_t>(RowBytes(kType, num_cols), 1);
-  const size_t rows_ahead =
-      std::max<size_t>((kBytesAhead + row_bytes / 2) / row_bytes, 1);
+  const size_t row_bytes = RowBytes(kType, num_cols);
+  const size_t rows_ahead = RowsAhead(row_bytes);
   for (size_t r = 0; r < num_rows; ++r) {
     const size_t offset = r * w.stride_bytes;
     const std::byte* fetched = w.data + offset;
