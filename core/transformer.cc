@@ -119,6 +119,16 @@ Status Transformer::Embed(std::span<const TokenId> tokens) {
   return OkStatus();
 }
 
+// run(t) for every token of a batch; each takes a row of activations.
+template <class Run>
+void Transformer::ForTokens(size_t num_tokens, const Run& run) {
+  const uint64_t row_bytes = config_.model_dim * sizeof(float);
+  const size_t grain = std::max<uint64_t>(1, kMinBytesPerThread / row_bytes);
+  pool_.ParallelFor(num_tokens, grain, [&](size_t begin, size_t end) {
+    for (size_t t = begin; t < end; ++t) run(t);
+  });
+}
+
 // x += W_out . concat_h softmax(q_h K^T / sqrt(head_dim)) V
 Status Transformer::AttentionBlock(uint32_t layer, size_t num_tokens,
                                    uint32_t position) {
@@ -126,11 +136,7 @@ Status Transformer::AttentionBlock(uint32_t layer, size_t num_tokens,
   const LayerWeights& weights = weights_.layers[layer];
   const size_t model_dim = config_.model_dim;
 
-  const float* norm = Norm(weights.attention_norm);
-  for (size_t t = 0; t < num_tokens; ++t) {
-    RmsNorm(s_.x + t * model_dim, norm, model_dim, kNormEpsilon,
-            s_.normed + t * model_dim);
-  }
+  NormTokens(weights.attention_norm, num_tokens);
   FLASHELM_RETURN_IF_ERROR(MatMulAll(weights.qkv, config_.qkv_dim(layer_config),
                                      model_dim, s_.normed, model_dim,
                                      num_tokens, s_.qkv, s_.qkv_stride));
@@ -245,11 +251,7 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
   const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
   const size_t model_dim = config_.model_dim;
 
-  const float* norm = Norm(weights.ffn_norm);
-  for (size_t t = 0; t < num_tokens; ++t) {
-    RmsNorm(s_.x + t * model_dim, norm, model_dim, kNormEpsilon,
-            s_.normed + t * model_dim);
-  }
+  NormTokens(weights.ffn_norm, num_tokens);
   product_.SetTokens(IsQuantized(weights.gate) || IsQuantized(weights.up),
                      s_.normed, model_dim, model_dim, num_tokens);
   std::fill_n(s_.partial, num_tokens * model_dim, 0.0f);
@@ -377,8 +379,20 @@ void Transformer::FfnRangesOfOneToken(const LayerWeights& weights,
   }
 }
 
+// normed = RMSNorm(x)
+void Transformer::NormTokens(const PartRef& weights, size_t num_tokens) {
+  const float* norm = Norm(weights);
+  ForTokens(num_tokens, [&](size_t t) {
+    RmsNorm(s_.x + t * config_.model_dim, norm, config_.model_dim, kNormEpsilon,
+            s_.normed + t * config_.model_dim);
+  });
+}
+
 void Transformer::AddPartialToResidual(size_t num_tokens) {
-  AddInPlace(s_.partial, num_tokens * config_.model_dim, s_.x);
+  ForTokens(num_tokens, [&](size_t t) {
+    AddInPlace(s_.partial + t * config_.model_dim, config_.model_dim,
+               s_.x + t * config_.model_dim);
+  });
 }
 
 // logits = E . RMSNorm(x), for the wanted tokens.

@@ -56,6 +56,9 @@ class Transformer {
                             size_t first, size_t count, uint32_t part,
                             float* sum);
   void FfnRangesOfOneToken(const LayerWeights& weights, const RecordRun& run);
+  template <class Run>
+  void ForTokens(size_t num_tokens, const Run& run);
+  void NormTokens(const PartRef& weights, size_t num_tokens);
   void AddPartialToResidual(size_t num_tokens);
 
   // out[t, r] = row r of the matrix times x[t], for all rows.
