@@ -214,10 +214,12 @@ HWY_INLINE float QuantDot(const std::byte* codes, const std::byte* scales,
   PartialVector partials[kPartialVectors];
   for (PartialVector& partial : partials) partial = hn::Zero(PartialTag());
   const size_t num_whole = num_groups / kBlockGroups;
+  const std::byte* fetched = next;
   for (size_t b = 0; b < num_whole; ++b) {
-    for (size_t i = 0; i < kBlockBytes + kBlockScales; i += kCacheLine) {
-      FetchLine(next + b * (kBlockBytes + kBlockScales) + i);
-    }
+    constexpr size_t kBytes = kBlockBytes + kBlockScales;
+    const std::byte* end = next + kBytes;
+    for (; fetched < end; fetched += kCacheLine) FetchLine(fetched);
+    next = end;
     AddBlock<kType>(codes + b * kBlockBytes, scales + b * kBlockScales,
                     token[b], partials);
   }
