@@ -203,8 +203,8 @@ HWY_INLINE float SumOfPartials(
   return ((p[0] + p[2]) + (p[1] + p[3])) + ((p[4] + p[6]) + (p[5] + p[7]));
 }
 
-// The dot product of a row with a token, [NumBlocks(num_groups)]. Fetches what
-// lies `prefetch_bytes` further: another row.
+// The dot product of a row with a token, [NumBlocks(num_groups)]. As many bytes
+// as the row has are fetched meanwhile, from `next` on.
 template <WeightType kType>
 HWY_INLINE float QuantDot(const std::byte* codes, const std::byte* scales,
                           size_t num_groups, const TokenBlock* token,
