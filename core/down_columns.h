@@ -24,8 +24,9 @@ void AddDownColumns(const WeightView& w, size_t num_rows, size_t num_cols,
 
 // The same for pieces of a range. Quantized columns are added in whole blocks:
 // what has come of a block is kept until the rest of it comes. Owns nothing:
-// scratch outlives it. Thread-compatible; calls for different columns may
-// overlap in time, where all of a piece have ended before those of the next.
+// scratch outlives it. Thread-compatible; threads may share the columns: each
+// adds the pieces of its columns in order, and where the columns are shared out
+// anew, all threads have come to the same piece.
 class DownColumns {
  public:
   DownColumns(const Scratch& scratch, size_t model_dim)

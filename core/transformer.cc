@@ -31,7 +31,7 @@ constexpr uint64_t kMinGrain = 32;
 // Items of `bytes` each that are worth a thread of their own.
 size_t GrainFor(uint64_t bytes, size_t num_tokens) {
   return RoundUp(
-      std::max<uint64_t>(1, kMinBytesPerThread / (bytes * num_tokens)),
+      kMinBytesPerThread / std::max<uint64_t>(1, bytes * num_tokens) + 1,
       kMinGrain);
 }
 

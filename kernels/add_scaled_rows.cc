@@ -116,7 +116,7 @@ HWY_NOINLINE void AddRowsToToken(const WeightView& w, size_t num_rows,
 // floats: they stay in the nearest caches while all tokens use them.
 constexpr size_t kStripRows = 128;
 constexpr size_t kStripCols = 2 * kQuantGroup;
-struct Strip {
+struct FloatStrip {
   alignas(kCacheLine) float weights[kStripRows][kStripCols];
 };
 
@@ -135,7 +135,7 @@ constexpr size_t kStripVectors = 2;
 // meanwhile.
 template <class W>
 HWY_INLINE void LoadStrip(const WeightView& w, size_t num_rows, size_t col,
-                          Strip& strip, size_t strip_col) {
+                          FloatStrip& strip, size_t strip_col) {
   const VectorTag d;
   constexpr size_t kHalf = kQuantGroup / 2;
   const WeightView part = Submatrix(w, 0, col);
@@ -147,7 +147,9 @@ HWY_INLINE void LoadStrip(const WeightView& w, size_t num_rows, size_t col,
       FetchLine(next + b);
     }
     GroupUnits units;
-    LoadUnits<W>(part.scales + r * w.stride_bytes, 1, units);
+    if constexpr (kIsQuantized<W>) {
+      LoadUnits<W>(part.scales + r * w.stride_bytes, 1, units);
+    }
     const UnitVectors row_units = BroadcastUnits<W>(units, 0);
     float* weights = strip.weights[r] + strip_col;
     HWY_UNROLL(4)
@@ -203,9 +205,10 @@ HWY_INLINE void AddStripVectors(const float* HWY_RESTRICT weights,
 }
 
 // The first `num_rows` rows and `num_cols` columns, a multiple of a group.
-HWY_NOINLINE void AddStrip(const Strip& strip, size_t num_rows, size_t num_cols,
-                           const float* scale, size_t scale_stride,
-                           size_t num_tokens, float* y, size_t y_stride) {
+HWY_NOINLINE void AddStrip(const FloatStrip& strip, size_t num_rows,
+                           size_t num_cols, const float* scale,
+                           size_t scale_stride, size_t num_tokens, float* y,
+                           size_t y_stride) {
   size_t t = 0;
   const auto add = [&](auto tokens) HWY_ATTR {
     for (; num_tokens - t >= tokens(); t += tokens()) {
@@ -235,7 +238,7 @@ HWY_NOINLINE void AddRowsToBatch(const WeightView& w, size_t num_rows,
                                  size_t num_cols, const float* scale,
                                  size_t scale_stride, size_t num_tokens,
                                  float* y, size_t y_stride) {
-  Strip strip;
+  FloatStrip strip;
   for (size_t r = 0; r < num_rows; r += kStripRows) {
     const size_t rows = std::min(kStripRows, num_rows - r);
     for (size_t c = 0; c < num_cols; c += kStripCols) {

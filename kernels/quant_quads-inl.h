@@ -18,7 +18,7 @@
 #undef FLASHELM_HAS_QUADS
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_SSSE3
 #define FLASHELM_HAS_QUADS 1
-#elif HWY_TARGET == HWY_NEON
+#elif HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
 #define FLASHELM_HAS_QUADS 1
 #else
 #define FLASHELM_HAS_QUADS 0
@@ -30,7 +30,7 @@ namespace flashelm::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // A lane of 32 bits holds the codes that four rows have at one column.
-#if HWY_TARGET == HWY_AVX3_DL
+#if HWY_TARGET <= HWY_AVX3_DL
 constexpr size_t kQuadBytes = 64;
 #elif HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
 constexpr size_t kQuadBytes = 32;
@@ -50,10 +50,10 @@ constexpr size_t kQuadVectors = kQuantGroup / kQuadLanes;
 // to fit in 16 bits: those of q8 with offset would not.
 template <WeightType kType>
 constexpr int32_t kCodeOffset = kType == WeightType::kQ4    ? 8
-                                : HWY_TARGET == HWY_AVX3_DL ? 128
+                                : HWY_TARGET <= HWY_AVX3_DL ? 128
                                                             : 0;
 
-#if HWY_TARGET == HWY_AVX3_DL
+#if HWY_TARGET <= HWY_AVX3_DL
 
 HWY_INLINE QuadVector Transpose(const std::byte* const* rows, size_t offset) {
   // Byte 4 c + r comes from column c of row r.
@@ -156,7 +156,7 @@ HWY_INLINE QuadSum AddDots(QuadVector codes, const int32_t& factors,
 #endif
 }
 
-#endif  // HWY_TARGET == HWY_AVX3_DL
+#endif  // HWY_TARGET <= HWY_AVX3_DL
 
 // The codes, with their offset, that four rows have at a group: column k is
 // lane k % kQuadLanes of out[k / kQuadLanes].

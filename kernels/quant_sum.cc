@@ -16,7 +16,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace flashelm::HWY_NAMESPACE {
 
-constexpr size_t kQuads = kQuantSumRows / 4;
+constexpr size_t kRowQuads = kQuantSumRows / 4;
 // Groups of columns that are worked on together: a vector of the widest target.
 constexpr size_t kStripGroups = 16;
 
@@ -37,7 +37,7 @@ struct BlockFactors {
 
 // Their products with the scales of a strip.
 struct StripFactors {
-  HWY_ALIGN int32_t quads[kQuads][kStripGroups];  // Four int8 each.
+  HWY_ALIGN int32_t quads[kRowQuads][kStripGroups];  // Four int8 each.
   HWY_ALIGN float units[kStripGroups];
   HWY_ALIGN int32_t sums[kStripGroups];
 };
@@ -78,11 +78,7 @@ HWY_INLINE void LoadStrip(const WeightView& w, size_t num_rows,
   }
   for (size_t v = 0; v < kStripGroups / kLanes; ++v) {
     const Vector max = hn::BitCast(d, max_bits[v]);
-    const auto is_finite = hn::RebindMask(
-        d, hn::Lt(max_bits[v], hn::Set(BitsTag(), kInfinityBits)));
-    const Vector nan = hn::Set(d, std::numeric_limits<float>::quiet_NaN());
-    hn::Store(hn::IfThenElse(is_finite, max, nan), d,
-              strip.max_scales + v * kLanes);
+    hn::Store(max, d, strip.max_scales + v * kLanes);
     // Zero, where all scales are: so are the factors' codes.
     const auto is_zero = hn::Eq(max, hn::Zero(d));
     const Vector inverse =
@@ -130,7 +126,7 @@ HWY_INLINE void QuantizeFactors(const Strip& strip, const BlockFactors& factors,
   for (size_t g = 0; g < kStripGroups; g += kLanes) {
     auto sum = hn::Set(du, 0 - kShiftBits * uint32_t{kQuantSumRows});
     HWY_UNROLL(8)
-    for (size_t q = 0; q < kQuads; ++q) {
+    for (size_t q = 0; q < kRowQuads; ++q) {
       const auto code = [&](size_t r) HWY_ATTR {
         const size_t i = 4 * q + r;
         const auto bits = hn::BitCast(
@@ -190,10 +186,12 @@ HWY_INLINE void StoreSums(const FloatSums& sums, float* to) {
 template <WeightType kType>
 HWY_INLINE void Begin(const StripFactors& factors, size_t group,
                       GroupSums& sums) {
-  const QuadSumTag d;
+  // Unsigned: what comes of factors that are not finite may wrap around.
+  constexpr auto kOffset = static_cast<uint32_t>(kCodeOffset<kType>);
+  const auto codes = static_cast<uint32_t>(factors.sums[group]);
   HWY_UNROLL(8)
   for (QuadSum& sum : sums.sums) {
-    sum = hn::Set(d, -kCodeOffset<kType> * factors.sums[group]);
+    sum = hn::Set(QuadSumTag(), static_cast<int32_t>(0 - kOffset * codes));
   }
 }
 
@@ -210,13 +208,13 @@ HWY_INLINE void AddTo(const StripFactors& factors, size_t group,
 // Blocks whose sums join before they go to memory.
 constexpr size_t kMaxBlocks = 8;
 // Tokens whose sums, of integers and of floats, fit in the registers.
-constexpr size_t kSumTokens = HWY_TARGET == HWY_AVX3_DL ? 6 : 1;
+constexpr size_t kSumTokens = HWY_TARGET <= HWY_AVX3_DL ? 6 : 1;
 
 // What a batch is worked on in.
 struct BatchWorkspace {
   Strip strips[kMaxBlocks];
   // The codes as QuadVectors.
-  HWY_ALIGN uint8_t quads[kStripGroups][kMaxBlocks][kQuads][4 * kQuantGroup];
+  HWY_ALIGN uint8_t quads[kStripGroups][kMaxBlocks][kRowQuads][4 * kQuantGroup];
   StripFactors factors[kSumTokens][kMaxBlocks];
 };
 
@@ -225,7 +223,7 @@ HWY_INLINE void ArrangeQuads(size_t block, BatchWorkspace& work) {
   const QuadTag d;
   const Strip& strip = work.strips[block];
   for (size_t g = 0; g < strip.num_groups; ++g) {
-    for (size_t q = 0; q < kQuads; ++q) {
+    for (size_t q = 0; q < kRowQuads; ++q) {
       QuadVector codes[kQuadVectors];
       LoadGroupQuads<kType>(strip.codes + 4 * q, g, codes);
       for (size_t v = 0; v < kQuadVectors; ++v) {
@@ -249,7 +247,7 @@ HWY_INLINE void AddGroupToTokens(const BatchWorkspace& work, size_t group,
       Begin<kType>(work.factors[t][block], group, sums[t]);
     }
     HWY_UNROLL(8)
-    for (size_t q = 0; q < kQuads; ++q) {
+    for (size_t q = 0; q < kRowQuads; ++q) {
       HWY_UNROLL(8)
       for (size_t v = 0; v < kQuadVectors; ++v) {
         const QuadVector codes =
@@ -345,9 +343,10 @@ HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
     constexpr size_t kLines =
         kQuantSumRows * RowBytes(kType, kQuantGroup) / kCacheLine;
     HWY_UNROLL(8)
-    for (size_t q = 0; q < kQuads; ++q) {
-      for (size_t i = q * kLines / kQuads; i < (q + 1) * kLines / kQuads; ++i) {
-        FetchLine(next + i * kCacheLine);
+    for (size_t q = 0; q < kRowQuads; ++q) {
+      for (size_t i = q * kLines / kRowQuads; i < (q + 1) * kLines / kRowQuads;
+           ++i) {
+        if (next != nullptr) FetchLine(next + i * kCacheLine);
       }
       QuadVector codes[kQuadVectors];
       LoadGroupQuads<kType>(strip.codes + 4 * q, g, codes);
@@ -357,7 +356,7 @@ HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
             AddDots<kType>(codes[v], quantized.quads[q][g], sums.sums[v]);
       }
     }
-    next += kLines * kCacheLine;
+    if (next != nullptr) next += kLines * kCacheLine;
     AddTo(quantized, g, sums, total);
     StoreSums(total, y + g * kQuantGroup);
   }
@@ -395,6 +394,22 @@ HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
 
 #endif  // FLASHELM_HAS_QUADS
 
+// The codes of the strip that follows the one at `row` and `col`.
+template <WeightType kType>
+HWY_INLINE void FetchNextStrip(const WeightView& w, size_t num_rows,
+                               size_t num_cols, size_t row, size_t col) {
+  constexpr size_t kCols = kStripGroups * kQuantGroup;
+  col += kCols;
+  if (col >= num_cols) {
+    col = 0;
+    row += kQuantSumRows;
+  }
+  if (row >= num_rows) return;
+  FetchRows(Submatrix(w, row, col).data, w.stride_bytes,
+            std::min(kQuantSumRows, num_rows - row),
+            ElementsBytes(kType, std::min(kCols, num_cols - col)));
+}
+
 // Blocks first, then strips: DRAM then sees rows that lie together.
 template <WeightType kType>
 HWY_NOINLINE void AddRowsToOne(const WeightView& w, size_t num_rows,
@@ -404,6 +419,9 @@ HWY_NOINLINE void AddRowsToOne(const WeightView& w, size_t num_rows,
   Strip strip;
   for (size_t row = 0; row < num_rows; row += kQuantSumRows) {
     for (size_t col = 0; col < num_cols; col += kCols) {
+      if (next == nullptr) {
+        FetchNextStrip<kType>(w, num_rows, num_cols, row, col);
+      }
       LoadStrip<kType>(Submatrix(w, row, col),
                        std::min(kQuantSumRows, num_rows - row),
                        std::min(kCols, num_cols - col) / kQuantGroup, strip);

@@ -13,7 +13,7 @@
 //
 // each operation rounded to f32, but for the product in a[i] where the target
 // has a fused multiply-add, and for the sum, which is exact. F / 127 counts as
-// 0 where F < 2^-80, and as NaN where F or D is not finite. Blocks are added in
+// 0 where F < 2^-80, and as NaN where F is not finite. Blocks are added in
 // ascending order. As in matmul.h the bits do not depend on the number of
 // tokens, the split of columns over threads or the alignment, and all targets
 // with a fused multiply-add agree; they do depend on where blocks begin, so
@@ -43,15 +43,14 @@ size_t QuantSumWorkspaceBytes();
 
 // y[t * y_stride + k] += sum over rows i of factors[t * factors_stride + i] *
 // w[i][k], blocks counted from row 0.
-//   w          [num_rows, num_cols]    q8 or q4, rows at any address
+//   w          [num_rows, num_cols]    q8 or q4, rows at any address, scales
+//                                      finite
 //   factors    [num_tokens, num_rows]  token t begins at factors + t * stride
-//   workspace  [QuantSumWorkspaceBytes()]  64-byte aligned, one for each
-//   thread;
-//              null will do for a single token
+//   workspace  [QuantSumWorkspaceBytes()]  64-byte aligned, one a thread; null
+//              will do for a single token
 //   y          [num_tokens, num_cols]  overlaps neither input
-//   next       memory that will be read soon, as much as w's rows take, or
-//   null;
-//              one token fetches it meanwhile
+//   next       memory that will be read soon, as much as w's rows take, or null
+//              for rows that follow each other; one token fetches it meanwhile
 // Sizes may be 0; num_cols is a multiple of 32. Nothing past the end of a row's
 // codes or scales is read. Uses 8 KiB of stack. Batches are fastest with 256
 // rows.

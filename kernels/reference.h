@@ -178,7 +178,7 @@ inline QuantizedFactors QuantizeFactors(const std::vector<float>& f,
   for (size_t i = 0; i < f.size(); ++i) {
     max_factor = std::max(max_factor, std::abs(f[i]));
     max_scale = std::max(max_scale, std::abs(d[i]));
-    is_finite = is_finite && std::isfinite(f[i]) && std::isfinite(d[i]);
+    is_finite = is_finite && std::isfinite(f[i]);
   }
   QuantizedFactors result = {std::vector<int>(f.size(), 0), 0};
   if (!is_finite) {

@@ -69,7 +69,7 @@ TEST_P(QuantSumTest, HasTheBitsOfTheCanonicalArithmetic) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/1,
                             /*gap_bytes=*/5, /*offset_bytes=*/3);
-      for (const float magnitude : {1.0f, 3e-20f, 1e25f}) {
+      for (const float magnitude : {1.0f, 3e-20f, 1e-26f, 1e25f}) {
         const std::vector<float> factors = RandomFactors(s, magnitude);
         std::vector<float> y = RandomSums(s, magnitude);
         std::vector<float> expected = y;
@@ -154,6 +154,39 @@ TEST_P(QuantSumTest, FactorsThatAreNotFiniteMakeTheirTokenNan) {
         for (size_t k = 0; k < s.num_cols; ++k) {
           EXPECT_EQ(std::isnan(y[t * YStride(s) + k]), t == 4);
         }
+      }
+    }
+  }
+}
+
+TEST_P(QuantSumTest, ScalesMayBeZero) {
+  const Shape s = {"", 32, 64, 3};
+  for (const WeightType type : kTypes) {
+    std::vector<std::byte> rows(s.num_rows * RowBytes(type, s.num_cols),
+                                std::byte{0x35});
+    const WeightView w =
+        ViewOfRows(rows.data(), RowBytes(type, s.num_cols), type, s.num_cols);
+    for (size_t r = 0; r < s.num_rows; ++r) {
+      // The groups: all 0; 0 but for one row.
+      const F16 scales[] = {F16FromF32(0), F16FromF32(r == 7 ? 0.5f : 0)};
+      std::memcpy(
+          rows.data() + r * w.stride_bytes + ElementsBytes(type, s.num_cols),
+          scales, sizeof(scales));
+    }
+    const std::vector<float> factors = RandomFactors(s);
+    const std::vector<float> before = RandomSums(s);
+    std::vector<float> y = before;
+    RunSum(w, s, factors, y);
+    for (size_t t = 0; t < s.num_tokens; ++t) {
+      for (size_t k = 0; k < 32; ++k) {
+        const float* at = y.data() + t * YStride(s) + k;
+        EXPECT_EQ(at[0], before[t * YStride(s) + k]);
+        EXPECT_NEAR(at[32],
+                    before[t * YStride(s) + k + 32] +
+                        factors[t * FactorsStride(s) + 7] *
+                            reference::WeightAt(w, 7, k + 32),
+                    0.1);
+        EXPECT_NE(at[32], before[t * YStride(s) + k + 32]);
       }
     }
   }
