@@ -139,13 +139,19 @@ HWY_INLINE void MatMulBatch(const WeightView& w, size_t num_rows,
     const size_t rows = std::min(panel_rows, num_rows - r);
     size_t t = 0;
     const auto multiply = [&](auto tokens) HWY_ATTR {
-      for (; num_tokens - t >= tokens(); t += tokens()) {
+      // Two tiles of 4 are faster than one of 6 and one of 2.
+      for (;
+           num_tokens - t >= tokens() && (tokens() < 6 || num_tokens - t != 8);
+           t += tokens()) {
         MatMulPanel<W, tokens()>(panel, rows, num_cols, x + t * x_stride,
                                  x_stride, /*fetch=*/t == 0,
                                  out + t * out_stride + r, out_stride);
       }
     };
     multiply(std::integral_constant<size_t, kTileTokens>());
+    if constexpr (kTileTokens > 4) {
+      multiply(std::integral_constant<size_t, 4>());
+    }
     multiply(std::integral_constant<size_t, 2>());
     multiply(std::integral_constant<size_t, 1>());
   }
