@@ -35,7 +35,7 @@ constexpr size_t NumTiles(size_t num_tokens) {
 
 // Tokens of a tile at the groups of one partial sum.
 struct TilePart {
-  HWY_INLINE LaneByteVector Quad(size_t t, size_t q) const {
+  HWY_INLINE RowByteVector Quad(size_t t, size_t q) const {
     int32_t quad;
     std::memcpy(&quad,
                 blocks[t * num_blocks].codes + codes_at +
@@ -43,7 +43,7 @@ struct TilePart {
                 sizeof(quad));
     return hn::BitCast(RowByteTag(), hn::Set(RowTag(), quad));
   }
-  HWY_INLINE LaneFloatVector Scale(size_t t) const {
+  HWY_INLINE RowFloatVector Scale(size_t t) const {
     return hn::Set(RowFloatTag(), blocks[t * num_blocks].scales[scale_at]);
   }
   // What the offset of the codes adds to a sum.
@@ -79,14 +79,14 @@ HWY_INLINE void GroupDots(const PanelGroup& group, const TilePart& tile,
   }
   HWY_UNROLL(8)
   for (size_t q = 0; q < kQuads; ++q) {
-    LaneByteVector codes[kPanelVectors];
+    RowByteVector codes[kPanelVectors];
     HWY_UNROLL(2)
     for (size_t v = 0; v < kPanelVectors; ++v) {
       codes[v] = hn::Load(RowByteTag(), group.codes[q][v * kVectorRows]);
     }
     HWY_UNROLL(6)
     for (size_t t = 0; t < kTokens; ++t) {
-      const LaneByteVector activations = tile.Quad(t, q);
+      const RowByteVector activations = tile.Quad(t, q);
       HWY_UNROLL(2)
       for (size_t v = 0; v < kPanelVectors; ++v) {
         asm("vpdpbusd %2, %1, %0"
@@ -103,8 +103,8 @@ using PairTag = hn::Repartition<int16_t, RowTag>;
 using PairVector = hn::Vec<PairTag>;
 
 // Sums of products of two neighbours, unsigned and signed bytes.
-HWY_INLINE PairVector PairProducts(LaneByteVector codes,
-                                   LaneByteVector activations) {
+HWY_INLINE PairVector PairProducts(RowByteVector codes,
+                                   RowByteVector activations) {
 #if HWY_TARGET <= HWY_AVX3
   return PairVector{_mm512_maddubs_epi16(codes.raw, activations.raw)};
 #else
@@ -130,7 +130,7 @@ HWY_INLINE void HalfDots(const PanelGroup& group, const TilePart& tile,
   PairVector sums[kTokens][kPanelVectors];
   HWY_UNROLL(8)
   for (size_t q = 0; q < kQuads; ++q) {
-    LaneByteVector codes[kPanelVectors];
+    RowByteVector codes[kPanelVectors];
     HWY_UNROLL(2)
     for (size_t v = 0; v < kPanelVectors; ++v) {
       const RowByteTag d8;
@@ -143,7 +143,7 @@ HWY_INLINE void HalfDots(const PanelGroup& group, const TilePart& tile,
     }
     HWY_UNROLL(6)
     for (size_t t = 0; t < kTokens; ++t) {
-      const LaneByteVector activations = tile.Quad(t, q);
+      const RowByteVector activations = tile.Quad(t, q);
       HWY_UNROLL(2)
       for (size_t v = 0; v < kPanelVectors; ++v) {
         const PairVector products = PairProducts(codes[v], activations);
@@ -195,9 +195,9 @@ HWY_INLINE void GroupDots(const PanelGroup& group, const TilePart& tile,
 template <WeightType kType, size_t kTokens>
 HWY_INLINE void PartialSums(const PanelGroup* group, size_t count,
                             TilePart tile, PanelPrefetcher& prefetcher,
-                            LaneFloatVector* partials) {
+                            RowFloatVector* partials) {
   const RowFloatTag d;
-  LaneFloatVector sums[kTokens][kPanelVectors];
+  RowFloatVector sums[kTokens][kPanelVectors];
   HWY_UNROLL(6)
   for (size_t t = 0; t < kTokens; ++t) {
     HWY_UNROLL(2)
@@ -212,7 +212,7 @@ HWY_INLINE void PartialSums(const PanelGroup* group, size_t count,
     for (size_t t = 0; t < kTokens; ++t) {
       HWY_UNROLL(2)
       for (size_t v = 0; v < kPanelVectors; ++v) {
-        const LaneFloatVector scale = hn::Mul(
+        const RowFloatVector scale = hn::Mul(
             hn::Load(d, group->scales + v * kVectorRows), tile.Scale(t));
         sums[t][v] =
             hn::MulAdd(hn::ConvertTo(d, dots[t][v]), scale, sums[t][v]);
@@ -235,7 +235,7 @@ HWY_NOINLINE void PanelDots(const PanelGroup* panel, size_t num_groups,
                             const size_t* rows, const TokenBlock* tokens,
                             PanelPrefetcher& prefetcher, float* out,
                             size_t out_stride) {
-  LaneFloatVector p[kBlockGroups][kTokens * kPanelVectors];
+  RowFloatVector p[kBlockGroups][kTokens * kPanelVectors];
   for (size_t j = 0; j < kBlockGroups; ++j) {
     const TilePart tile = {tokens, NumBlocks(num_groups),
                            TokenBlock::CodesIndex(j),
@@ -250,7 +250,7 @@ HWY_NOINLINE void PanelDots(const PanelGroup* panel, size_t num_groups,
       const size_t i = t * kPanelVectors + v;
       const auto sum = [&](size_t a, size_t b)
                            HWY_ATTR { return hn::Add(p[a][i], p[b][i]); };
-      const LaneFloatVector total =
+      const RowFloatVector total =
           hn::Add(hn::Add(sum(0, 4), sum(2, 6)), hn::Add(sum(1, 5), sum(3, 7)));
       hn::StoreU(total, RowFloatTag(), out + t * out_stride + rows[v]);
     }

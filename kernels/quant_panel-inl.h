@@ -34,9 +34,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 using RowTag = hn::CappedTag<int32_t, 16>;
 using RowVector = hn::Vec<RowTag>;
 using RowFloatTag = hn::Rebind<float, RowTag>;
-using LaneFloatVector = hn::Vec<RowFloatTag>;
+using RowFloatVector = hn::Vec<RowFloatTag>;
 using RowByteTag = hn::Repartition<uint8_t, RowTag>;
-using LaneByteVector = hn::Vec<RowByteTag>;
+using RowByteVector = hn::Vec<RowByteTag>;
 
 constexpr size_t kVectorRows = hn::MaxLanes(RowTag());
 constexpr size_t kPanelVectors = 2;
@@ -130,7 +130,7 @@ HWY_INLINE void PackCodes(const std::byte* codes, size_t stride_bytes,
 // The scales of eight groups of a vector of rows: those of group j to out[j].
 template <WeightType kType>
 HWY_INLINE void PackScales(const std::byte* scales, size_t stride_bytes,
-                           LaneFloatVector (&out)[kBlockGroups]) {
+                           RowFloatVector (&out)[kBlockGroups]) {
   const RowFloatTag d;
   const hn::RebindToUnsigned<RowTag> d32;
   const hn::Rebind<uint16_t, RowTag> d16;
@@ -156,7 +156,7 @@ HWY_INLINE void PackScales(const std::byte* scales, size_t stride_bytes,
 template <WeightType kType>
 HWY_INLINE void PackRestOfScales(const std::byte* scales, size_t stride_bytes,
                                  size_t count,
-                                 LaneFloatVector (&out)[kBlockGroups]) {
+                                 RowFloatVector (&out)[kBlockGroups]) {
   constexpr size_t kScaleBytes = ScalesBytes(kType, kQuantGroup);
   std::byte rest[kVectorRows][kBlockGroups * kScaleBytes] = {};
   for (size_t r = 0; r < kVectorRows; ++r) {
@@ -182,7 +182,7 @@ HWY_NOINLINE void PackRows(const WeightView& w, size_t num_groups, size_t row,
         hwy::Prefetch(codes + kBlockBytes + r * stride_bytes + i);
       }
     }
-    LaneFloatVector block_scales[kBlockGroups];
+    RowFloatVector block_scales[kBlockGroups];
     const size_t count = std::min(kBlockGroups, num_groups - g);
     if (count == kBlockGroups) {
       PackScales<kType>(scales, stride_bytes, block_scales);

@@ -55,7 +55,9 @@ constexpr int32_t kCodeOffset = kType == WeightType::kQ4    ? 8
 
 #if HWY_TARGET <= HWY_AVX3_DL
 
-HWY_INLINE QuadVector Transpose(const std::byte* const* rows, size_t offset) {
+// The 16 columns from `offset` on, one vector.
+HWY_INLINE void LoadQuads(const std::byte* const* rows, size_t offset,
+                          QuadVector* out) {
   // Byte 4 c + r comes from column c of row r.
   alignas(64) static constexpr auto kIndices = [] {
     struct {
@@ -73,14 +75,7 @@ HWY_INLINE QuadVector Transpose(const std::byte* const* rows, size_t offset) {
   all = _mm512_inserti32x4(all, load(1), 1);
   all = _mm512_inserti32x4(all, load(2), 2);
   all = _mm512_inserti32x4(all, load(3), 3);
-  return QuadVector{
-      _mm512_permutexvar_epi8(_mm512_load_si512(kIndices.at), all)};
-}
-
-// The 16 columns from `offset` on, one vector.
-HWY_INLINE void LoadQuads(const std::byte* const* rows, size_t offset,
-                          QuadVector* out) {
-  out[0] = Transpose(rows, offset);
+  out[0].raw = _mm512_permutexvar_epi8(_mm512_load_si512(kIndices.at), all);
 }
 
 // sum + the products of four codes and four factors, which lie in `factors`.

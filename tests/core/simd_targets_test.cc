@@ -141,6 +141,7 @@ TEST_P(TargetDifferenceTest, LogitsDifferLittleBetweenTargets) {
     EngineOptions options;
     options.plan.all_logits = true;
     Running running = Start(model.path(), options);
+    ASSERT_NE(running.session, nullptr);
     std::vector<float> logits;
     for (const GoldenPrompt& prompt : golden.prompts) {
       EXPECT_TRUE(running.session->Truncate(0).ok());
