@@ -8,7 +8,6 @@
 #include <string>
 #include <tuple>
 
-#include "core/sampler.h"
 #include "tests/core/test_model.h"
 
 namespace flashelm::test {
@@ -55,21 +54,14 @@ TEST_P(GoldenTest, GreedyTextIsThatOfTheReference) {
   Running running = Start(model_.path(), {});
   ASSERT_NE(running.session, nullptr);
   const Tokenizer& tokenizer = running.engine->tokenizer();
-  Sampler sampler(SamplerOptions{}, running.engine->config().vocab_size);
-  const CancelToken never;
   for (const GoldenPrompt& prompt : golden_.prompts) {
     SCOPED_TRACE(prompt.text);
     EXPECT_EQ(tokenizer.Encode(prompt.text, /*add_bos=*/true), prompt.ids);
     ASSERT_TRUE(running.session->Truncate(0).ok());
     std::vector<TokenId> tokens = prompt.ids;
-    std::span<const TokenId> next(tokens);
-    std::vector<TokenId> generated;
-    while (generated.size() < prompt.greedy_ids.size()) {
-      const auto last = static_cast<uint32_t>(next.size() - 1);
-      ASSERT_TRUE(running.session->Run(next, {&last, 1}, never).ok());
-      generated.push_back(sampler.Sample(running.session->logits(0)));
-      next = std::span<const TokenId>(generated).last(1);
-    }
+    const std::vector<TokenId> generated =
+        GreedyIds(*running.session, tokens, prompt.greedy_ids.size(),
+                  running.engine->config().vocab_size);
     EXPECT_EQ(generated, prompt.greedy_ids);
     tokens.insert(tokens.end(), generated.begin(), generated.end());
     EXPECT_EQ(tokenizer.Decode(tokens), prompt.greedy_text);

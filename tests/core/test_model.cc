@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/convert/convert.h"
+#include "core/sampler.h"
 
 namespace flashelm::test {
 
@@ -82,6 +83,24 @@ std::vector<float> AllLogits(Session& session, std::span<const TokenId> tokens,
     }
   }
   return all;
+}
+
+std::vector<TokenId> GreedyIds(Session& session,
+                               std::span<const TokenId> prompt, size_t count,
+                               uint32_t vocab_size) {
+  Sampler sampler(SamplerOptions{}, vocab_size);
+  const CancelToken never;
+  std::vector<TokenId> generated;
+  std::span<const TokenId> next = prompt;
+  while (generated.size() < count) {
+    const auto last = static_cast<uint32_t>(next.size() - 1);
+    const Status status = session.Run(next, {&last, 1}, never);
+    EXPECT_TRUE(status.ok()) << status.message();
+    if (!status.ok()) return generated;
+    generated.push_back(sampler.Sample(session.logits(0)));
+    next = std::span<const TokenId>(generated).last(1);
+  }
+  return generated;
 }
 
 std::vector<TokenId> SomeTokens(size_t count, uint32_t vocab_size) {

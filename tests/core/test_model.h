@@ -50,6 +50,12 @@ uint64_t SmallestBudget(const std::string& path, EngineOptions options);
 std::vector<float> AllLogits(Session& session, std::span<const TokenId> tokens,
                              uint32_t vocab_size, uint32_t chunk = 0);
 
+// The `count` likeliest tokens after a prompt, one by one. Fails the test on
+// error.
+std::vector<TokenId> GreedyIds(Session& session,
+                               std::span<const TokenId> prompt, size_t count,
+                               uint32_t vocab_size);
+
 // A fixed sequence of `count` ids below `vocab_size`.
 std::vector<TokenId> SomeTokens(size_t count, uint32_t vocab_size);
 

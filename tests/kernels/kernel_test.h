@@ -34,6 +34,18 @@ inline bool HasFma(int64_t target) {
          target == HWY_NEON;
 }
 
+inline constexpr WeightType kQuantTypes[] = {WeightType::kQ8, WeightType::kQ4};
+
+// Of a product of a matrix and a batch of tokens.
+struct MatrixShape {
+  const char* name;
+  size_t num_rows;
+  size_t num_cols;
+  size_t num_tokens;
+};
+// Strides with room between the tokens, so that a wrong one shows.
+inline constexpr size_t kStrideGap = 3;
+
 // Runs each test on the target of its parameter.
 class TargetTest : public testing::TestWithParam<int64_t> {
  protected:

@@ -10,14 +10,7 @@ constexpr WeightType kTypes[] = {WeightType::kF32, WeightType::kBf16};
 constexpr WeightType kAllTypes[] = {WeightType::kF32, WeightType::kBf16,
                                     WeightType::kQ8, WeightType::kQ4};
 
-struct Shape {
-  const char* name;
-  size_t num_rows;
-  size_t num_cols;
-  size_t num_tokens;
-};
-
-constexpr Shape kShapes[] = {
+constexpr MatrixShape kShapes[] = {
     {"no rows", 0, 64, 2},
     {"no columns", 3, 0, 2},
     {"no tokens", 3, 64, 0},
@@ -37,10 +30,7 @@ constexpr Shape kShapes[] = {
     {"one token of a 3B layer", 18, 3072, 1},
 };
 
-// Strides with room between the tokens, so that a wrong one shows.
-constexpr size_t kStrideGap = 3;
-
-std::vector<float> RunMatMul(const WeightView& w, const Shape& shape,
+std::vector<float> RunMatMul(const WeightView& w, const MatrixShape& shape,
                              const std::vector<float>& x) {
   const size_t out_stride = shape.num_rows + kStrideGap;
   std::vector<float> out(shape.num_tokens * out_stride, 7.0f);
@@ -49,7 +39,7 @@ std::vector<float> RunMatMul(const WeightView& w, const Shape& shape,
   return out;
 }
 
-std::vector<float> RandomTokens(const Shape& shape, uint32_t seed) {
+std::vector<float> RandomTokens(const MatrixShape& shape, uint32_t seed) {
   return RandomFloats(shape.num_tokens * (shape.num_cols + kStrideGap), seed);
 }
 
@@ -58,7 +48,7 @@ FLASHELM_TEST_ALL_TARGETS(MatMulTest);
 
 TEST_P(MatMulTest, StaysWithinTheErrorBoundOfTheReference) {
   for (const WeightType type : kTypes) {
-    for (const Shape& s : kShapes) {
+    for (const MatrixShape& s : kShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/1);
       const std::vector<float> x = RandomTokens(s, /*seed=*/2);
@@ -90,7 +80,7 @@ TEST_P(MatMulTest, StaysWithinTheErrorBoundOfTheReference) {
 
 TEST_P(MatMulTest, FollowsTheCanonicalOrderBitForBit) {
   for (const WeightType type : kTypes) {
-    for (const Shape& s : kShapes) {
+    for (const MatrixShape& s : kShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/3);
       const std::vector<float> x = RandomTokens(s, /*seed=*/4);
@@ -109,7 +99,7 @@ TEST_P(MatMulTest, FollowsTheCanonicalOrderBitForBit) {
 }
 
 TEST_P(MatMulTest, OneTokenAtATimeHasTheBitsOfTheBatch) {
-  const Shape s = {"", 13, 101, 10};
+  const MatrixShape s = {"", 13, 101, 10};
   for (const WeightType type : kTypes) {
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/5);
     const std::vector<float> x = RandomFloats(s.num_tokens * s.num_cols, 6);
@@ -126,7 +116,7 @@ TEST_P(MatMulTest, OneTokenAtATimeHasTheBitsOfTheBatch) {
 }
 
 TEST_P(MatMulTest, AnySplitOfTheRowsHasTheSameBits) {
-  const Shape s = {"", 13, 101, 5};
+  const MatrixShape s = {"", 13, 101, 5};
   for (const WeightType type : kTypes) {
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/7);
     const std::vector<float> x = RandomFloats(s.num_tokens * s.num_cols, 8);
@@ -145,7 +135,7 @@ TEST_P(MatMulTest, AnySplitOfTheRowsHasTheSameBits) {
 }
 
 TEST_P(MatMulTest, UnalignedAndDistantRowsHaveTheSameBits) {
-  const Shape s = {"", 7, 101, 5};
+  const MatrixShape s = {"", 7, 101, 5};
   for (const WeightType type : kTypes) {
     const std::vector<float> x = RandomTokens(s, /*seed=*/9);
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/10);
@@ -181,7 +171,7 @@ TEST_P(MatMulTest, ReadsNothingPastTheEnds) {
 
 TEST(MatMulTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
   for (const WeightType type : kTypes) {
-    for (const Shape& s : kShapes) {
+    for (const MatrixShape& s : kShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/11);
       const std::vector<float> x = RandomTokens(s, /*seed=*/12);
@@ -190,7 +180,7 @@ TEST(MatMulTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
   }
 }
 
-std::vector<float> RunAddScaledRows(const WeightView& w, const Shape& s,
+std::vector<float> RunAddScaledRows(const WeightView& w, const MatrixShape& s,
                                     const std::vector<float>& scale) {
   std::vector<float> y =
       RandomFloats(s.num_tokens * (s.num_cols + kStrideGap), /*seed=*/20);
@@ -201,9 +191,9 @@ std::vector<float> RunAddScaledRows(const WeightView& w, const Shape& s,
 }
 
 // A quantized matrix is whole groups.
-std::vector<Shape> ShapesOf(WeightType type) {
-  std::vector<Shape> shapes(std::begin(kShapes), std::end(kShapes));
-  for (Shape& shape : shapes) {
+std::vector<MatrixShape> ShapesOf(WeightType type) {
+  std::vector<MatrixShape> shapes(std::begin(kShapes), std::end(kShapes));
+  for (MatrixShape& shape : shapes) {
     if (IsQuantized(type)) {
       shape.num_cols =
           (shape.num_cols + kQuantGroup - 1) / kQuantGroup * kQuantGroup;
@@ -212,7 +202,7 @@ std::vector<Shape> ShapesOf(WeightType type) {
   return shapes;
 }
 
-std::vector<float> RandomScales(const Shape& s, uint32_t seed) {
+std::vector<float> RandomScales(const MatrixShape& s, uint32_t seed) {
   return RandomFloats(s.num_tokens * (s.num_rows + kStrideGap), seed);
 }
 
@@ -221,7 +211,7 @@ FLASHELM_TEST_ALL_TARGETS(AddScaledRowsTest);
 
 TEST_P(AddScaledRowsTest, StaysWithinTheErrorBoundOfTheReference) {
   for (const WeightType type : kAllTypes) {
-    for (const Shape& s : ShapesOf(type)) {
+    for (const MatrixShape& s : ShapesOf(type)) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/21);
       const std::vector<float> scale = RandomScales(s, /*seed=*/22);
@@ -255,7 +245,7 @@ TEST_P(AddScaledRowsTest, StaysWithinTheErrorBoundOfTheReference) {
 
 TEST_P(AddScaledRowsTest, AddsOneRowAfterAnotherBitForBit) {
   for (const WeightType type : kAllTypes) {
-    for (const Shape& s : ShapesOf(type)) {
+    for (const MatrixShape& s : ShapesOf(type)) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/30);
       const std::vector<float> scale = RandomScales(s, /*seed=*/31);
@@ -284,7 +274,7 @@ TEST_P(AddScaledRowsTest, AddsOneRowAfterAnotherBitForBit) {
 
 TEST_P(AddScaledRowsTest, OneTokenOrOneRowAtATimeHasTheBitsOfTheBatch) {
   for (const WeightType type : kAllTypes) {
-    const Shape s = {"", 19, IsQuantized(type) ? 1120u : 1101u, 3};
+    const MatrixShape s = {"", 19, IsQuantized(type) ? 1120u : 1101u, 3};
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/23);
     const std::vector<float> scale =
         RandomFloats(s.num_tokens * s.num_rows, 24);
@@ -312,7 +302,7 @@ TEST_P(AddScaledRowsTest, OneTokenOrOneRowAtATimeHasTheBitsOfTheBatch) {
 TEST_P(AddScaledRowsTest, AnySplitOfTheColumnsHasTheSameBits) {
   for (const WeightType type : kAllTypes) {
     const size_t step = IsQuantized(type) ? kQuantGroup : 1;
-    const Shape s = {"", 11, IsQuantized(type) ? 608u : 67u, 2};
+    const MatrixShape s = {"", 11, IsQuantized(type) ? 608u : 67u, 2};
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/26,
                           /*gap_bytes=*/3, /*offset_bytes=*/1);
     const std::vector<float> scale =
@@ -354,7 +344,7 @@ TEST_P(AddScaledRowsTest, ReadsNothingPastTheEnds) {
 
 TEST(AddScaledRowsTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
   for (const WeightType type : kAllTypes) {
-    for (const Shape& s : ShapesOf(type)) {
+    for (const MatrixShape& s : ShapesOf(type)) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/28);
       const std::vector<float> scale = RandomScales(s, /*seed=*/29);

@@ -6,16 +6,7 @@
 namespace flashelm {
 namespace {
 
-constexpr WeightType kTypes[] = {WeightType::kQ8, WeightType::kQ4};
-
-struct Shape {
-  const char* name;
-  size_t num_rows;
-  size_t num_cols;
-  size_t num_tokens;
-};
-
-constexpr Shape kShapes[] = {
+constexpr MatrixShape kShapes[] = {
     {"no rows", 0, 64, 2},
     {"no columns", 3, 0, 5},
     {"no tokens", 3, 64, 0},
@@ -34,9 +25,6 @@ constexpr Shape kShapes[] = {
     {"a large batch", 48, 352, 40},
 };
 
-// Strides with room between the tokens, so that a wrong one shows.
-constexpr size_t kStrideGap = 3;
-
 // Memory that begins at a cache line.
 class AlignedBytes {
  public:
@@ -53,7 +41,7 @@ class AlignedBytes {
 };
 
 // The product with tokens that follow each other in `x`, `x_stride` apart.
-std::vector<float> RunQuantMatMul(const WeightView& w, const Shape& s,
+std::vector<float> RunQuantMatMul(const WeightView& w, const MatrixShape& s,
                                   const float* x, size_t x_stride) {
   AlignedBytes tokens(QuantizedTokensBytes(s.num_cols, s.num_tokens));
   AlignedBytes workspace(QuantMatMulWorkspaceBytes(s.num_cols));
@@ -66,12 +54,12 @@ std::vector<float> RunQuantMatMul(const WeightView& w, const Shape& s,
   return out;
 }
 
-std::vector<float> RunQuantMatMul(const WeightView& w, const Shape& s,
+std::vector<float> RunQuantMatMul(const WeightView& w, const MatrixShape& s,
                                   const std::vector<float>& x) {
   return RunQuantMatMul(w, s, x.data(), s.num_cols + kStrideGap);
 }
 
-std::vector<float> RunReference(const WeightView& w, const Shape& s,
+std::vector<float> RunReference(const WeightView& w, const MatrixShape& s,
                                 const std::vector<float>& x, bool is_fused) {
   const size_t out_stride = s.num_rows + kStrideGap;
   std::vector<float> out(s.num_tokens * out_stride, 7.0f);
@@ -86,7 +74,7 @@ std::vector<float> RunReference(const WeightView& w, const Shape& s,
   return out;
 }
 
-std::vector<float> RandomTokens(const Shape& s, uint32_t seed,
+std::vector<float> RandomTokens(const MatrixShape& s, uint32_t seed,
                                 float magnitude = 1) {
   return RandomFloats(s.num_tokens * (s.num_cols + kStrideGap), seed,
                       magnitude);
@@ -95,7 +83,8 @@ std::vector<float> RandomTokens(const Shape& s, uint32_t seed,
 // Rows whose codes and scales are given, scales behind the codes.
 class ConstantWeights {
  public:
-  ConstantWeights(const Shape& s, WeightType type, uint8_t codes, F16 scale)
+  ConstantWeights(const MatrixShape& s, WeightType type, uint8_t codes,
+                  F16 scale)
       : type_(type),
         num_cols_(s.num_cols),
         bytes_(s.num_rows * RowBytes(type, s.num_cols), std::byte{codes}) {
@@ -122,8 +111,8 @@ class QuantMatMulTest : public TargetTest {};
 FLASHELM_TEST_ALL_TARGETS(QuantMatMulTest);
 
 TEST_P(QuantMatMulTest, HasTheBitsOfTheCanonicalArithmetic) {
-  for (const WeightType type : kTypes) {
-    for (const Shape& s : kShapes) {
+  for (const WeightType type : kQuantTypes) {
+    for (const MatrixShape& s : kShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/1);
       for (const float magnitude : {1.0f, 3e-20f, 1e25f}) {
@@ -154,7 +143,7 @@ TEST_P(QuantMatMulTest, SumsOfTheLargestProductsAreExact) {
   };
   for (const Case& c : kCases) {
     for (const size_t num_tokens : {1, 2, 8}) {
-      const Shape s = {c.name, 35, 288, num_tokens};
+      const MatrixShape s = {c.name, 35, 288, num_tokens};
       const ConstantWeights w(s, c.type, c.codes, 0x3C00);
       for (const float sign : {1.0f, -1.0f}) {
         SCOPED_TRACE(c.name);
@@ -171,9 +160,9 @@ TEST_P(QuantMatMulTest, SumsOfTheLargestProductsAreExact) {
 }
 
 TEST_P(QuantMatMulTest, MixedSignsOfTheLargestCodesKeepTheBits) {
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     for (const size_t num_tokens : {1, 7}) {
-      const Shape s = {"", 41, 512, num_tokens};
+      const MatrixShape s = {"", 41, 512, num_tokens};
       const ConstantWeights w(s, type, type == WeightType::kQ8 ? 0x80 : 0xF0,
                               0x2E66);
       std::vector<float> x = RandomTokens(s, /*seed=*/3);
@@ -186,8 +175,8 @@ TEST_P(QuantMatMulTest, MixedSignsOfTheLargestCodesKeepTheBits) {
 }
 
 TEST_P(QuantMatMulTest, StaysWithinTheErrorBoundOfTheExactProduct) {
-  for (const WeightType type : kTypes) {
-    for (const Shape& s : kShapes) {
+  for (const WeightType type : kQuantTypes) {
+    for (const MatrixShape& s : kShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/4);
       const std::vector<float> x = RandomTokens(s, /*seed=*/5);
@@ -222,8 +211,8 @@ TEST_P(QuantMatMulTest, StaysWithinTheErrorBoundOfTheExactProduct) {
 }
 
 TEST_P(QuantMatMulTest, OneTokenHasTheBitsItHasInABatch) {
-  const Shape s = {"", 37, 416, 40};
-  for (const WeightType type : kTypes) {
+  const MatrixShape s = {"", 37, 416, 40};
+  for (const WeightType type : kQuantTypes) {
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/6);
     const std::vector<float> x = RandomTokens(s, /*seed=*/7);
     const size_t x_stride = s.num_cols + kStrideGap;
@@ -246,9 +235,9 @@ TEST_P(QuantMatMulTest, OneTokenHasTheBitsItHasInABatch) {
 }
 
 TEST_P(QuantMatMulTest, AnySplitOfTheRowsHasTheSameBits) {
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     for (const size_t num_tokens : {1, 2, 13}) {
-      const Shape s = {"", 41, 160, num_tokens};
+      const MatrixShape s = {"", 41, 160, num_tokens};
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/8);
       const std::vector<float> x = RandomTokens(s, /*seed=*/9);
       const std::vector<float> whole = RunQuantMatMul(w.view(), s, x);
@@ -275,7 +264,7 @@ TEST_P(QuantMatMulTest, AnySplitOfTheRowsHasTheSameBits) {
 
 TEST_P(QuantMatMulTest, TokensQuantizedInPartsHaveTheSameBits) {
   for (const size_t num_tokens : {2, 3, 9}) {
-    const Shape s = {"", 21, 160, num_tokens};
+    const MatrixShape s = {"", 21, 160, num_tokens};
     const RandomWeights w(s.num_rows, s.num_cols, WeightType::kQ4, 10);
     const std::vector<float> x = RandomTokens(s, /*seed=*/11);
     const size_t x_stride = s.num_cols + kStrideGap;
@@ -297,9 +286,9 @@ TEST_P(QuantMatMulTest, TokensQuantizedInPartsHaveTheSameBits) {
 }
 
 TEST_P(QuantMatMulTest, RowsOfBundlesHaveTheSameBits) {
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     for (const size_t num_tokens : {1, 10}) {
-      const Shape s = {"", 51, 352, num_tokens};
+      const MatrixShape s = {"", 51, 352, num_tokens};
       const std::vector<float> x = RandomTokens(s, /*seed=*/12);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/13);
       const std::vector<float> expected = RunQuantMatMul(w.view(), s, x);
@@ -318,10 +307,10 @@ TEST_P(QuantMatMulTest, RowsOfBundlesHaveTheSameBits) {
 }
 
 TEST_P(QuantMatMulTest, ColumnsFromAGroupOnAreAProductOfTheirOwn) {
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     for (const size_t num_tokens : {1, 7}) {
-      const Shape whole = {"", 22, 512, num_tokens};
-      const Shape part = {"", 22, 320, num_tokens};
+      const MatrixShape whole = {"", 22, 512, num_tokens};
+      const MatrixShape part = {"", 22, 320, num_tokens};
       const RandomWeights w(whole.num_rows, whole.num_cols, type, 14);
       const WeightView view = w.view(0, 96);
       const std::vector<float> x = RandomTokens(part, /*seed=*/15);
@@ -333,7 +322,7 @@ TEST_P(QuantMatMulTest, ColumnsFromAGroupOnAreAProductOfTheirOwn) {
 }
 
 TEST_P(QuantMatMulTest, ReadsNothingPastTheEnds) {
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     for (size_t num_cols = 0; num_cols <= 544; num_cols += 32) {
       for (const size_t num_tokens : {1, 10}) {
         const size_t num_rows = 21;
@@ -388,9 +377,9 @@ TEST_P(QuantMatMulTest, WritesNothingPastTokensAndWorkspace) {
 }
 
 TEST_P(QuantMatMulTest, AGroupOfZerosOrOfTinyValuesAddsNothing) {
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     for (const size_t num_tokens : {1, 8}) {
-      const Shape s = {"", 19, 128, num_tokens};
+      const MatrixShape s = {"", 19, 128, num_tokens};
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/20);
       for (const float value : {0.0f, -0.0f, 1e-45f, -0x1.FFFFFEp-81f}) {
         const std::vector<float> x(num_tokens * (s.num_cols + kStrideGap),
@@ -412,9 +401,9 @@ TEST_P(QuantMatMulTest, AGroupOfZerosOrOfTinyValuesAddsNothing) {
 TEST_P(QuantMatMulTest, ATokenThatIsNotFiniteGivesNanToItselfAlone) {
   const float inf = std::numeric_limits<float>::infinity();
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     for (const size_t num_tokens : {2, 11}) {
-      const Shape s = {"", 19, 128, num_tokens};
+      const MatrixShape s = {"", 19, 128, num_tokens};
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/21);
       for (const float value : {nan, -nan, inf, -inf}) {
         std::vector<float> x = RandomTokens(s, /*seed=*/22);
@@ -435,9 +424,9 @@ TEST_P(QuantMatMulTest, ATokenThatIsNotFiniteGivesNanToItselfAlone) {
 }
 
 TEST_P(QuantMatMulTest, ScalesOfAllKindsAreConvertedExactly) {
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     for (const size_t num_tokens : {1, 8}) {
-      const Shape s = {"", 18, 96, num_tokens};
+      const MatrixShape s = {"", 18, 96, num_tokens};
       const std::vector<float> x = RandomTokens(s, /*seed=*/23);
       // Zeros, subnormal, normal, the largest, infinity.
       for (const F16 scale :
@@ -453,8 +442,8 @@ TEST_P(QuantMatMulTest, ScalesOfAllKindsAreConvertedExactly) {
 }
 
 TEST(QuantMatMulTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
-  for (const WeightType type : kTypes) {
-    for (const Shape& s : kShapes) {
+  for (const WeightType type : kQuantTypes) {
+    for (const MatrixShape& s : kShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/24);
       const std::vector<float> x = RandomTokens(s, /*seed=*/25);

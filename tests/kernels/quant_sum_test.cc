@@ -6,16 +6,7 @@
 namespace flashelm {
 namespace {
 
-constexpr WeightType kTypes[] = {WeightType::kQ8, WeightType::kQ4};
-
-struct Shape {
-  const char* name;
-  size_t num_rows;
-  size_t num_cols;
-  size_t num_tokens;
-};
-
-constexpr Shape kShapes[] = {
+constexpr MatrixShape kShapes[] = {
     {"no rows", 0, 64, 2},
     {"no columns", 3, 0, 5},
     {"no tokens", 3, 64, 0},
@@ -29,17 +20,14 @@ constexpr Shape kShapes[] = {
     {"the columns of 3B", 64, 3072, 3},
 };
 
-// Strides with room between the tokens, so that a wrong one shows.
-constexpr size_t kStrideGap = 3;
+size_t FactorsStride(const MatrixShape& s) { return s.num_rows + kStrideGap; }
+size_t YStride(const MatrixShape& s) { return s.num_cols + kStrideGap; }
 
-size_t FactorsStride(const Shape& s) { return s.num_rows + kStrideGap; }
-size_t YStride(const Shape& s) { return s.num_cols + kStrideGap; }
-
-std::vector<float> RandomFactors(const Shape& s, float magnitude = 1) {
+std::vector<float> RandomFactors(const MatrixShape& s, float magnitude = 1) {
   return RandomFloats(s.num_tokens * FactorsStride(s), /*seed=*/2, magnitude);
 }
 
-std::vector<float> RandomSums(const Shape& s, float magnitude = 1) {
+std::vector<float> RandomSums(const MatrixShape& s, float magnitude = 1) {
   return RandomFloats(s.num_tokens * YStride(s), /*seed=*/3, magnitude);
 }
 
@@ -51,7 +39,7 @@ std::byte* Workspace() {
   return bytes.data() + (64 - address % 64) % 64;
 }
 
-void RunSum(const WeightView& w, const Shape& s,
+void RunSum(const WeightView& w, const MatrixShape& s,
             const std::vector<float>& factors, std::vector<float>& y) {
   AddQuantRows(w, s.num_rows, s.num_cols, factors.data(), FactorsStride(s),
                s.num_tokens, Workspace(), y.data(), YStride(s));
@@ -64,8 +52,8 @@ class QuantSumTest : public TargetTest {
 FLASHELM_TEST_ALL_TARGETS(QuantSumTest);
 
 TEST_P(QuantSumTest, HasTheBitsOfTheCanonicalArithmetic) {
-  for (const WeightType type : kTypes) {
-    for (const Shape& s : kShapes) {
+  for (const WeightType type : kQuantTypes) {
+    for (const MatrixShape& s : kShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/1,
                             /*gap_bytes=*/5, /*offset_bytes=*/3);
@@ -86,8 +74,8 @@ TEST_P(QuantSumTest, HasTheBitsOfTheCanonicalArithmetic) {
 }
 
 TEST_P(QuantSumTest, ColumnsAndBlocksCanBeSplit) {
-  const Shape s = {"", 80, 704, 5};
-  for (const WeightType type : kTypes) {
+  const MatrixShape s = {"", 80, 704, 5};
+  for (const WeightType type : kQuantTypes) {
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/1);
     const std::vector<float> factors = RandomFactors(s);
     std::vector<float> whole = RandomSums(s);
@@ -107,8 +95,8 @@ TEST_P(QuantSumTest, ColumnsAndBlocksCanBeSplit) {
 }
 
 TEST_P(QuantSumTest, SumsOfTheLargestProductsAreExact) {
-  const Shape s = {"", 32, 64, 3};
-  for (const WeightType type : kTypes) {
+  const MatrixShape s = {"", 32, 64, 3};
+  for (const WeightType type : kQuantTypes) {
     for (const int byte : {0x80, 0x77, 0x00, 0xFF}) {
       std::vector<std::byte> rows(s.num_rows * RowBytes(type, s.num_cols),
                                   static_cast<std::byte>(byte));
@@ -141,8 +129,8 @@ TEST_P(QuantSumTest, SumsOfTheLargestProductsAreExact) {
 }
 
 TEST_P(QuantSumTest, FactorsThatAreNotFiniteMakeTheirTokenNan) {
-  const Shape s = {"", 40, 64, 9};
-  for (const WeightType type : kTypes) {
+  const MatrixShape s = {"", 40, 64, 9};
+  for (const WeightType type : kQuantTypes) {
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/1);
     for (const float bad : {std::numeric_limits<float>::infinity(),
                             std::numeric_limits<float>::quiet_NaN()}) {
@@ -160,8 +148,8 @@ TEST_P(QuantSumTest, FactorsThatAreNotFiniteMakeTheirTokenNan) {
 }
 
 TEST_P(QuantSumTest, ScalesMayBeZero) {
-  const Shape s = {"", 32, 64, 3};
-  for (const WeightType type : kTypes) {
+  const MatrixShape s = {"", 32, 64, 3};
+  for (const WeightType type : kQuantTypes) {
     std::vector<std::byte> rows(s.num_rows * RowBytes(type, s.num_cols),
                                 std::byte{0x35});
     const WeightView w =
@@ -193,8 +181,8 @@ TEST_P(QuantSumTest, ScalesMayBeZero) {
 }
 
 TEST_P(QuantSumTest, StaysWithinTheErrorBoundOfTheExactSum) {
-  const Shape s = {"", 70, 96, 2};
-  for (const WeightType type : kTypes) {
+  const MatrixShape s = {"", 70, 96, 2};
+  for (const WeightType type : kQuantTypes) {
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/1);
     const std::vector<float> factors = RandomFactors(s);
     std::vector<float> y(s.num_tokens * YStride(s), 0.0f);
@@ -230,8 +218,8 @@ TEST_P(QuantSumTest, StaysWithinTheErrorBoundOfTheExactSum) {
 }
 
 TEST_P(QuantSumTest, ReadsNothingPastTheLastRow) {
-  const Shape s = {"", 33, 96, 2};
-  for (const WeightType type : kTypes) {
+  const MatrixShape s = {"", 33, 96, 2};
+  for (const WeightType type : kQuantTypes) {
     const size_t stride = RowBytes(type, s.num_cols);
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/1);
     const GuardedCopy guarded(w.view().data, s.num_rows * stride);
@@ -246,8 +234,8 @@ TEST_P(QuantSumTest, ReadsNothingPastTheLastRow) {
 }
 
 TEST(QuantSumTargetsTest, Agree) {
-  const Shape s = {"", 64, 640, 5};
-  for (const WeightType type : kTypes) {
+  const MatrixShape s = {"", 64, 640, 5};
+  for (const WeightType type : kQuantTypes) {
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/1);
     ExpectTargetsAgree([&] {
       std::vector<float> y = RandomSums(s);

@@ -6,8 +6,6 @@
 namespace flashelm {
 namespace {
 
-constexpr WeightType kTypes[] = {WeightType::kQ8, WeightType::kQ4};
-
 const char* Name(WeightType type) {
   return type == WeightType::kQ8 ? "q8" : "q4";
 }
@@ -110,7 +108,7 @@ FLASHELM_TEST_ALL_TARGETS(QuantizeTest);
 
 TEST_P(QuantizeTest, NoGroupIsWorseThanWithItsExtremeOnAnEndOfTheCodes) {
   const std::vector<float> values = ManyGroups();
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     SCOPED_TRACE(Name(type));
     const Row row = Quantize(type, values);
     double found_sum = 0;
@@ -142,7 +140,7 @@ TEST_P(QuantizeTest, ReportsTheErrorOfWhatItStored) {
   for (const float value : values) {
     squared_sum += static_cast<double>(value) * value;
   }
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     SCOPED_TRACE(Name(type));
     const Row row = Quantize(type, values);
     const double expected = ErrorOf(row, values.data(), 0, values.size());
@@ -154,7 +152,7 @@ TEST_P(QuantizeTest, ReportsTheErrorOfWhatItStored) {
 
 TEST_P(QuantizeTest, ValuesOfTheFormatComeBackExactly) {
   std::mt19937 random(5);
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     SCOPED_TRACE(Name(type));
     for (const float scale :
          {1.0f, -1.0f, 0.0546875f, -1e3f, 5e4f, 0x1p-24f, -0x1p-24f}) {
@@ -237,7 +235,7 @@ TEST_P(QuantizeTest, WritesTheExampleOfTheFileFormat) {
 }
 
 TEST_P(QuantizeTest, ZerosHaveTheScaleZeroAndTheCodesOfZero) {
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     for (const float zero : {0.0f, -0.0f}) {
       const Row row = Quantize(type, std::vector<float>(2 * kQuantGroup, zero));
       const std::byte code =
@@ -253,7 +251,7 @@ TEST_P(QuantizeTest, ZerosHaveTheScaleZeroAndTheCodesOfZero) {
 }
 
 TEST_P(QuantizeTest, TheLargestValuesStayFiniteAndTheSmallestBecomeZero) {
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     SCOPED_TRACE(Name(type));
     for (const float sign : {1.0f, -1.0f}) {
       std::vector<float> values = RandomFloats(kQuantGroup, 1, kMaxQuantized);
@@ -277,7 +275,7 @@ TEST_P(QuantizeTest, TheLargestValuesStayFiniteAndTheSmallestBecomeZero) {
 
 TEST_P(QuantizeTest, WritesItsRowAndNothingElseAtAnyAddress) {
   const std::vector<float> values = RandomFloats(3 * kQuantGroup, 9);
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     const Row expected = Quantize(type, values);
     const GuardedCopy in(values);
     for (const size_t offset : {0, 1, 7}) {
@@ -297,7 +295,7 @@ TEST_P(QuantizeTest, WritesItsRowAndNothingElseAtAnyAddress) {
 // machine that converted it.
 TEST(QuantizeTargetsTest, AllTargetsGiveTheSameBytesAndErrors) {
   const std::vector<float> values = ManyGroups();
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kQuantTypes) {
     std::vector<Row> rows;
     for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
       SCOPED_TRACE(hwy::TargetName(target));
