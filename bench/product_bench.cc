@@ -11,6 +11,7 @@
 #include "core/base/thread_pool.h"
 #include "kernels/activation.h"
 #include "kernels/matmul.h"
+#include "kernels/prefetch.h"
 #include "kernels/quant_matmul.h"
 #include "kernels/quant_sum.h"
 #include "kernels/weight_view.h"
@@ -23,6 +24,7 @@ namespace {
 constexpr size_t StepNeurons(WeightType type) {
   return IsQuantized(type) ? kQuantSumRows : 16;
 }
+constexpr size_t kGateStep = 8;  // Neurons whose gates come before their ups.
 constexpr size_t kGrain = 32;
 
 // Rows of a layer's matrix, `parts` of which lie side by side in a record: 3
@@ -201,18 +203,24 @@ void RunFfn(benchmark::State& state, const Matrix& matrix, WeightType type,
           for (size_t r = begin; r < end; r += step) {
             const std::byte* at = records + r * stride;
             const size_t count = std::min(step, end - r);
-            // The passes fetch the next bundles, a part each.
-            const auto next = [&](size_t part) -> const std::byte* {
-              if (end - r < 2 * step) return nullptr;
-              return at + count * (stride + part * stride / 3);
-            };
-            tokens.Multiply(PartOf(at, matrix, type, 0), count, thread, gate, 0,
-                            next(0));
-            tokens.Multiply(PartOf(at, matrix, type, 1), count, thread, up, 0,
-                            next(1));
+            // As in core/transformer.cc.
+            const uint64_t third = stride / 3;
+            const std::byte* fetched =
+                at + std::max(count * third, kBytesAhead);
+            for (size_t i = 0; i < count; i += kGateStep) {
+              const size_t rows = std::min(kGateStep, count - i);
+              const auto multiply = [&](size_t part, float* out) {
+                tokens.Multiply(PartOf(at + i * stride, matrix, type, part),
+                                rows, thread, out + i, 0, fetched);
+                fetched += rows * third;
+              };
+              multiply(0, gate);
+              multiply(1, up);
+            }
             GluActivate(Activation::kSilu, gate, up, count, gate);
             tokens.AddDown(PartOf(at, matrix, type, 2), count, cols, gate, 0,
-                           thread, sums.floats() + thread * cols, next(2));
+                           thread, sums.floats() + thread * cols,
+                           end - r < 2 * step ? nullptr : fetched);
           }
         });
   }

@@ -9,6 +9,7 @@
 #include "kernels/float_types.h"
 #include "kernels/matmul.h"
 #include "kernels/norm.h"
+#include "kernels/prefetch.h"
 #include "kernels/quant_sum.h"
 #include "kernels/rope.h"
 
@@ -23,6 +24,8 @@ constexpr uint64_t kMinBytesPerThread = uint64_t{128} << 10;
 // columns are added in.
 constexpr size_t kFfnStep = 16;
 constexpr size_t kMaxFfnStep = kQuantSumRows;
+// Of these, neurons whose gates are multiplied before their ups.
+constexpr size_t kFfnGateStep = 8;
 // Parts of a loop begin at multiples of this: results then fill cache lines,
 // columns are whole groups of quantized weights, and rows fill the tiles that
 // kernels multiply batches in.
@@ -322,29 +325,34 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
       });
 }
 
-// Neurons [first, first + count) of a run. The three passes over their bundles
-// fetch the bundles after them, a part each, as one ascending stream.
+// Neurons [first, first + count) of a run. Their bundles, and those after them,
+// are fetched in their order, as evenly as they are multiplied. Ahead are at
+// least as many bytes as the columns of down take, which come last.
 void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
                                        const RecordRun& run, size_t first,
                                        size_t count, uint32_t part,
                                        float* sum) {
   const uint64_t stride = segments_[weights.gate.segment].stride_bytes;
-  const bool has_next = first + 2 * count <= run.num_records;
-  const auto next = [&](const PartRef& matrix) {
-    return has_next ? run.data + (first + count) * stride +
-                          count * matrix.offset_bytes
-                    : nullptr;
-  };
+  const uint64_t third = stride / 3;
+  const std::byte* fetched =
+      run.data + first * stride + std::max(count * third, kBytesAhead);
   float gate[kMaxFfnStep];
   float up[kMaxFfnStep];
-  product_.Rows(ViewOf(run, first, weights.gate, stride), count, part, gate, 0,
-                next(weights.gate));
-  product_.Rows(ViewOf(run, first, weights.up, stride), count, part, up, 0,
-                next(weights.up));
+  for (size_t i = 0; i < count; i += kFfnGateStep) {
+    const size_t rows = std::min(kFfnGateStep, count - i);
+    const auto multiply = [&](const PartRef& matrix, float* out) {
+      product_.Rows(ViewOf(run, first + i, matrix, stride), rows, part, out + i,
+                    0, fetched);
+      fetched += rows * third;
+    };
+    multiply(weights.gate, gate);
+    multiply(weights.up, up);
+  }
   GluActivate(activation_, gate, up, count, gate);
+  const bool has_next = first + 2 * count <= run.num_records;
   AddDownColumns(ViewOf(run, first, weights.down, stride), count,
                  config_.model_dim, gate, 0, 1, nullptr, sum, 0,
-                 next(weights.down));
+                 has_next ? fetched : nullptr);
 }
 
 // All neurons for a single token: a thread goes through the bundles of its

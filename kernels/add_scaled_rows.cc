@@ -6,6 +6,7 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/add_scaled_rows.cc"
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/dot-inl.h"
@@ -62,12 +63,12 @@ HWY_INLINE void AddRowsToGroup(const std::byte* rows, size_t stride_bytes,
 }
 
 // The first kRows rows of w. As many bytes as they take are fetched meanwhile,
-// from `next` on, or of as many rows after them where it is null and they are
-// several.
+// by `fetcher` where it has something to fetch, or of as many rows after them
+// where they are several.
 template <class W, size_t kRows>
 HWY_INLINE void AddRows(const WeightView& w, size_t num_groups,
                         const float* HWY_RESTRICT scale, float* HWY_RESTRICT y,
-                        const std::byte* next) {
+                        bool has_next, LineFetcher& fetcher) {
   // Groups whose codes or elements fill a cache line.
   constexpr size_t kFetched = kCacheLine / std::min(kCacheLine, kGroupBytes<W>);
   constexpr size_t kFetchedBytes = kFetched * kGroupBytes<W>;
@@ -80,11 +81,8 @@ HWY_INLINE void AddRows(const WeightView& w, size_t num_groups,
     }
     for (size_t g = 0; g < groups; ++g) {
       const std::byte* rows = part.data + g * kGroupBytes<W>;
-      if (g % kFetched != 0) {
-      } else if (next != nullptr) {
-        FetchRows(next, kFetchedBytes, kRows, kFetchedBytes);
-        next += kRows * kFetchedBytes;
-      } else if (kRows > 1) {
+      fetcher.Advance(kRows * kGroupBytes<W>);
+      if (kRows > 1 && !has_next && g % kFetched == 0) {
         FetchRows(rows + kRows * w.stride_bytes, w.stride_bytes, kRows,
                   kFetchedBytes);
       }
@@ -98,17 +96,16 @@ template <class W>
 HWY_NOINLINE void AddRowsToToken(const WeightView& w, size_t num_rows,
                                  size_t num_groups, const float* scale,
                                  float* y, const std::byte* next) {
-  const size_t row_bytes = num_groups * kGroupBytes<W>;
-  const auto fetched = [&](size_t row) HWY_ATTR {
-    return next == nullptr ? nullptr : next + row * row_bytes;
-  };
+  const bool has_next = next != nullptr;
+  LineFetcher fetcher(next, num_rows * num_groups * kGroupBytes<W>);
   size_t i = 0;
   for (; num_rows - i >= kAddedRows; i += kAddedRows) {
     AddRows<W, kAddedRows>(Submatrix(w, i, 0), num_groups, scale + i, y,
-                           fetched(i));
+                           has_next, fetcher);
   }
   for (; i < num_rows; ++i) {
-    AddRows<W, 1>(Submatrix(w, i, 0), num_groups, scale + i, y, fetched(i));
+    AddRows<W, 1>(Submatrix(w, i, 0), num_groups, scale + i, y, has_next,
+                  fetcher);
   }
 }
 

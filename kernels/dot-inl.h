@@ -13,9 +13,9 @@
 #include <cstring>
 #include <type_traits>
 
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/float_types.h"
+#include "kernels/prefetch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace flashelm::HWY_NAMESPACE {
@@ -30,27 +30,6 @@ using Vector = hn::Vec<VectorTag>;
 constexpr size_t kLanes = hn::MaxLanes(VectorTag());
 constexpr size_t kNumVectors = kNumPartials / kLanes;
 static_assert(kNumPartials % kLanes == 0);
-
-// Of all processors that matter here, in bytes.
-constexpr size_t kCacheLine = 64;
-
-// Fetches a line into the second-level cache, and no nearer: the first level
-// waits for two dozen lines at a time (Zen 4), which is 15 GB/s from DRAM.
-HWY_INLINE void FetchLine(const std::byte* at) {
-#if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
-  __builtin_prefetch(at, /*rw=*/0, /*locality=*/2);
-#else
-  hwy::Prefetch(at);
-#endif
-}
-
-// Rows that are being fetched while one is multiplied, of rows that follow each
-// other. 16 KiB let two cores of the Zen 4 kind read DRAM at its full rate; 3
-// KiB do where that is 31 GB/s, not where it is 50.
-HWY_INLINE size_t RowsAhead(size_t row_bytes) {
-  constexpr size_t kBytesAhead = size_t{16} << 10;
-  return kBytesAhead / std::max<size_t>(row_bytes, 1) + 1;
-}
 
 // The rows of a file may lie far apart, where no processor expects the next
 // ones: fetches `num_bytes` from `at` on of so many rows.
@@ -130,11 +109,11 @@ HWY_INLINE float ReducePartials(Vector (&partials)[kNumVectors]) {
 // that share the loads.
 //   rows  [kRows, num_cols] of W   row r begins at rows + r * stride_bytes
 //   x     [kTokens, num_cols]      token t begins at x + t * x_stride
-// kFetch: as many bytes as a row has are fetched meanwhile, from `next` on.
-template <class W, size_t kRows, size_t kTokens, bool kFetch = false>
+// `fetcher`: advances by the bytes of a row, unless it is null.
+template <class W, size_t kRows, size_t kTokens>
 HWY_INLINE void Dots(const std::byte* rows, size_t stride_bytes, const float* x,
                      size_t x_stride, size_t num_cols, float* out,
-                     size_t out_stride, const std::byte* next = nullptr) {
+                     size_t out_stride, LineFetcher* fetcher = nullptr) {
   const VectorTag d;
   Vector partials[kRows][kTokens][kNumVectors];
   HWY_UNROLL(8)
@@ -150,12 +129,7 @@ HWY_INLINE void Dots(const std::byte* rows, size_t stride_bytes, const float* x,
 
   size_t k = 0;
   for (; num_cols - k >= kNumPartials; k += kNumPartials) {
-    if constexpr (kFetch) {
-      HWY_UNROLL(8)
-      for (size_t b = 0; b < kNumPartials * sizeof(W); b += kCacheLine) {
-        FetchLine(next + k * sizeof(W) + b);
-      }
-    }
+    if (fetcher != nullptr) fetcher->Advance(kNumPartials * sizeof(W));
     HWY_UNROLL(32)
     for (size_t i = 0; i < kNumVectors; ++i) {
       const size_t first = k + i * kLanes;

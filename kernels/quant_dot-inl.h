@@ -203,23 +203,19 @@ HWY_INLINE float SumOfPartials(
   return ((p[0] + p[2]) + (p[1] + p[3])) + ((p[4] + p[6]) + (p[5] + p[7]));
 }
 
-// The dot product of a row with a token, [NumBlocks(num_groups)]. As many bytes
-// as the row has are fetched meanwhile, from `next` on.
+// The dot product of a row with a token, [NumBlocks(num_groups)].
+// `fetcher` advances by the bytes of the row.
 template <WeightType kType>
 HWY_INLINE float QuantDot(const std::byte* codes, const std::byte* scales,
                           size_t num_groups, const TokenBlock* token,
-                          const std::byte* next) {
+                          LineFetcher& fetcher) {
   constexpr size_t kBlockBytes = ElementsBytes(kType, kBlockCols);
   constexpr size_t kBlockScales = ScalesBytes(kType, kBlockCols);
   PartialVector partials[kPartialVectors];
   for (PartialVector& partial : partials) partial = hn::Zero(PartialTag());
   const size_t num_whole = num_groups / kBlockGroups;
-  const std::byte* fetched = next;
   for (size_t b = 0; b < num_whole; ++b) {
-    constexpr size_t kBytes = kBlockBytes + kBlockScales;
-    const std::byte* end = next + kBytes;
-    for (; fetched < end; fetched += kCacheLine) FetchLine(fetched);
-    next = end;
+    fetcher.Advance(kBlockBytes + kBlockScales);
     AddBlock<kType>(codes + b * kBlockBytes, scales + b * kBlockScales,
                     token[b], partials);
   }

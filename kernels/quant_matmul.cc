@@ -88,7 +88,7 @@ void QuantizeTokens(const float* x, size_t x_stride, size_t num_cols,
   }
 }
 
-// One row after the other: DRAM then sees one ascending stream.
+// One row after the other, as in MatMul().
 template <WeightType kType>
 HWY_NOINLINE void QuantDots(const WeightView& w, size_t num_rows,
                             size_t num_cols, const TokenBlock* tokens,
@@ -97,19 +97,14 @@ HWY_NOINLINE void QuantDots(const WeightView& w, size_t num_rows,
   const size_t num_groups = num_cols / kQuantGroup;
   const size_t num_blocks = NumBlocks(num_groups);
   const size_t row_bytes = RowBytes(kType, num_cols);
-  const size_t rows_ahead = RowsAhead(row_bytes);
+  RowFetcher fetcher(w.data, w.stride_bytes, row_bytes, num_rows, next);
   for (size_t r = 0; r < num_rows; ++r) {
     const size_t offset = r * w.stride_bytes;
-    const std::byte* fetched = w.data + offset;
-    if (next != nullptr) {
-      fetched = next + r * row_bytes;
-    } else if (num_rows - r > rows_ahead) {
-      fetched += rows_ahead * w.stride_bytes;
-    }
+    LineFetcher& lines = fetcher.BeginRow(r);
     for (size_t t = 0; t < num_tokens; ++t) {
       out[t * out_stride + r] =
           QuantDot<kType>(w.data + offset, w.scales + offset, num_groups,
-                          tokens + t * num_blocks, fetched);
+                          tokens + t * num_blocks, lines);
     }
   }
 }

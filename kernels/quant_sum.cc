@@ -332,7 +332,7 @@ HWY_NOINLINE void AddRowsToBatch(const WeightView& w, size_t num_rows,
 
 template <WeightType kType>
 HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
-                              float* y, const std::byte*& next) {
+                              float* y, LineFetcher& fetcher) {
   StripFactors quantized;
   QuantizeFactors(strip, factors, quantized);
   for (size_t g = 0; g < strip.num_groups; ++g) {
@@ -340,14 +340,9 @@ HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
     LoadSums(y + g * kQuantGroup, total);
     GroupSums sums;
     Begin<kType>(quantized, g, sums);
-    constexpr size_t kLines =
-        kQuantSumRows * RowBytes(kType, kQuantGroup) / kCacheLine;
     HWY_UNROLL(8)
     for (size_t q = 0; q < kRowQuads; ++q) {
-      for (size_t i = q * kLines / kRowQuads; i < (q + 1) * kLines / kRowQuads;
-           ++i) {
-        if (next != nullptr) FetchLine(next + i * kCacheLine);
-      }
+      fetcher.Advance(4 * RowBytes(kType, kQuantGroup));
       QuadVector codes[kQuadVectors];
       LoadGroupQuads<kType>(strip.codes + 4 * q, g, codes);
       HWY_UNROLL(8)
@@ -356,7 +351,6 @@ HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
             AddDots<kType>(codes[v], quantized.quads[q][g], sums.sums[v]);
       }
     }
-    if (next != nullptr) next += kLines * kCacheLine;
     AddTo(quantized, g, sums, total);
     StoreSums(total, y + g * kQuantGroup);
   }
@@ -366,7 +360,7 @@ HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
 
 template <WeightType kType>
 HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
-                              float* y, const std::byte*& /*next*/) {
+                              float* y, LineFetcher& /*fetcher*/) {
   const auto code = [&](size_t i, size_t g, size_t k) -> int32_t {
     if constexpr (kType == WeightType::kQ8) {
       return static_cast<int8_t>(strip.codes[i][g * kQuantGroup + k]);
@@ -417,6 +411,7 @@ HWY_NOINLINE void AddRowsToOne(const WeightView& w, size_t num_rows,
                                const std::byte* next) {
   constexpr size_t kCols = kStripGroups * kQuantGroup;
   Strip strip;
+  LineFetcher fetcher(next, num_rows * RowBytes(kType, num_cols));
   for (size_t row = 0; row < num_rows; row += kQuantSumRows) {
     for (size_t col = 0; col < num_cols; col += kCols) {
       if (next == nullptr) {
@@ -425,7 +420,7 @@ HWY_NOINLINE void AddRowsToOne(const WeightView& w, size_t num_rows,
       LoadStrip<kType>(Submatrix(w, row, col),
                        std::min(kQuantSumRows, num_rows - row),
                        std::min(kCols, num_cols - col) / kQuantGroup, strip);
-      AddStripToOne<kType>(strip, factors + row, y + col, next);
+      AddStripToOne<kType>(strip, factors + row, y + col, fetcher);
     }
   }
 }
