@@ -6,8 +6,6 @@
 #include <chrono>
 #include <utility>
 
-#include "storage/verify.h"
-
 namespace flashelm {
 namespace {
 
@@ -34,11 +32,9 @@ bool IsWholeUnits(const Segment& segment, uint64_t records) {
 
 uint64_t WeightStoreOverheadBytes(const WeightFile& file,
                                   const ResidencyPlan& plan) {
-  const uint64_t table_bytes = file.header().sections[kChecksums].raw_bytes;
   const Segment& head = file.segments()[plan.head];
   const bool needs_row = plan.resident_records[plan.head] < head.num_records;
-  return RoundUp(table_bytes, kIoAlignment) +
-         RoundUp(table_bytes / 32 + 1, kIoAlignment) +
+  return RecordVerifier::NumBytes(file) +
          (needs_row
               ? PageBytes(head, std::min(head.unit_records(), head.num_records))
               : 0);
@@ -135,7 +131,6 @@ Result<std::unique_ptr<WeightStore>> WeightStore::Create(
   std::unique_ptr<WeightStore> store(
       new WeightStore(file, plan, &reader, options));
   FLASHELM_RETURN_IF_ERROR(store->Allocate(budget));
-  FLASHELM_RETURN_IF_ERROR(file.ReadChecksums(store->checksums_.bytes()));
   reader.RegisterBuffer(store->ring_.bytes());
   return store;
 }
@@ -153,8 +148,8 @@ Result<std::unique_ptr<WeightStore>> WeightStore::CreateMapped(
   FLASHELM_RETURN_IF_ERROR(CheckPlan(file, mapped));
   std::unique_ptr<WeightStore> store(
       new WeightStore(file, std::move(mapped), nullptr, options));
-  FLASHELM_RETURN_IF_ERROR(store->AllocateTables(budget));
-  FLASHELM_RETURN_IF_ERROR(file.ReadChecksums(store->checksums_.bytes()));
+  FLASHELM_ASSIGN_OR_RETURN(store->verifier_,
+                            RecordVerifier::Create(file, budget));
   FLASHELM_ASSIGN_OR_RETURN(store->mapping_, FileMapping::Create(file.file()));
   for (const Segment& segment : file.segments()) {
     store->resident_data_.push_back(store->mapping_.data() +
@@ -175,7 +170,7 @@ Status WeightStore::Allocate(MemoryBudget& budget) {
   }
   FLASHELM_ASSIGN_OR_RETURN(
       ring_, AlignedBuffer::Create(plan_.RingBytes(), budget, "read ring"));
-  FLASHELM_RETURN_IF_ERROR(AllocateTables(budget));
+  FLASHELM_ASSIGN_OR_RETURN(verifier_, RecordVerifier::Create(file_, budget));
   const Segment& head = segments[plan_.head];
   if (plan_.resident_records[plan_.head] < head.num_records) {
     FLASHELM_ASSIGN_OR_RETURN(
@@ -196,16 +191,6 @@ Status WeightStore::Allocate(MemoryBudget& budget) {
   return OkStatus();
 }
 
-Status WeightStore::AllocateTables(MemoryBudget& budget) {
-  const uint64_t table_bytes = file_.header().sections[kChecksums].raw_bytes;
-  FLASHELM_ASSIGN_OR_RETURN(
-      checksums_, AlignedBuffer::Create(table_bytes, budget, "checksums"));
-  FLASHELM_ASSIGN_OR_RETURN(
-      verified_,
-      AlignedBuffer::Create(table_bytes / 32 + 1, budget, "verified bits"));
-  return OkStatus();
-}
-
 Status WeightStore::Load(const CancelToken& cancel,
                          const ProgressFunction& progress) {
   const std::vector<Segment>& segments = file_.segments();
@@ -213,8 +198,8 @@ Status WeightStore::Load(const CancelToken& cancel,
     // The rest comes when it is used, in Next().
     for (uint32_t i = 0; i < segments.size(); ++i) {
       if (steps_[step_of_[i]] == i) continue;
-      FLASHELM_RETURN_IF_ERROR(
-          VerifyOnce(i, 0, segments[i].num_records, resident_data_[i]));
+      FLASHELM_RETURN_IF_ERROR(verifier_->VerifyOnce(
+          i, 0, segments[i].num_records, resident_data_[i]));
     }
     return OkStatus();
   }
@@ -239,8 +224,8 @@ Status WeightStore::Load(const CancelToken& cancel,
     const uint64_t index = num_checked++ % kLoadDepth;
     const Chunk& chunk = chunks[index];
     FLASHELM_RETURN_IF_ERROR(WaitFor(first_tag + static_cast<uint32_t>(index)));
-    FLASHELM_RETURN_IF_ERROR(
-        VerifyOnce(chunk.segment, chunk.first, chunk.count, chunk.target));
+    FLASHELM_RETURN_IF_ERROR(verifier_->VerifyOnce(chunk.segment, chunk.first,
+                                                   chunk.count, chunk.target));
     resident_bytes_ += PageBytes(segments[chunk.segment], chunk.count);
     if (progress) progress(resident_bytes_, total);
     return OkStatus();
@@ -403,28 +388,6 @@ Status WeightStore::WaitFor(uint32_t tag) {
   return OkStatus();
 }
 
-Status WeightStore::VerifyOnce(uint32_t segment, uint64_t first, uint64_t count,
-                               const std::byte* data) {
-  const Segment& info = file_.segments()[segment];
-  const uint64_t words = ChecksumBytes(info.checksum) / 4;
-  const uint64_t base = info.first_checksum_byte / 4;
-  const auto bits = verified_.As<uint8_t>();
-  const uint64_t begin = base + first / info.records_per_checksum * words;
-  const uint64_t end =
-      base + CeilDiv(first + count, info.records_per_checksum) * words;
-  bool is_verified = true;
-  for (uint64_t bit = begin; bit < end && is_verified; ++bit) {
-    is_verified = (bits[bit / 8] >> (bit % 8) & 1) != 0;
-  }
-  if (is_verified) return OkStatus();
-  FLASHELM_RETURN_IF_ERROR(VerifyRecords(info, first, count, data,
-                                         checksums_.bytes(), file_.path()));
-  for (uint64_t bit = begin; bit < end; ++bit) {
-    bits[bit / 8] |= static_cast<uint8_t>(1u << (bit % 8));
-  }
-  return OkStatus();
-}
-
 void WeightStore::ReleaseSlot(uint32_t slot) {
   if (reads_[slot].in_flight) {
     reads_[slot].given_up = true;
@@ -526,7 +489,7 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
         resident_data_[segment] + piece.first_resident * info.stride_bytes;
     if (reader_ == nullptr) {
       count = std::min(count, plan_.chunk_records[segment]);
-      Status status = VerifyOnce(segment, first_record, count, data);
+      Status status = verifier_->VerifyOnce(segment, first_record, count, data);
       if (!status.ok()) return Unexpected(Fail(std::move(status)));
     } else if (streams) {
       count =
@@ -551,7 +514,8 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
   assert(reads_[slot].segment == segment);
   Status status = WaitFor(slot);
   if (status.ok()) {
-    status = VerifyOnce(segment, first_record, count, SlotData(slot));
+    status =
+        verifier_->VerifyOnce(segment, first_record, count, SlotData(slot));
   }
   if (!status.ok()) return Unexpected(Fail(std::move(status)));
   first_ahead_ = (first_ahead_ + 1) % ahead_.size();
@@ -633,8 +597,8 @@ Result<const std::byte*> WeightStore::FindHeadRecord(uint64_t record) {
   const SegmentResidency::Piece piece = residency_[index].PieceAt(record);
   if (piece.is_resident) {
     if (reader_ == nullptr) {
-      FLASHELM_RETURN_IF_ERROR(
-          VerifyOnce(index, first, count, ResidentRecord(index, first)));
+      FLASHELM_RETURN_IF_ERROR(verifier_->VerifyOnce(
+          index, first, count, ResidentRecord(index, first)));
     }
     return resident_data_[index] + piece.first_resident * head.stride_bytes;
   }
@@ -645,7 +609,9 @@ Result<const std::byte*> WeightStore::FindHeadRecord(uint64_t record) {
       status = Submit(Prepare(row_tag_, index, first, count, RowData()));
     }
     if (status.ok()) status = WaitFor(row_tag_);
-    if (status.ok()) status = VerifyOnce(index, first, count, RowData());
+    if (status.ok()) {
+      status = verifier_->VerifyOnce(index, first, count, RowData());
+    }
     if (!status.ok()) {
       ForgetRow();
       return Unexpected(Fail(std::move(status)));

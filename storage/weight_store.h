@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "core/base/status.h"
 #include "storage/async_reader.h"
 #include "storage/file_mapping.h"
+#include "storage/record_verifier.h"
 #include "storage/residency.h"
 #include "storage/reuse_tuner.h"
 #include "storage/sweep_trace.h"
@@ -29,8 +31,8 @@ struct RecordRun {
   const std::byte* data = nullptr;  // Record r at (r - first) * stride_bytes.
 };
 
-// Bytes that a WeightStore takes besides records and ring: the checksum table,
-// a bit for each checksum, and room for one block of the head segment.
+// Bytes that a WeightStore takes besides records and ring: its verifier, and
+// room for one block of the head segment.
 uint64_t WeightStoreOverheadBytes(const WeightFile& file,
                                   const ResidencyPlan& plan);
 
@@ -115,6 +117,9 @@ class WeightStore {
   // A resident record of a segment that the sweep leaves out.
   const std::byte* ResidentRecord(uint32_t segment, uint64_t record) const;
 
+  // For others who read the same file; lives as long as the store.
+  RecordVerifier& verifier() { return *verifier_; }
+
   WeightStoreStats stats() const;
 
  private:
@@ -149,7 +154,6 @@ class WeightStore {
   // Records that the chunk at a settled cursor has.
   uint64_t ChunkRecords(const Cursor& cursor) const;
   Status Allocate(MemoryBudget& budget);
-  Status AllocateTables(MemoryBudget& budget);
   // Reads [first, first + count) of a segment go to `target`, as read `tag`.
   ReadRequest Prepare(uint32_t tag, uint32_t segment, uint64_t first,
                       uint64_t count, std::byte* target);
@@ -177,8 +181,6 @@ class WeightStore {
   std::byte* RowData() const {
     return row_tag_ < plan_.num_slots ? SlotData(row_tag_) : row_.data();
   }
-  Status VerifyOnce(uint32_t segment, uint64_t first, uint64_t count,
-                    const std::byte* data);
   // Ends the sweep. Reads in flight are waited for, for as long as a read may
   // take, unless they are the ones that were not answered.
   void EndReads(bool wait);
@@ -197,9 +199,8 @@ class WeightStore {
   // Per segment: its first resident record, in resident_ or mapping_.
   std::vector<const std::byte*> resident_data_;
   AlignedBuffer ring_;
-  AlignedBuffer checksums_;
-  AlignedBuffer verified_;  // A bit for each 4 bytes of the table.
-  AlignedBuffer row_;       // For FindHeadRecord().
+  std::optional<RecordVerifier> verifier_;  // There once Create() has ended.
+  AlignedBuffer row_;                       // For FindHeadRecord().
   static constexpr uint32_t kNone = UINT32_MAX;
   uint32_t row_tag_ = kNone;  // The buffer that holds the unit that begins at
   uint64_t row_first_ = UINT64_MAX;  // this record.
