@@ -4,6 +4,9 @@
 #include <cassert>
 #include <numeric>
 
+#include "core/base/checked_math.h"
+#include "core/base/types.h"
+
 namespace flashelm {
 
 ReadPlanner::ReadPlanner(const Segment& segment, const ReadCost& cost,

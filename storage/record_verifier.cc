@@ -1,6 +1,7 @@
 #include "storage/record_verifier.h"
 
 #include "core/base/checked_math.h"
+#include "core/base/types.h"
 #include "storage/verify.h"
 
 namespace flashelm {
