@@ -1,0 +1,408 @@
+#include "storage/bundle_store.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+#include "core/base/checked_math.h"
+#include "core/base/types.h"
+
+namespace flashelm {
+namespace {
+
+// How long a destructor waits for a device that does not answer.
+constexpr std::chrono::nanoseconds kLastWait = std::chrono::seconds(2);
+
+BundleCacheOptions CacheOptions(const Segment& segment, size_t layer,
+                                const BundleStoreOptions& options) {
+  BundleCacheOptions cache;
+  cache.num_records = segment.num_records;
+  cache.record_bytes = segment.stride_bytes;
+  cache.num_slots = options.cache_slots[layer];
+  cache.window_tokens = options.window_tokens;
+  if (!options.hot.empty()) cache.hot = options.hot[layer];
+  return cache;
+}
+
+uint64_t MaxRecords(const WeightFile& file,
+                    std::span<const uint32_t> segments) {
+  uint64_t max_records = 0;
+  for (const uint32_t index : segments) {
+    max_records = std::max(max_records, file.segments()[index].num_records);
+  }
+  return max_records;
+}
+
+Status FailedRead(const WeightFile& file, const Segment& segment,
+                  uint64_t offset_bytes, const Status& status) {
+  return Status(
+      status.code(),
+      StatusMessage::Join(file.path(), ": reading ", segment.Describe(),
+                          " at byte ", offset_bytes, ": ", status.message()));
+}
+
+}  // namespace
+
+uint64_t BundleStore::NumBytes(const WeightFile& file,
+                               std::span<const uint32_t> segments,
+                               const BundleStoreOptions& options) {
+  uint64_t num_bytes = StagingArea::NumBytes(options.staging_bytes);
+  for (size_t layer = 0; layer < segments.size(); ++layer) {
+    num_bytes += BundleCache::NumBytes(
+        CacheOptions(file.segments()[segments[layer]], layer, options));
+  }
+  const uint64_t max_records = MaxRecords(file, segments);
+  return num_bytes + RoundUp(max_records * sizeof(uint32_t), kIoAlignment) +
+         RoundUp(max_records * sizeof(Bundle), kIoAlignment);
+}
+
+BundleStore::BundleStore(const WeightFile& file,
+                         const BundleStoreOptions& options, AsyncReader& reader,
+                         RecordVerifier& verifier)
+    : file_(file),
+      reader_(reader),
+      verifier_(verifier),
+      read_timeout_(options.read_timeout),
+      busy_ns_at_start_(reader.stats().busy_ns),
+      reads_(reader.depth()) {
+  requests_.reserve(reads_.size());
+  free_tags_.reserve(reads_.size());
+  for (size_t tag = reads_.size(); tag > 0; --tag) {
+    free_tags_.push_back(static_cast<uint32_t>(tag - 1));
+  }
+}
+
+BundleStore::~BundleStore() {
+  if (!staging_) return;
+  if (reader_.Drain(std::min(read_timeout_, kLastWait))) {
+    reader_.RegisterBuffer({});
+  } else {
+    // Whatever the device still writes goes nowhere else.
+    staging_->Leak();
+  }
+}
+
+Status BundleStore::CheckOptions(const WeightFile& file,
+                                 std::span<const uint32_t> segments,
+                                 const BundleStoreOptions& options) {
+  if (options.cache_slots.size() != segments.size() ||
+      (!options.hot.empty() && options.hot.size() != segments.size())) {
+    return InvalidArgument(file.path(), ": ", segments.size(), " layers, but ",
+                           options.cache_slots.size(), " caches and ",
+                           options.hot.size(), " sets of hot records");
+  }
+  if (options.staging_bytes % kIoAlignment != 0 ||
+      options.max_read_bytes % kIoAlignment != 0 ||
+      options.max_read_bytes > options.staging_bytes) {
+    return InvalidArgument(file.path(), ": reads of at most ",
+                           options.max_read_bytes, " bytes into ",
+                           options.staging_bytes, ", expected whole pages of ",
+                           kIoAlignment, " and room for one read");
+  }
+  if (!(options.cost.request_ns >= 0) || !(options.cost.bytes_per_ns >= 0)) {
+    return InvalidArgument(file.path(), ": reads that cost ",
+                           options.cost.request_ns, " ns each, and 1 ns for ",
+                           options.cost.bytes_per_ns, " bytes");
+  }
+  for (const uint32_t index : segments) {
+    if (index >= file.segments().size()) {
+      return InvalidArgument(file.path(), ": segment ", index, " of ",
+                             file.segments().size());
+    }
+    const Segment& segment = file.segments()[index];
+    if (segment.records_per_checksum != 1) {
+      return Unimplemented(file.path(), ": ", segment.Describe(),
+                           " has a checksum for every ",
+                           segment.records_per_checksum,
+                           " records, single ones cannot be verified");
+    }
+    if (ReadPlanner::MaxRecordBytes(segment) > options.max_read_bytes) {
+      return InvalidArgument(file.path(), ": ", segment.Describe(),
+                             " has records of ", segment.stride_bytes,
+                             " bytes, more than reads of at most ",
+                             options.max_read_bytes, " bring");
+    }
+  }
+  return OkStatus();
+}
+
+Result<std::unique_ptr<BundleStore>> BundleStore::Create(
+    const WeightFile& file, std::span<const uint32_t> segments,
+    const BundleStoreOptions& options, AsyncReader& reader,
+    RecordVerifier& verifier, MemoryBudget& budget) {
+  FLASHELM_RETURN_IF_ERROR(CheckOptions(file, segments, options));
+  std::unique_ptr<BundleStore> store(
+      new BundleStore(file, options, reader, verifier));
+  for (size_t layer = 0; layer < segments.size(); ++layer) {
+    const Segment& segment = file.segments()[segments[layer]];
+    auto cache =
+        BundleCache::Create(CacheOptions(segment, layer, options), budget);
+    if (!cache) {
+      return Unexpected(
+          Status(cache.error().code(),
+                 StatusMessage::Join(file.path(), ": ", segment.Describe(),
+                                     ": ", cache.error().message())));
+    }
+    store->layers_.push_back(
+        {segments[layer],
+         ReadPlanner(segment, options.cost, options.max_read_bytes),
+         std::move(*cache), BundleStats()});
+  }
+  const uint64_t max_records = MaxRecords(file, segments);
+  FLASHELM_ASSIGN_OR_RETURN(
+      store->missing_ids_, AlignedBuffer::Create(max_records * sizeof(uint32_t),
+                                                 budget, "missing records"));
+  FLASHELM_ASSIGN_OR_RETURN(store->bundle_table_,
+                            AlignedBuffer::Create(max_records * sizeof(Bundle),
+                                                  budget, "bundle table"));
+  FLASHELM_ASSIGN_OR_RETURN(store->staging_,
+                            StagingArea::Create(options.staging_bytes, budget));
+  reader.RegisterBuffer(store->staging_->bytes());
+  return store;
+}
+
+Status BundleStore::Fetch(uint32_t layer, std::span<const uint32_t> ids) {
+  if (layer >= layers_.size()) {
+    return InvalidArgument(file_.path(), ": bundles of layer ", layer, " of ",
+                           layers_.size());
+  }
+  const uint64_t num_records =
+      file_.segments()[layers_[layer].segment].num_records;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= num_records || (i > 0 && ids[i] <= ids[i - 1])) {
+      return InvalidArgument(file_.path(), ": bundle ", ids[i], " of ",
+                             num_records, "; ids have to ascend");
+    }
+  }
+  EndFetch();
+  layer_ = layer;
+  is_fetching_ = true;
+  BundleCache& cache = layers_[layer].cache;
+  BundleStats& stats = layers_[layer].stats;
+  const auto missing = missing_ids_.As<uint32_t>();
+  missing_ = missing.first(cache.BeginToken(ids, missing));
+  stats.num_tokens += 1;
+  stats.num_wanted += ids.size();
+  stats.num_hits += ids.size() - missing_.size();
+  stats.num_misses += missing_.size();
+  // Before looking anything up: the device has something to do meanwhile.
+  Poll();
+  Status status = SubmitReads();
+  if (!status.ok()) return Fail(std::move(status));
+  const auto bundles = bundle_table_.As<Bundle>();
+  size_t next_missing = 0;
+  for (const uint32_t id : ids) {
+    if (next_missing < missing_.size() && missing_[next_missing] == id) {
+      ++next_missing;
+    } else {
+      bundles[num_cached_++] = {id, cache.Find(id)};
+    }
+  }
+  return OkStatus();
+}
+
+Result<std::optional<BundleStore::Batch>> BundleStore::Next() {
+  if (!is_fetching_) {
+    return Internal(file_.path(), ": bundles are asked for, none was fetched");
+  }
+  ReleaseHeld();
+  Poll();
+  Status status = SubmitReads();
+  if (!status.ok()) return Unexpected(Fail(std::move(status)));
+  const auto bundles = bundle_table_.As<const Bundle>();
+  if (num_cached_ > 0) return bundles.first(std::exchange(num_cached_, 0));
+  if (num_in_flight_ + num_ended_ == 0 && num_submitted_ == missing_.size()) {
+    return std::nullopt;
+  }
+  size_t num_bundles = 0;
+  status = WaitForRead();
+  if (status.ok()) status = TakeBundles(num_bundles);
+  // Before the caller computes.
+  if (status.ok()) status = SubmitReads();
+  if (!status.ok()) return Unexpected(Fail(std::move(status)));
+  return bundles.first(num_bundles);
+}
+
+Status BundleStore::SubmitReads() {
+  const ReadPlanner& planner = layers_[layer_].planner;
+  requests_.clear();
+  uint64_t num_bytes = 0;
+  while (num_submitted_ < missing_.size() && !free_tags_.empty()) {
+    const PlannedRead plan =
+        planner.PlanFirst(missing_.subspan(num_submitted_));
+    std::byte* const target = staging_->Take(plan.num_bytes);
+    if (target == nullptr) break;
+    const uint32_t tag = free_tags_.back();
+    free_tags_.pop_back();
+    Read& read = reads_[tag];
+    read.state = ReadState::kInFlight;
+    read.plan = plan;
+    read.first_missing = num_submitted_;
+    read.target = target;
+    requests_.push_back(
+        {plan.offset_bytes, std::span(target, plan.num_bytes), tag});
+    num_submitted_ += plan.num_wanted;
+    num_bytes += plan.num_bytes;
+  }
+  if (requests_.empty()) return OkStatus();
+  Status status = reader_.Submit(requests_);
+  if (!status.ok()) {
+    for (const ReadRequest& request : requests_) Release(request.tag);
+    return FailedRead(file_, segment(), requests_[0].offset_bytes, status);
+  }
+  num_in_flight_ += requests_.size();
+  layers_[layer_].stats.num_reads += requests_.size();
+  layers_[layer_].stats.read_bytes += num_bytes;
+  return OkStatus();
+}
+
+void BundleStore::Take(ReadCompletion completion) {
+  Read& read = reads_[completion.tag];
+  if (read.state == ReadState::kGivenUp) return Release(completion.tag);
+  assert(read.state == ReadState::kInFlight);
+  read.state = ReadState::kEnded;
+  read.num_bytes = completion.num_bytes;
+  read.status = std::move(completion.status);
+  --num_in_flight_;
+  ++num_ended_;
+}
+
+void BundleStore::Poll() {
+  while (auto completion = reader_.Wait(std::chrono::nanoseconds(0))) {
+    Take(std::move(*completion));
+  }
+}
+
+Status BundleStore::WaitForRead() {
+  if (num_ended_ > 0) return OkStatus();
+  const auto begin = Clock::now();
+  Status status;
+  while (num_ended_ == 0 && status.ok()) {
+    const auto left = begin + read_timeout_ - Clock::now();
+    auto completion = reader_.Wait(std::max(left, left.zero()));
+    if (completion) {
+      // One that was given up makes room for another.
+      Take(std::move(*completion));
+      status = SubmitReads();
+    } else if (Clock::now() >= begin + read_timeout_) {
+      status = NotAnswered();
+    }
+  }
+  layers_[layer_].stats.io_wait_ns += static_cast<uint64_t>(
+      std::chrono::nanoseconds(Clock::now() - begin).count());
+  return status;
+}
+
+Status BundleStore::NotAnswered() const {
+  const double seconds = std::chrono::duration<double>(read_timeout_).count();
+  for (const Read& read : reads_) {
+    if (read.state != ReadState::kInFlight) continue;
+    return FailedRead(file_, segment(), read.plan.offset_bytes,
+                      Unavailable("not answered within ", seconds,
+                                  " s: the device hangs or is gone"));
+  }
+  return FailedRead(
+      file_, segment(),
+      segment().offset_bytes +
+          missing_[num_submitted_] * segment().stride_bytes,
+      Unavailable("the device has not answered reads begun before within ",
+                  seconds, " s, and no memory is left for another"));
+}
+
+Status BundleStore::CheckRead(Read& read) {
+  const Status status = std::exchange(read.status, OkStatus());
+  if (!status.ok()) {
+    return FailedRead(file_, segment(), read.plan.offset_bytes, status);
+  }
+  if (read.num_bytes < read.plan.num_bytes) {
+    return Unavailable(file_.path(), ": reading ", segment().Describe(),
+                       " at byte ", read.plan.offset_bytes, " gave ",
+                       read.num_bytes, " of ", read.plan.num_bytes,
+                       " bytes: the file has become shorter since it was "
+                       "opened, or the device failed");
+  }
+  return OkStatus();
+}
+
+Status BundleStore::TakeBundles(size_t& num_bundles) {
+  Layer& layer = layers_[layer_];
+  const Segment& info = segment();
+  const auto bundles = bundle_table_.As<Bundle>();
+  for (uint32_t tag = 0; tag < reads_.size() && num_ended_ > 0; ++tag) {
+    Read& read = reads_[tag];
+    if (read.state != ReadState::kEnded) continue;
+    FLASHELM_RETURN_IF_ERROR(CheckRead(read));
+    bool is_needed = false;
+    for (const uint32_t id :
+         missing_.subspan(read.first_missing, read.plan.num_wanted)) {
+      const std::byte* data =
+          read.target +
+          (info.offset_bytes + id * info.stride_bytes - read.plan.offset_bytes);
+      FLASHELM_RETURN_IF_ERROR(
+          verifier_.VerifyOnce(layer.segment, id, 1, data));
+      // From its slot, so that the read's memory is free for another one.
+      const std::byte* slot = layer.cache.Insert(id, data);
+      if (slot == nullptr) is_needed = true;
+      bundles[num_bundles++] = {id, slot != nullptr ? slot : data};
+    }
+    layer.stats.fresh_bytes += read.plan.num_wanted * info.stride_bytes;
+    --num_ended_;
+    if (is_needed) {
+      read.state = ReadState::kHeld;
+    } else {
+      Release(tag);
+    }
+  }
+  return OkStatus();
+}
+
+void BundleStore::Release(uint32_t tag) {
+  staging_->Give(reads_[tag].target);
+  reads_[tag].state = ReadState::kFree;
+  free_tags_.push_back(tag);
+}
+
+void BundleStore::ReleaseHeld() {
+  for (uint32_t tag = 0; tag < reads_.size(); ++tag) {
+    if (reads_[tag].state == ReadState::kHeld) Release(tag);
+  }
+}
+
+void BundleStore::EndFetch() {
+  for (uint32_t tag = 0; tag < reads_.size(); ++tag) {
+    Read& read = reads_[tag];
+    if (read.state == ReadState::kInFlight) {
+      read.state = ReadState::kGivenUp;
+    } else if (read.state == ReadState::kEnded ||
+               read.state == ReadState::kHeld) {
+      Release(tag);
+    }
+  }
+  is_fetching_ = false;
+  missing_ = {};
+  num_submitted_ = num_in_flight_ = num_ended_ = num_cached_ = 0;
+}
+
+Status BundleStore::Fail(Status status) {
+  EndFetch();
+  return status;
+}
+
+BundleStoreStats BundleStore::stats() const {
+  BundleStoreStats total;
+  for (const Layer& layer : layers_) {
+    const BundleStats& stats = layer.stats;
+    total.bundles.num_tokens += stats.num_tokens;
+    total.bundles.num_wanted += stats.num_wanted;
+    total.bundles.num_hits += stats.num_hits;
+    total.bundles.num_misses += stats.num_misses;
+    total.bundles.num_reads += stats.num_reads;
+    total.bundles.read_bytes += stats.read_bytes;
+    total.bundles.fresh_bytes += stats.fresh_bytes;
+    total.bundles.io_wait_ns += stats.io_wait_ns;
+  }
+  total.io_busy_ns = reader_.stats().busy_ns - busy_ns_at_start_;
+  return total;
+}
+
+}  // namespace flashelm
