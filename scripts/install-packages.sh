@@ -23,6 +23,7 @@ build_packages=(
   libcli11-dev         # command line
   libxxhash-dev        # checksums
   libzstd-dev          # compression of the model file's directory
+  libeigen3-dev        # training of predictors; the reference in tests
 )
 # Without these the build goes on and leaves something out.
 optional_packages=(
@@ -31,7 +32,6 @@ optional_packages=(
 test_packages=(
   libgtest-dev
   libbenchmark-dev     # the benchmarks in bench/
-  libeigen3-dev        # the reference that results are compared with
   libsentencepiece-dev # the reference for the tokenizer
 )
 
