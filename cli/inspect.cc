@@ -56,6 +56,7 @@ std::optional<double> QuantizationFigure(const WeightFile& file,
 
 std::vector<Kind> Kinds(const WeightFile& file) {
   std::vector<Kind> kinds = {{"embedding"}, {"attention"}, {"ffn"}, {"norms"}};
+  Kind predictor = {"predictor"};
   for (const Segment& segment : file.segments()) {
     switch (segment.kind) {
       case SegmentKind::kEmbedding:
@@ -65,8 +66,12 @@ std::vector<Kind> Kinds(const WeightFile& file) {
       case SegmentKind::kAttentionOut:
         AddSegment(segment, kinds[1]);
         break;
+      case SegmentKind::kFfnGate:
       case SegmentKind::kFfn:
         AddSegment(segment, kinds[2]);
+        break;
+      case SegmentKind::kPredictor:
+        AddSegment(segment, predictor);
         break;
       case SegmentKind::kNorms:
       case SegmentKind::kFinalNorm:
@@ -74,6 +79,7 @@ std::vector<Kind> Kinds(const WeightFile& file) {
         break;
     }
   }
+  if (predictor.bytes > 0) kinds.push_back(std::move(predictor));
   for (Kind& kind : kinds) {
     kind.mse = QuantizationFigure(file, kind.name, "mse");
     kind.relative = QuantizationFigure(file, kind.name, "relative");
@@ -95,12 +101,22 @@ Json ToJson(const std::optional<double>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
-// Bytes of one neuron's gate row, up row and down column.
-uint64_t BundleBytes(const WeightFile& file) {
+// Bytes of a neuron in the segments of that kind; 0 where there are none.
+uint64_t RecordBytes(const WeightFile& file, SegmentKind kind) {
   for (const Segment& segment : file.segments()) {
-    if (segment.kind == SegmentKind::kFfn) return segment.stride_bytes;
+    if (segment.kind == kind) return segment.stride_bytes;
   }
   return 0;
+}
+
+// Of up row and down column, and of the gate row where that is in there.
+uint64_t BundleBytes(const WeightFile& file) {
+  return RecordBytes(file, SegmentKind::kFfn);
+}
+
+// Of a gate row that is in a segment of its own.
+uint64_t SplitGateBytes(const WeightFile& file) {
+  return RecordBytes(file, SegmentKind::kFfnGate);
 }
 
 Json ToJson(const ModelFile& model) {
@@ -123,6 +139,9 @@ Json ToJson(const ModelFile& model) {
         header.sections[id].stored_bytes;
   }
   json["bytes_per_bundle"] = BundleBytes(file);
+  if (const uint64_t bytes = SplitGateBytes(file); bytes > 0) {
+    json["bytes_per_gate_row"] = bytes;
+  }
   for (const Kind& kind : kinds) {
     json["encodings"][kind.name] = kind.encodings;
     json["bits_per_weight"][kind.name] = kind.bits_per_weight();
@@ -148,8 +167,12 @@ void Print(const ModelFile& model) {
   fmt::print("  size         {} bytes ({})\n", model.file_bytes(),
              FormatBytes(model.file_bytes()));
   fmt::print("  parameters   {}\n", config.num_params());
-  fmt::print("  weights      {}, bundles of {} bytes per neuron\n",
+  fmt::print("  weights      {}, bundles of {} bytes per neuron",
              model.weights_name(), BundleBytes(file));
+  if (const uint64_t bytes = SplitGateBytes(file); bytes > 0) {
+    fmt::print(", gate rows of {} bytes apart", bytes);
+  }
+  fmt::print("\n");
   fmt::print(
       "  model        openelm, {} layers, model_dim {}, head_dim {}, "
       "{} query heads per kv head\n",

@@ -15,6 +15,13 @@ Engine::Engine(ModelFile model, MemoryPlan plan,
 
 Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
                                                const EngineOptions& options) {
+  for (const LayerWeights& layer : model.weights().layers) {
+    if (layer.has_split_gate()) {
+      return Unimplemented(model.path(),
+                           ": gate rows are in segments of their own, which "
+                           "this version does not compute with");
+    }
+  }
   FLASHELM_ASSIGN_OR_RETURN(MemoryPlan plan, MakePlan(model, options.plan));
   const bool is_mapped = options.plan.io == IoBackend::kMmap;
   // Parts of the plan that no buffer of ours holds are spoken for at once.

@@ -78,7 +78,9 @@ Status CheckEncodings(const ModelConfig& config,
 }
 
 ModelLayout MakeLayout(const ModelConfig& config,
-                       const MatrixEncodings& encodings) {
+                       const MatrixEncodings& encodings,
+                       const LayoutOptions& options) {
+  using PartSpec = LayoutBuilder::PartSpec;
   const uint64_t model_dim = config.model_dim;
   const uint64_t head_dim = config.head_dim;
   LayoutBuilder builder;
@@ -98,10 +100,23 @@ ModelLayout MakeLayout(const ModelConfig& config,
     builder.Add(
         SegmentKind::kAttentionOut, i, model_dim, encodings.attention,
         {{"row", LayerTensor(i, "attention_out"), config.query_dim(layer)}});
-    builder.Add(SegmentKind::kFfn, i, layer.ffn_dim, encodings.ffn,
-                {{"gate", LayerTensor(i, "ffn_gate"), model_dim},
-                 {"up", LayerTensor(i, "ffn_up"), model_dim},
-                 {"down", LayerTensor(i, "ffn_down"), model_dim}});
+    if (options.importance) {
+      builder.Add(
+          SegmentKind::kPredictor, i, 1, Encoding::kF32,
+          {{"importance", LayerTensor(i, "ffn_importance"), layer.ffn_dim}});
+    }
+    const PartSpec gate = {"gate", LayerTensor(i, "ffn_gate"), model_dim};
+    const PartSpec up = {"up", LayerTensor(i, "ffn_up"), model_dim};
+    const PartSpec down = {"down", LayerTensor(i, "ffn_down"), model_dim};
+    if (options.split_gate) {
+      builder.Add(SegmentKind::kFfnGate, i, layer.ffn_dim, encodings.ffn,
+                  {gate});
+      builder.Add(SegmentKind::kFfn, i, layer.ffn_dim, encodings.ffn,
+                  {up, down});
+    } else {
+      builder.Add(SegmentKind::kFfn, i, layer.ffn_dim, encodings.ffn,
+                  {gate, up, down});
+    }
   }
   builder.Add(SegmentKind::kFinalNorm, std::nullopt, 1, Encoding::kF32,
               {{"final_norm", "final_norm", model_dim}});
@@ -126,6 +141,12 @@ class Finder {
     } else {
       status_ = found.error();
     }
+  }
+  // Whether the file has a tensor of that name in a segment of that kind.
+  bool Has(const std::string& name, SegmentKind kind) const {
+    const Tensor* tensor = file_.FindTensor(name);
+    return tensor != nullptr &&
+           file_.segments()[tensor->planes[0].segment].kind == kind;
   }
   // The parts lie in the records of one segment, which holds nothing else.
   void ExpectOneSegment(std::string_view name,
@@ -183,9 +204,10 @@ class Finder {
                       SegmentKindName(kind));
     }
     const Part& part = segment.parts[plane.part];
-    const bool is_norm =
-        kind == SegmentKind::kNorms || kind == SegmentKind::kFinalNorm;
-    if (is_norm && part.encoding != Encoding::kF32) {
+    const bool is_vector = kind == SegmentKind::kNorms ||
+                           kind == SegmentKind::kFinalNorm ||
+                           kind == SegmentKind::kPredictor;
+    if (is_vector && part.encoding != Encoding::kF32) {
       return Unimplemented(file_.path(), ": tensor \"", name, "\" is ",
                            EncodingName(part.encoding), ", expected f32");
     }
@@ -225,14 +247,29 @@ Result<ModelWeights> FindWeights(const ModelConfig& config,
     find("qkv", config.qkv_dim(layer), model_dim, SegmentKind::kQkv, out.qkv);
     find("attention_out", model_dim, config.query_dim(layer),
          SegmentKind::kAttentionOut, out.attention_out);
-    find("ffn_gate", layer.ffn_dim, model_dim, SegmentKind::kFfn, out.gate);
+    const std::string gate = LayerTensor(i, "ffn_gate");
+    const bool is_split = finder.Has(gate, SegmentKind::kFfnGate);
+    find("ffn_gate", layer.ffn_dim, model_dim,
+         is_split ? SegmentKind::kFfnGate : SegmentKind::kFfn, out.gate);
     find("ffn_up", layer.ffn_dim, model_dim, SegmentKind::kFfn, out.up);
     find("ffn_down", layer.ffn_dim, model_dim, SegmentKind::kFfn, out.down);
     finder.ExpectOneSegment(LayerTensor(i, "qkv"), {out.qkv});
     finder.ExpectOneSegment(LayerTensor(i, "attention_out"),
                             {out.attention_out});
-    finder.ExpectOneSegment(LayerTensor(i, "ffn"),
-                            {out.gate, out.up, out.down});
+    if (is_split) {
+      finder.ExpectOneSegment(gate, {out.gate});
+      finder.ExpectOneSegment(LayerTensor(i, "ffn"), {out.up, out.down});
+    } else {
+      finder.ExpectOneSegment(LayerTensor(i, "ffn"),
+                              {out.gate, out.up, out.down});
+    }
+    const std::string importance = LayerTensor(i, "ffn_importance");
+    if (file.FindTensor(importance) != nullptr) {
+      out.importance.emplace();
+      find("ffn_importance", 1, layer.ffn_dim, SegmentKind::kPredictor,
+           *out.importance);
+      finder.ExpectOneSegment(importance, {*out.importance});
+    }
     finder.ExpectOneSegment(
         LayerTensor(i, "norms"),
         {out.attention_norm, out.query_norm, out.key_norm, out.ffn_norm});

@@ -4,6 +4,7 @@
 #define FLASHELM_CORE_MODEL_LAYOUT_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,16 @@ struct MatrixEncodings {
 Status CheckEncodings(const ModelConfig& config,
                       const MatrixEncodings& encodings);
 
+// What a file has that was prepared for choosing neurons. A conversion makes
+// neither; see convert/calibrated_file.h.
+struct LayoutOptions {
+  // The gate rows of a layer in a segment of their own; its bundles hold up row
+  // and down column.
+  bool split_gate = false;
+  // A predictor segment for each layer, with the importance of its neurons.
+  bool importance = false;
+};
+
 // Segments and tensors in the order in which a token uses them, as a converter
 // writes them, for encodings that were checked. Offsets and checksums are left
 // to the writer.
@@ -39,7 +50,8 @@ struct ModelLayout {
   std::vector<Tensor> tensors;
 };
 ModelLayout MakeLayout(const ModelConfig& config,
-                       const MatrixEncodings& encodings);
+                       const MatrixEncodings& encodings,
+                       const LayoutOptions& options = {});
 
 // Where one matrix or vector of the model lies: a part of a segment's records.
 struct PartRef {
@@ -61,10 +73,16 @@ struct LayerWeights {
   PartRef ffn_norm;        // [model_dim]
   PartRef qkv;             // [qkv_dim, model_dim]
   PartRef attention_out;   // [model_dim, query_dim]
-  // All three in the bundles of one segment.
+  // In the bundles of one segment, but for a gate that is split off: that has
+  // a segment to itself.
   PartRef gate;  // [ffn_dim, model_dim]
   PartRef up;    // [ffn_dim, model_dim]
   PartRef down;  // [ffn_dim, model_dim]: column i of the matrix is record i.
+  // [ffn_dim], f32: norm of a neuron's up row times norm of its down column.
+  // Only where the file was calibrated.
+  std::optional<PartRef> importance;
+
+  bool has_split_gate() const { return gate.segment != up.segment; }
 };
 struct ModelWeights {
   PartRef embedding;  // [vocab_size, model_dim]

@@ -61,6 +61,8 @@ std::string_view StepName(SegmentKind kind) {
       return "qkv";
     case SegmentKind::kAttentionOut:
       return "attention_out";
+    case SegmentKind::kFfnGate:
+      return "ffn_gate";
     case SegmentKind::kFfn:
       return "ffn";
     default:

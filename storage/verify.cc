@@ -63,12 +63,12 @@ Status VerifyRecords(const Segment& segment, uint64_t first, uint64_t count,
                                   : Xxh3Low32(bytes);
     const uint64_t stored = StoredChecksum(segment, index, table);
     if (computed != stored) {
-      return Unavailable(
-          path, ": checksum mismatch in ", segment.Describe(), ", ",
-          segment.kind == SegmentKind::kFfn ? "neuron " : "row ", record,
-          ", byte ", segment.offset_bytes + record * segment.stride_bytes,
-          " of the file: the bytes read have ", computed, ", written was ",
-          stored);
+      return Unavailable(path, ": checksum mismatch in ", segment.Describe(),
+                         ", ", HasNeurons(segment.kind) ? "neuron " : "row ",
+                         record, ", byte ",
+                         segment.offset_bytes + record * segment.stride_bytes,
+                         " of the file: the bytes read have ", computed,
+                         ", written was ", stored);
     }
   }
   return OkStatus();

@@ -80,7 +80,7 @@ std::span<const std::byte> AsBytes(const std::string& text) {
 }  // namespace
 
 void ChooseChecksums(Segment& segment) {
-  if (segment.kind == SegmentKind::kFfn) {
+  if (HasNeurons(segment.kind)) {
     segment.checksum = ChecksumKind::kXxh3Low32;
     segment.records_per_checksum = 1;
     return;

@@ -27,7 +27,7 @@ struct WeightFileContents {
   std::vector<Tensor> tensors;
 };
 
-// The checksum layout for a segment: one short checksum per bundle for FFN
+// The checksum layout for a segment: one short checksum per neuron for FFN
 // segments, one long one per block of about 64 KiB, whole pages, for others.
 void ChooseChecksums(Segment& segment);
 
@@ -60,6 +60,9 @@ class WeightFileWriter {
   Result<uint64_t> Finish();
 
   uint64_t file_bytes() const { return header_.file_bytes; }
+  // As they will be in the file, and the checksums of the records so far.
+  const std::vector<Segment>& segments() const { return contents_.segments; }
+  std::span<const std::byte> checksums() const { return table_; }
 
  private:
   WeightFileWriter(OutputFile file, WeightFileContents contents);

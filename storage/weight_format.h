@@ -50,11 +50,17 @@ enum class SegmentKind : uint8_t {
   kNorms,         // One record: all norm vectors of a layer.
   kQkv,           // Rows of the fused query, key and value projection.
   kAttentionOut,  // Rows of the attention's output projection.
+  kPredictor,     // One record: what chooses neurons of a layer; resident.
+  kFfnGate,       // Gate rows of neurons, where bundles lack them.
   kFfn,           // Bundles: gate row, up row and down column of a neuron.
   kFinalNorm,     // One record: the last norm vector.
 };
 std::string_view SegmentKindName(SegmentKind kind);
 std::optional<SegmentKind> SegmentKindFromName(std::string_view name);
+// Whether record i belongs to neuron i of a layer.
+constexpr bool HasNeurons(SegmentKind kind) {
+  return kind == SegmentKind::kFfnGate || kind == SegmentKind::kFfn;
+}
 
 // XXH3 with seed 0; the short form is the low half of the long one.
 enum class ChecksumKind : uint8_t { kXxh3Low32, kXxh3 };

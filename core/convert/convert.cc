@@ -56,8 +56,10 @@ const char* MatrixKindName(SegmentKind kind) {
     case SegmentKind::kQkv:
     case SegmentKind::kAttentionOut:
       return "attention";
+    case SegmentKind::kFfnGate:
     case SegmentKind::kFfn:
       return "ffn";
+    case SegmentKind::kPredictor:
     case SegmentKind::kNorms:
     case SegmentKind::kFinalNorm:
       break;
@@ -366,6 +368,9 @@ Status Converter::WriteSegment(const Segment& segment, WeightFileWriter& writer,
       return WriteBundles(segment, layer, writer, progress);
     case SegmentKind::kFinalNorm:
       return WriteVectors(segment, {&weights_.final_norm, 1}, writer, progress);
+    case SegmentKind::kPredictor:
+    case SegmentKind::kFfnGate:
+      break;  // Made from a finished file.
   }
   return Internal(segment.Describe(), ": not known to the converter");
 }

@@ -116,6 +116,17 @@ TEST(WeightFileTest, PartsOfCodesCountTheirScales) {
   }
 }
 
+TEST(WeightFileTest, EveryKindOfSegmentHasAName) {
+  const char* const names[] = {"embedding", "norms",    "qkv", "attention_out",
+                               "predictor", "ffn_gate", "ffn", "final_norm"};
+  for (size_t i = 0; i < std::size(names); ++i) {
+    const auto kind = static_cast<SegmentKind>(i);
+    EXPECT_EQ(SegmentKindName(kind), names[i]);
+    EXPECT_EQ(SegmentKindFromName(names[i]), kind);
+  }
+  EXPECT_FALSE(SegmentKindFromName("router"));
+}
+
 TEST(WeightFileTest, BundlesOf3bAreWholeCacheLinesInEveryEncoding) {
   ModelConfig config;
   config.model_dim = 3072;
@@ -647,9 +658,7 @@ TEST(WeightFileMalformedTest, ATableBetweenPagesIsRefused) {
 
 // ---------------------------------------------------------------------------
 
-// A model of one layer whose gate, up and down are q4 with a refining plane of
-// nibbles each, in a second ffn segment.
-TEST(WeightFileTest, ListsTwoPlanesThatTheEngineRefusesByName) {
+ModelConfig OneLayerConfig() {
   ModelConfig config;
   config.vocab_size = 16;
   config.model_dim = 32;
@@ -658,12 +667,125 @@ TEST(WeightFileTest, ListsTwoPlanesThatTheEngineRefusesByName) {
   config.max_context = 64;
   config.activation = "swish";
   config.layers = {{2, 1, 12}};
-  ModelLayout layout = MakeLayout(config, MatrixEncodings::All(Encoding::kQ4));
+  return config;
+}
 
-  WeightFileContents one_plane;
-  one_plane.config = ConfigToJson(config);
-  one_plane.segments = layout.segments;
-  one_plane.tensors = layout.tensors;
+WeightFileContents LayoutContents(const ModelConfig& config, Encoding encoding,
+                                  const LayoutOptions& options) {
+  ModelLayout layout =
+      MakeLayout(config, MatrixEncodings::All(encoding), options);
+  WeightFileContents contents;
+  contents.config = ConfigToJson(config);
+  contents.segments = std::move(layout.segments);
+  contents.tensors = std::move(layout.tensors);
+  return contents;
+}
+
+TEST(WeightFileTest, FindsAGateInASegmentOfItsOwn) {
+  const ModelConfig config = OneLayerConfig();
+  const WeightFileContents contents =
+      LayoutContents(config, Encoding::kQ8, {.split_gate = true});
+  const WeightFile weights = MakeTestModel(contents, 7).Open();
+  std::vector<SegmentKind> kinds;
+  for (const Segment& segment : weights.segments()) {
+    kinds.push_back(segment.kind);
+  }
+  EXPECT_EQ(kinds,
+            (std::vector<SegmentKind>{
+                SegmentKind::kEmbedding, SegmentKind::kNorms, SegmentKind::kQkv,
+                SegmentKind::kAttentionOut, SegmentKind::kFfnGate,
+                SegmentKind::kFfn, SegmentKind::kFinalNorm}));
+  const auto found = FindWeights(config, weights);
+  ASSERT_TRUE(found) << found.error().message();
+  const LayerWeights& layer = found->layers[0];
+  EXPECT_TRUE(layer.has_split_gate());
+  EXPECT_FALSE(layer.importance);
+  EXPECT_EQ(layer.gate.segment, 4u);
+  EXPECT_EQ(layer.gate.offset_bytes, 0u);
+  EXPECT_EQ(layer.up.segment, 5u);
+  EXPECT_EQ(layer.up.offset_bytes, 0u);
+  EXPECT_EQ(layer.down.segment, 5u);
+  EXPECT_EQ(layer.down.offset_bytes, 34u);
+  // Each neuron has a checksum, as in bundles.
+  const Segment& gates = weights.segments()[4];
+  EXPECT_EQ(gates.stride_bytes, 64u);
+  EXPECT_EQ(gates.records_per_checksum, 1u);
+  EXPECT_EQ(gates.Describe(), "layer 0 ffn_gate");
+}
+
+TEST(WeightFileTest, FindsTheImportanceOfNeurons) {
+  const ModelConfig config = OneLayerConfig();
+  const WeightFileContents contents =
+      LayoutContents(config, Encoding::kBf16, {.importance = true});
+  const WeightFile weights = MakeTestModel(contents, 8).Open();
+  const auto found = FindWeights(config, weights);
+  ASSERT_TRUE(found) << found.error().message();
+  const LayerWeights& layer = found->layers[0];
+  EXPECT_FALSE(layer.has_split_gate());
+  ASSERT_TRUE(layer.importance);
+  const Segment& segment = weights.segments()[layer.importance->segment];
+  EXPECT_EQ(segment.kind, SegmentKind::kPredictor);
+  EXPECT_EQ(segment.num_records, 1u);
+  EXPECT_EQ(segment.parts[0].num_elements, 12u);
+  EXPECT_LT(layer.importance->segment, layer.gate.segment);
+}
+
+TEST(WeightFileTest, RefusesCalibratedLayersThatContradictTheModel) {
+  const ModelConfig config = OneLayerConfig();
+  const WeightFileContents good = LayoutContents(
+      config, Encoding::kF32, {.split_gate = true, .importance = true});
+  ASSERT_TRUE(FindWeights(config, MakeTestModel(good, 9).Open()));
+  constexpr size_t kPredictor = 4;
+  constexpr size_t kGate = 5;
+  const auto refused = [&](const WeightFileContents& contents, StatusCode code,
+                           const std::string& part) {
+    const auto found = FindWeights(config, MakeTestModel(contents, 9).Open());
+    ASSERT_FALSE(found) << part;
+    EXPECT_EQ(found.error().code(), code) << found.error().message();
+    EXPECT_NE(found.error().message().find(part), std::string::npos)
+        << found.error().message();
+  };
+  const auto tensor_of = [](WeightFileContents& contents,
+                            size_t segment) -> Tensor& {
+    return *std::find_if(
+        contents.tensors.begin(), contents.tensors.end(),
+        [&](const Tensor& t) { return t.planes[0].segment == segment; });
+  };
+
+  WeightFileContents other = good;
+  other.segments[kGate].kind = SegmentKind::kQkv;
+  refused(other, StatusCode::kDataLoss, "\"layers.0.ffn_gate\" lies in a qkv");
+
+  other = good;
+  other.segments[kGate + 1].kind = SegmentKind::kFfnGate;
+  refused(other, StatusCode::kDataLoss,
+          "\"layers.0.ffn_up\" lies in a ffn_gate segment, expected ffn");
+
+  other = good;
+  other.segments[kPredictor].kind = SegmentKind::kNorms;
+  refused(other, StatusCode::kDataLoss,
+          "\"layers.0.ffn_importance\" lies in a norms");
+
+  other = good;
+  other.segments[kPredictor].parts[0].num_elements = 11;
+  tensor_of(other, kPredictor).cols = 11;
+  refused(other, StatusCode::kDataLoss,
+          "\"layers.0.ffn_importance\" has shape [1, 11], expected [1, 12]");
+
+  other = good;
+  other.segments[kPredictor].parts[0].encoding = Encoding::kBf16;
+  tensor_of(other, kPredictor).planes[0].bits = 16;
+  refused(other, StatusCode::kUnimplemented, "is bf16, expected f32");
+}
+
+// A model of one layer whose gate, up and down are q4 with a refining plane of
+// nibbles each, in a second ffn segment.
+TEST(WeightFileTest, ListsTwoPlanesThatTheEngineRefusesByName) {
+  const ModelConfig config = OneLayerConfig();
+  const ModelLayout layout =
+      MakeLayout(config, MatrixEncodings::All(Encoding::kQ4));
+  const WeightFileContents one_plane =
+      LayoutContents(config, Encoding::kQ4, {});
   const WeightFile plain = MakeTestModel(one_plane, 5).Open();
   EXPECT_TRUE(FindWeights(config, plain));
 
