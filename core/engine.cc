@@ -16,10 +16,10 @@ Engine::Engine(ModelFile model, MemoryPlan plan,
 Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
                                                const EngineOptions& options) {
   for (const LayerWeights& layer : model.weights().layers) {
-    if (layer.has_split_gate()) {
+    if (layer.has_split_gate() || layer.importance) {
       return Unimplemented(model.path(),
-                           ": gate rows are in segments of their own, which "
-                           "this version does not compute with");
+                           ": has predictor or ffn_gate segments, which this "
+                           "version does not compute with");
     }
   }
   FLASHELM_ASSIGN_OR_RETURN(MemoryPlan plan, MakePlan(model, options.plan));

@@ -1,0 +1,498 @@
+#include "core/convert/calibrated_file.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "core/base/checked_math.h"
+#include "core/base/format.h"
+#include "core/base/memory.h"
+#include "core/model_layout.h"
+#include "kernels/matmul.h"
+#include "storage/checksum.h"
+#include "storage/output_file.h"
+#include "storage/verify.h"
+#include "storage/weight_file.h"
+#include "storage/weight_file_writer.h"
+
+namespace flashelm {
+namespace {
+
+// One read at most, unless the input's checksums cover more.
+constexpr uint64_t kSlabBytes = uint64_t{8} << 20;
+// Half of what a manifest may take, and some levels less than it may nest.
+constexpr uint64_t kMaxCalibrationBytes = uint64_t{4} << 20;
+constexpr JsonLimits kCalibrationLimits = {12, 1u << 17};
+constexpr char kCalibrationKey[] = "calibration";
+constexpr char kHashKey[] = "weights_hash";
+
+// XXH3 of the checksums in `table` of all segments but the predictor ones: a
+// fingerprint of the weights that a calibration cannot change.
+std::string WeightsHash(const std::vector<Segment>& segments,
+                        std::span<const std::byte> table) {
+  Xxh3Stream hash;
+  for (const Segment& segment : segments) {
+    if (segment.kind == SegmentKind::kPredictor) continue;
+    hash.Update(table.subspan(
+        segment.first_checksum_byte,
+        segment.num_checksums() * ChecksumBytes(segment.checksum)));
+  }
+  return fmt::format("{:016x}", hash.Digest64());
+}
+
+// The file's checksums; as much memory as they take.
+Result<AlignedBuffer> LoadChecksums(const WeightFile& file,
+                                    MemoryBudget& budget) {
+  FLASHELM_ASSIGN_OR_RETURN(
+      AlignedBuffer table,
+      AlignedBuffer::Create(file.header().sections[kChecksums].raw_bytes,
+                            budget, "checksums"));
+  FLASHELM_RETURN_IF_ERROR(file.ReadChecksums(table.bytes()));
+  return table;
+}
+
+// Segments and tensors are those of the layout, in its order.
+bool IsLaidOutAs(const WeightFile& file, const ModelLayout& layout) {
+  const auto same_part = [](const Part& a, const Part& b) {
+    return a.encoding == b.encoding && a.offset_bytes == b.offset_bytes &&
+           a.num_elements == b.num_elements;
+  };
+  const auto same_segment = [&](const Segment& a, const Segment& b) {
+    return a.kind == b.kind && a.layer == b.layer &&
+           a.num_records == b.num_records && a.stride_bytes == b.stride_bytes &&
+           std::equal(a.parts.begin(), a.parts.end(), b.parts.begin(),
+                      b.parts.end(), same_part);
+  };
+  const auto same_plane = [](const Plane& a, const Plane& b) {
+    return a.segment == b.segment && a.part == b.part && a.combine == b.combine;
+  };
+  const auto same_tensor = [&](const Tensor& a, const Tensor& b) {
+    return a.name == b.name && a.rows == b.rows && a.cols == b.cols &&
+           std::equal(a.planes.begin(), a.planes.end(), b.planes.begin(),
+                      b.planes.end(), same_plane);
+  };
+  return std::equal(file.segments().begin(), file.segments().end(),
+                    layout.segments.begin(), layout.segments.end(),
+                    same_segment) &&
+         std::equal(file.tensors().begin(), file.tensors().end(),
+                    layout.tensors.begin(), layout.tensors.end(), same_tensor);
+}
+
+// kInvalidArgument: not a permutation of the neurons of every layer.
+Status CheckOrders(const ModelConfig& config,
+                   const std::vector<std::vector<uint32_t>>& orders) {
+  if (orders.empty()) return OkStatus();
+  if (orders.size() != config.num_layers()) {
+    return InvalidArgument("orders of neurons for ", orders.size(),
+                           " layers, the model has ", config.num_layers());
+  }
+  for (size_t i = 0; i < orders.size(); ++i) {
+    const uint32_t ffn_dim = config.layers[i].ffn_dim;
+    if (orders[i].empty()) continue;
+    if (orders[i].size() != ffn_dim) {
+      return InvalidArgument("an order of ", orders[i].size(),
+                             " neurons for layer ", i, ", which has ", ffn_dim);
+    }
+    std::vector<bool> is_taken(ffn_dim);
+    for (const uint32_t neuron : orders[i]) {
+      if (neuron >= ffn_dim || is_taken[neuron]) {
+        return InvalidArgument(
+            "the order of layer ", i, " has neuron ", neuron,
+            neuron >= ffn_dim ? ", the layer has " : " twice, of ", ffn_dim);
+      }
+      is_taken[neuron] = true;
+    }
+  }
+  return OkStatus();
+}
+
+// kInvalidArgument: not an object, or more than a manifest has room for.
+Result<Json> CleanCalibration(const Json& calibration) {
+  if (!calibration.is_object()) {
+    return InvalidArgument("the calibration is ", Describe(calibration),
+                           ", expected an object");
+  }
+  // JSON is UTF-8, a text in there need not be.
+  const std::string text =
+      calibration.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (text.size() > kMaxCalibrationBytes) {
+    return InvalidArgument("a calibration of ", text.size(),
+                           " bytes, expected at most ", kMaxCalibrationBytes);
+  }
+  auto clean = ParseJson(text, kCalibrationKey, kCalibrationLimits);
+  if (!clean) return InvalidArgument(clean.error().message());
+  return clean;
+}
+
+// The sum of squares of the first `num_elements` values, in one order.
+double SquaredNorm(const float* values, size_t num_elements) {
+  std::array<double, 8> sums{};
+  for (size_t i = 0; i < num_elements; ++i) {
+    const double value = values[i];
+    sums[i % sums.size()] += value * value;
+  }
+  double sum = 0;
+  for (const double part : sums) sum += part;
+  return sum;
+}
+
+class Rewriter {
+ public:
+  Rewriter(const ModelFile& in, const CalibratedFileOptions& options,
+           WeightFileWriter& writer)
+      : in_(in), file_(in.weight_file()), options_(options), writer_(writer) {
+    for (const Segment& segment : writer.segments()) {
+      total_bytes_ += segment.num_bytes();
+    }
+  }
+
+  // Takes the memory.
+  Status Prepare();
+  Status WriteSegments();
+
+ private:
+  // Where a part of a record comes from, and where it goes.
+  struct PartCopy {
+    uint32_t from_segment = 0;  // The same for all parts of a record.
+    uint64_t from_bytes = 0;
+    uint64_t to_bytes = 0;
+    uint64_t num_bytes = 0;
+  };
+
+  uint64_t SlabRecords(const Segment& segment) const;
+  // Reads and verifies records [first, first + count) of an input's segment,
+  // from a slab's begin on. The pointer is good until the next call.
+  Result<const std::byte*> ReadSlab(const Segment& segment, uint64_t first,
+                                    uint64_t count);
+  Status Append(std::span<const std::byte> records);
+
+  Status CopySegment(const Segment& from);
+  // Predictor, gates where they are split off, and bundles of a layer.
+  // `segments`: of the output.
+  Status WriteFfn(uint32_t layer, std::span<const Segment> segments);
+  // Fills block_ with records [first, first + count) of `to`. Fills
+  // importance_ as well when `with_importance`, which reads the whole layer;
+  // the input has up and down where it has the first part of `to`.
+  Status Gather(uint32_t layer, const Segment& to, uint64_t first,
+                uint64_t count, bool with_importance);
+  std::vector<PartCopy> PartCopies(const LayerWeights& weights,
+                                   const Segment& to) const;
+  float Importance(const LayerWeights& weights, const Segment& from,
+                   const std::byte* record);
+  double NormOf(const PartRef& part, const Segment& from,
+                const std::byte* record);
+
+  const ModelFile& in_;
+  const WeightFile& file_;
+  const CalibratedFileOptions& options_;
+  WeightFileWriter& writer_;
+  MemoryBudget budget_{UINT64_MAX};
+  AlignedBuffer table_;              // The checksums of the input.
+  AlignedBuffer slab_;               // As read.
+  AlignedBuffer block_;              // As it will be written.
+  AlignedBuffer importance_;         // A record of a predictor segment.
+  std::vector<uint32_t> new_place_;  // By the neuron's place in the input.
+  std::vector<float> values_;        // [model_dim]: a row, decoded.
+  uint64_t done_bytes_ = 0;
+  uint64_t total_bytes_ = 0;
+};
+
+uint64_t Rewriter::SlabRecords(const Segment& segment) const {
+  const uint64_t unit = segment.unit_records();
+  const uint64_t units =
+      std::min(kSlabBytes, options_.block_bytes) / segment.stride_bytes / unit;
+  return std::min(segment.num_records, unit * std::max<uint64_t>(1, units));
+}
+
+Status Rewriter::Prepare() {
+  uint64_t slab_bytes = 0;
+  uint64_t record_bytes = 0;
+  uint64_t block_bytes = 0;
+  uint64_t predictor_bytes = 0;
+  for (const Segment& segment : file_.segments()) {
+    slab_bytes =
+        std::max(slab_bytes, SlabRecords(segment) * segment.stride_bytes);
+  }
+  for (const Segment& segment : writer_.segments()) {
+    if (HasNeurons(segment.kind)) {
+      record_bytes = std::max(record_bytes, segment.stride_bytes);
+      block_bytes = std::max(block_bytes, segment.num_bytes());
+    } else if (segment.kind == SegmentKind::kPredictor) {
+      predictor_bytes = std::max(predictor_bytes, segment.num_bytes());
+    }
+  }
+  FLASHELM_ASSIGN_OR_RETURN(table_, LoadChecksums(file_, budget_));
+  FLASHELM_ASSIGN_OR_RETURN(
+      slab_, AlignedBuffer::Create(slab_bytes, budget_, "read buffer"));
+  FLASHELM_ASSIGN_OR_RETURN(
+      block_, AlignedBuffer::Create(
+                  std::clamp(options_.block_bytes, record_bytes, block_bytes),
+                  budget_, "records"));
+  FLASHELM_ASSIGN_OR_RETURN(
+      importance_,
+      AlignedBuffer::Create(predictor_bytes, budget_, "importance"));
+  values_.resize(in_.config().model_dim);
+  return OkStatus();
+}
+
+Result<const std::byte*> Rewriter::ReadSlab(const Segment& segment,
+                                            uint64_t first, uint64_t count) {
+  if (options_.cancel != nullptr && options_.cancel->IsCancelled()) {
+    return Cancelled("calibration was cancelled");
+  }
+  // Slabs begin on pages, and a segment's last page belongs to it alone.
+  FLASHELM_RETURN_IF_ERROR(ReadExactly(
+      file_.file(), segment.offset_bytes + first * segment.stride_bytes,
+      slab_.bytes().first(RoundUp(count * segment.stride_bytes, kIoAlignment)),
+      segment.Describe()));
+  const Status status = VerifyRecords(segment, first, count, slab_.data(),
+                                      table_.bytes(), file_.path());
+  // A copy is not to be made of damage, so nobody will try again.
+  if (!status.ok()) return DataLoss(status.message());
+  return slab_.data();
+}
+
+Status Rewriter::Append(std::span<const std::byte> records) {
+  FLASHELM_RETURN_IF_ERROR(writer_.Append(records));
+  done_bytes_ += records.size();
+  if (options_.progress) options_.progress(done_bytes_, total_bytes_);
+  return OkStatus();
+}
+
+Status Rewriter::WriteSegments() {
+  // Both files have the segments in the same order, but that the FFN of a layer
+  // is bundles with or without what a calibration puts in front of them.
+  const std::span<const Segment> out = writer_.segments();
+  size_t at = 0;
+  for (const Segment& from : file_.segments()) {
+    if (from.kind == SegmentKind::kPredictor ||
+        from.kind == SegmentKind::kFfnGate) {
+      continue;  // With the bundles, which follow.
+    }
+    if (from.kind != SegmentKind::kFfn) {
+      FLASHELM_RETURN_IF_ERROR(CopySegment(from));
+      ++at;
+      continue;
+    }
+    const size_t begin = at;
+    while (out[at].kind != SegmentKind::kFfn) ++at;
+    ++at;
+    FLASHELM_RETURN_IF_ERROR(
+        WriteFfn(*from.layer, out.subspan(begin, at - begin)));
+  }
+  return OkStatus();
+}
+
+Status Rewriter::CopySegment(const Segment& from) {
+  const uint64_t slab = SlabRecords(from);
+  for (uint64_t first = 0; first < from.num_records; first += slab) {
+    const uint64_t count = std::min(slab, from.num_records - first);
+    FLASHELM_ASSIGN_OR_RETURN(const std::byte* records,
+                              ReadSlab(from, first, count));
+    FLASHELM_RETURN_IF_ERROR(
+        Append(std::span(records, count * from.stride_bytes)));
+  }
+  return OkStatus();
+}
+
+Status Rewriter::WriteFfn(uint32_t layer, std::span<const Segment> segments) {
+  const uint32_t ffn_dim = in_.config().layers[layer].ffn_dim;
+  new_place_.resize(ffn_dim);
+  const bool is_reordered =
+      !options_.neuron_order.empty() && !options_.neuron_order[layer].empty();
+  for (uint32_t i = 0; i < ffn_dim; ++i) {
+    new_place_[is_reordered ? options_.neuron_order[layer][i] : i] = i;
+  }
+  // The importance comes first in the file, and is known when the first block
+  // of what follows is, if that takes reading the bundles.
+  const bool was_split = in_.weights().layers[layer].has_split_gate();
+  const Segment* predictor = nullptr;
+  for (const Segment& to : segments) {
+    if (to.kind == SegmentKind::kPredictor) {
+      if (was_split) {
+        FLASHELM_RETURN_IF_ERROR(Gather(layer, segments.back(), 0, 0, true));
+        FLASHELM_RETURN_IF_ERROR(
+            Append(importance_.bytes().first(to.num_bytes())));
+      } else {
+        predictor = &to;
+      }
+      continue;
+    }
+    const uint64_t block = block_.size() / to.stride_bytes;
+    for (uint64_t first = 0; first < to.num_records; first += block) {
+      const uint64_t count = std::min(block, to.num_records - first);
+      FLASHELM_RETURN_IF_ERROR(
+          Gather(layer, to, first, count, predictor != nullptr));
+      if (predictor != nullptr) {
+        FLASHELM_RETURN_IF_ERROR(
+            Append(importance_.bytes().first(predictor->num_bytes())));
+        predictor = nullptr;
+      }
+      FLASHELM_RETURN_IF_ERROR(
+          Append(block_.bytes().first(count * to.stride_bytes)));
+    }
+  }
+  return OkStatus();
+}
+
+Status Rewriter::Gather(uint32_t layer, const Segment& to, uint64_t first,
+                        uint64_t count, bool with_importance) {
+  const LayerWeights& weights = in_.weights().layers[layer];
+  const std::vector<PartCopy> copies = PartCopies(weights, to);
+  const Segment& from = file_.segments()[copies[0].from_segment];
+  const std::span<float> importance = importance_.As<float>();
+  // Bytes between the last part and the next record are zero in the file.
+  std::memset(block_.data(), 0, count * to.stride_bytes);
+  if (with_importance) {
+    std::fill(importance.begin(), importance.end(), 0.0f);
+  }
+  const auto is_wanted = [&](uint32_t place) {
+    return place >= first && place - first < count;
+  };
+  const uint64_t slab = SlabRecords(from);
+  for (uint64_t begin = 0; begin < from.num_records; begin += slab) {
+    const uint64_t records = std::min(slab, from.num_records - begin);
+    const auto places = std::span(new_place_).subspan(begin, records);
+    if (!with_importance &&
+        std::none_of(places.begin(), places.end(), is_wanted)) {
+      continue;
+    }
+    FLASHELM_ASSIGN_OR_RETURN(const std::byte* data,
+                              ReadSlab(from, begin, records));
+    for (uint64_t i = 0; i < records; ++i) {
+      const std::byte* record = data + i * from.stride_bytes;
+      if (with_importance) {
+        importance[places[i]] = Importance(weights, from, record);
+      }
+      if (!is_wanted(places[i])) continue;
+      std::byte* target = block_.data() + (places[i] - first) * to.stride_bytes;
+      for (const PartCopy& copy : copies) {
+        std::memcpy(target + copy.to_bytes, record + copy.from_bytes,
+                    copy.num_bytes);
+      }
+    }
+  }
+  return OkStatus();
+}
+
+std::vector<Rewriter::PartCopy> Rewriter::PartCopies(
+    const LayerWeights& weights, const Segment& to) const {
+  // The parts of bundles, of which an output's segment has the first, the
+  // others, or all.
+  const std::array parts = {&weights.gate, &weights.up, &weights.down};
+  const size_t skipped = to.parts.size() == 2 ? 1 : 0;
+  std::vector<PartCopy> copies;
+  for (size_t i = 0; i < to.parts.size(); ++i) {
+    copies.push_back({parts[skipped + i]->segment,
+                      parts[skipped + i]->offset_bytes,
+                      to.parts[i].offset_bytes, to.parts[i].num_bytes()});
+  }
+  return copies;
+}
+
+double Rewriter::NormOf(const PartRef& part, const Segment& from,
+                        const std::byte* record) {
+  const WeightType type = WeightTypeOf(part.encoding);
+  const WeightView row = {
+      record + part.offset_bytes, from.stride_bytes, type,
+      IsQuantized(type) ? record + part.scales_offset_bytes : nullptr};
+  // Once the row, added to zero: decoded, and exact.
+  std::fill(values_.begin(), values_.end(), 0.0f);
+  const float one = 1;
+  AddScaledRows(row, 1, values_.size(), &one, 0, 1, values_.data(), 0);
+  return std::sqrt(SquaredNorm(values_.data(), values_.size()));
+}
+
+float Rewriter::Importance(const LayerWeights& weights, const Segment& from,
+                           const std::byte* record) {
+  return static_cast<float>(NormOf(weights.up, from, record) *
+                            NormOf(weights.down, from, record));
+}
+
+}  // namespace
+
+Result<uint64_t> WriteCalibratedFile(const ModelFile& in,
+                                     const std::string& out_path,
+                                     const CalibratedFileOptions& options) {
+  const WeightFile& file = in.weight_file();
+  const ModelConfig& config = in.config();
+  const ModelWeights& weights = in.weights();
+  FLASHELM_RETURN_IF_ERROR(CheckOutputPath(out_path, {in.path()}));
+  FLASHELM_RETURN_IF_ERROR(CheckOrders(config, options.neuron_order));
+  FLASHELM_ASSIGN_OR_RETURN(Json calibration,
+                            CleanCalibration(options.calibration));
+  LayoutOptions layout_options;
+  for (const LayerWeights& layer : weights.layers) {
+    if (layer.has_split_gate() && !options.split_gate) {
+      return InvalidArgument(in.path(),
+                             ": gate rows are in segments of their own "
+                             "already, and stay there");
+    }
+    layout_options.split_gate |= layer.has_split_gate();
+    layout_options.importance |= layer.importance.has_value();
+  }
+  const MatrixEncodings encodings = {weights.embedding.encoding,
+                                     weights.layers[0].qkv.encoding,
+                                     weights.layers[0].gate.encoding};
+  if (!IsLaidOutAs(file, MakeLayout(config, encodings, layout_options))) {
+    return Unimplemented(in.path(),
+                         ": has other segments or tensors than this version "
+                         "makes, and cannot be rewritten");
+  }
+
+  ModelLayout layout =
+      MakeLayout(config, encodings,
+                 {.split_gate = options.split_gate, .importance = true});
+  WeightFileContents contents;
+  contents.config = file.config();
+  contents.provenance = file.provenance();
+  // As long as the one to come.
+  calibration[kHashKey] = std::string(16, '0');
+  contents.provenance[kCalibrationKey] = calibration;
+  FLASHELM_ASSIGN_OR_RETURN(contents.tokenizer, file.ReadTokenizer());
+  contents.segments = std::move(layout.segments);
+  contents.tensors = std::move(layout.tensors);
+  Json provenance = contents.provenance;
+  FLASHELM_ASSIGN_OR_RETURN(
+      WeightFileWriter writer,
+      WeightFileWriter::Create(out_path, std::move(contents)));
+  Rewriter rewriter(in, options, writer);
+  FLASHELM_RETURN_IF_ERROR(rewriter.Prepare());
+  FLASHELM_RETURN_IF_ERROR(rewriter.WriteSegments());
+  provenance[kCalibrationKey][kHashKey] =
+      WeightsHash(writer.segments(), writer.checksums());
+  writer.set_provenance(std::move(provenance));
+  return writer.Finish();
+}
+
+Status CheckCalibration(const ModelFile& model) {
+  const WeightFile& file = model.weight_file();
+  const std::string advice =
+      StatusMessage::Join("; run: flashelm calibrate -m ", model.path());
+  const auto calibration = file.provenance().find(kCalibrationKey);
+  if (calibration == file.provenance().end()) {
+    return NotFound(model.path(), ": is not calibrated", advice);
+  }
+  const std::string name =
+      StatusMessage::Join(model.path(), ": ", kCalibrationKey);
+  if (!calibration->is_object()) {
+    return DataLoss(name, " is ", Describe(*calibration),
+                    ", expected an object", advice);
+  }
+  auto stored = GetString(*calibration, kHashKey, name);
+  if (!stored) return DataLoss(stored.error().message(), advice);
+  MemoryBudget unlimited(UINT64_MAX);
+  FLASHELM_ASSIGN_OR_RETURN(const AlignedBuffer table,
+                            LoadChecksums(file, unlimited));
+  const std::string computed = WeightsHash(file.segments(), table.bytes());
+  if (*stored != computed) {
+    return DataLoss(name, " was made for the weights ", Describe(Json(*stored)),
+                    ", the file holds ", computed, advice);
+  }
+  return OkStatus();
+}
+
+}  // namespace flashelm
