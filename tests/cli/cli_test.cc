@@ -9,6 +9,7 @@
 #include <sstream>
 #include <string>
 
+#include "core/convert/calibrated_file.h"
 #include "tests/cli/cli_fixture.h"
 #include "tests/cli/command.h"
 #include "tests/core/checkpoint_builder.h"
@@ -324,6 +325,31 @@ TEST_F(CliTest, InspectHasNoErrorsOfWeightsThatWereNotQuantised) {
     EXPECT_TRUE(model["quantization_mse"][kind].is_null());
     EXPECT_EQ(model["bits_per_weight"][kind], 32);
   }
+}
+
+TEST_F(CliTest, InspectShowsWhatACalibratedFileHasBesides) {
+  const auto model = ModelFile::Open(Model());
+  ASSERT_TRUE(model) << model.error().message();
+  const std::string path = File("calibrated.felm");
+  const auto written = WriteCalibratedFile(*model, path, {});
+  ASSERT_TRUE(written) << written.error().message();
+  const auto printed = Flashelm({"inspect", "-m", path, "--json"});
+  ASSERT_EQ(printed.exit_code, 0) << printed.err;
+  const json facts = json::parse(printed.out);
+  EXPECT_EQ(facts["bytes_per_bundle"], 2048);
+  EXPECT_EQ(facts["bytes_per_gate_row"], 1024);
+  // Of 3456 neurons.
+  EXPECT_EQ(facts["bytes"]["ffn"], 3456 * 3072);
+  EXPECT_EQ(facts["bytes"]["predictor"], 3456 * 4);
+  EXPECT_TRUE(facts["provenance"]["calibration"]["weights_hash"].is_string());
+  const auto text = Flashelm({"inspect", "-m", path});
+  ASSERT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_NE(text.out.find("gate rows of 1024 bytes apart"), std::string::npos);
+
+  const json before =
+      json::parse(Flashelm({"inspect", "-m", Model(), "--json"}).out);
+  EXPECT_FALSE(before.contains("bytes_per_gate_row"));
+  EXPECT_FALSE(before["bytes"].contains("predictor"));
 }
 
 TEST_F(CliTest, VerifyNamesWhatIsDamaged) {
