@@ -52,7 +52,7 @@ uint64_t BundleStore::NumBytes(const WeightFile& file,
         CacheOptions(file.segments()[segments[layer]], layer, options));
   }
   const uint64_t max_records = MaxRecords(file, segments);
-  return num_bytes + RoundUp(max_records * sizeof(uint32_t), kIoAlignment) +
+  return num_bytes + 2 * RoundUp(max_records * sizeof(uint32_t), kIoAlignment) +
          RoundUp(max_records * sizeof(Bundle), kIoAlignment);
 }
 
@@ -64,7 +64,8 @@ BundleStore::BundleStore(const WeightFile& file,
       verifier_(verifier),
       read_timeout_(options.read_timeout),
       busy_ns_at_start_(reader.stats().busy_ns),
-      reads_(reader.depth()) {
+      reads_(reader.depth()),
+      order_(reader.depth()) {
   requests_.reserve(reads_.size());
   free_tags_.reserve(reads_.size());
   for (size_t tag = reads_.size(); tag > 0; --tag) {
@@ -150,6 +151,9 @@ Result<std::unique_ptr<BundleStore>> BundleStore::Create(
   }
   const uint64_t max_records = MaxRecords(file, segments);
   FLASHELM_ASSIGN_OR_RETURN(
+      store->wanted_ids_, AlignedBuffer::Create(max_records * sizeof(uint32_t),
+                                                budget, "wanted records"));
+  FLASHELM_ASSIGN_OR_RETURN(
       store->missing_ids_, AlignedBuffer::Create(max_records * sizeof(uint32_t),
                                                  budget, "missing records"));
   FLASHELM_ASSIGN_OR_RETURN(store->bundle_table_,
@@ -176,6 +180,9 @@ Status BundleStore::Fetch(uint32_t layer, std::span<const uint32_t> ids) {
   }
   EndFetch();
   layer_ = layer;
+  const auto wanted = wanted_ids_.As<uint32_t>();
+  std::copy(ids.begin(), ids.end(), wanted.begin());
+  ids_ = wanted.first(ids.size());
   is_fetching_ = true;
   BundleCache& cache = layers_[layer].cache;
   BundleStats& stats = layers_[layer].stats;
@@ -185,19 +192,9 @@ Status BundleStore::Fetch(uint32_t layer, std::span<const uint32_t> ids) {
   stats.num_wanted += ids.size();
   stats.num_hits += ids.size() - missing_.size();
   stats.num_misses += missing_.size();
-  // Before looking anything up: the device has something to do meanwhile.
   Poll();
   Status status = SubmitReads();
   if (!status.ok()) return Fail(std::move(status));
-  const auto bundles = bundle_table_.As<Bundle>();
-  size_t next_missing = 0;
-  for (const uint32_t id : ids) {
-    if (next_missing < missing_.size() && missing_[next_missing] == id) {
-      ++next_missing;
-    } else {
-      bundles[num_cached_++] = {id, cache.Find(id)};
-    }
-  }
   return OkStatus();
 }
 
@@ -209,17 +206,31 @@ Result<std::optional<BundleStore::Batch>> BundleStore::Next() {
   Poll();
   Status status = SubmitReads();
   if (!status.ok()) return Unexpected(Fail(std::move(status)));
-  const auto bundles = bundle_table_.As<const Bundle>();
-  if (num_cached_ > 0) return bundles.first(std::exchange(num_cached_, 0));
-  if (num_in_flight_ + num_ended_ == 0 && num_submitted_ == missing_.size()) {
-    return std::nullopt;
-  }
+  if (num_handed_out_ == ids_.size()) return std::nullopt;
+  const auto bundles = bundle_table_.As<Bundle>();
+  const BundleCache& cache = layers_[layer_].cache;
   size_t num_bundles = 0;
-  status = WaitForRead();
-  if (status.ok()) status = TakeBundles(num_bundles);
-  // Before the caller computes.
-  if (status.ok()) status = SubmitReads();
-  if (!status.ok()) return Unexpected(Fail(std::move(status)));
+  const auto add_cached = [&] {
+    while (num_handed_out_ < ids_.size() &&
+           (num_taken_ == missing_.size() ||
+            ids_[num_handed_out_] != missing_[num_taken_])) {
+      const uint32_t id = ids_[num_handed_out_++];
+      bundles[num_bundles++] = {id, cache.Find(id)};
+    }
+  };
+  add_cached();
+  // What has come is used while the rest is on its way.
+  const bool is_waiting =
+      num_handed_out_ < ids_.size() &&
+      (num_in_order_ == 0 ||
+       reads_[order_[first_in_order_]].state != ReadState::kEnded);
+  if (num_handed_out_ < ids_.size() && (num_bundles == 0 || !is_waiting)) {
+    status = WaitForRead();
+    if (status.ok()) status = TakeRead(num_bundles);
+    // Before the caller computes.
+    if (status.ok()) status = SubmitReads();
+    if (!status.ok()) return Unexpected(Fail(std::move(status)));
+  }
   return bundles.first(num_bundles);
 }
 
@@ -237,7 +248,6 @@ Status BundleStore::SubmitReads() {
     Read& read = reads_[tag];
     read.state = ReadState::kInFlight;
     read.plan = plan;
-    read.first_missing = num_submitted_;
     read.target = target;
     requests_.push_back(
         {plan.offset_bytes, std::span(target, plan.num_bytes), tag});
@@ -250,7 +260,9 @@ Status BundleStore::SubmitReads() {
     for (const ReadRequest& request : requests_) Release(request.tag);
     return FailedRead(file_, segment(), requests_[0].offset_bytes, status);
   }
-  num_in_flight_ += requests_.size();
+  for (const ReadRequest& request : requests_) {
+    order_[(first_in_order_ + num_in_order_++) % order_.size()] = request.tag;
+  }
   layers_[layer_].stats.num_reads += requests_.size();
   layers_[layer_].stats.read_bytes += num_bytes;
   return OkStatus();
@@ -263,8 +275,6 @@ void BundleStore::Take(ReadCompletion completion) {
   read.state = ReadState::kEnded;
   read.num_bytes = completion.num_bytes;
   read.status = std::move(completion.status);
-  --num_in_flight_;
-  ++num_ended_;
 }
 
 void BundleStore::Poll() {
@@ -274,10 +284,14 @@ void BundleStore::Poll() {
 }
 
 Status BundleStore::WaitForRead() {
-  if (num_ended_ > 0) return OkStatus();
+  const auto has_ended = [&] {
+    return num_in_order_ > 0 &&
+           reads_[order_[first_in_order_]].state == ReadState::kEnded;
+  };
+  if (has_ended()) return OkStatus();
   const auto begin = Clock::now();
   Status status;
-  while (num_ended_ == 0 && status.ok()) {
+  while (!has_ended() && status.ok()) {
     const auto left = begin + read_timeout_ - Clock::now();
     auto completion = reader_.Wait(std::max(left, left.zero()));
     if (completion) {
@@ -324,34 +338,38 @@ Status BundleStore::CheckRead(Read& read) {
   return OkStatus();
 }
 
-Status BundleStore::TakeBundles(size_t& num_bundles) {
+Status BundleStore::TakeRead(size_t& num_bundles) {
   Layer& layer = layers_[layer_];
   const Segment& info = segment();
   const auto bundles = bundle_table_.As<Bundle>();
-  for (uint32_t tag = 0; tag < reads_.size() && num_ended_ > 0; ++tag) {
-    Read& read = reads_[tag];
-    if (read.state != ReadState::kEnded) continue;
-    FLASHELM_RETURN_IF_ERROR(CheckRead(read));
-    bool is_needed = false;
-    for (const uint32_t id :
-         missing_.subspan(read.first_missing, read.plan.num_wanted)) {
-      const std::byte* data =
-          read.target +
-          (info.offset_bytes + id * info.stride_bytes - read.plan.offset_bytes);
-      FLASHELM_RETURN_IF_ERROR(
-          verifier_.VerifyOnce(layer.segment, id, 1, data));
-      // From its slot, so that the read's memory is free for another one.
-      const std::byte* slot = layer.cache.Insert(id, data);
-      if (slot == nullptr) is_needed = true;
-      bundles[num_bundles++] = {id, slot != nullptr ? slot : data};
+  const uint32_t tag = order_[first_in_order_];
+  Read& read = reads_[tag];
+  FLASHELM_RETURN_IF_ERROR(CheckRead(read));
+  bool is_needed = false;
+  const size_t end = num_taken_ + read.plan.num_wanted;
+  while (num_taken_ < end) {
+    const uint32_t id = ids_[num_handed_out_++];
+    if (id != missing_[num_taken_]) {
+      bundles[num_bundles++] = {id, layer.cache.Find(id)};
+      continue;
     }
-    layer.stats.fresh_bytes += read.plan.num_wanted * info.stride_bytes;
-    --num_ended_;
-    if (is_needed) {
-      read.state = ReadState::kHeld;
-    } else {
-      Release(tag);
-    }
+    ++num_taken_;
+    const std::byte* data =
+        read.target +
+        (info.offset_bytes + id * info.stride_bytes - read.plan.offset_bytes);
+    FLASHELM_RETURN_IF_ERROR(verifier_.VerifyOnce(layer.segment, id, 1, data));
+    // From its slot, so that the read's memory is free for another one.
+    const std::byte* slot = layer.cache.Insert(id, data);
+    if (slot == nullptr) is_needed = true;
+    bundles[num_bundles++] = {id, slot != nullptr ? slot : data};
+  }
+  layer.stats.fresh_bytes += read.plan.num_wanted * info.stride_bytes;
+  first_in_order_ = (first_in_order_ + 1) % order_.size();
+  --num_in_order_;
+  if (is_needed) {
+    read.state = ReadState::kHeld;
+  } else {
+    Release(tag);
   }
   return OkStatus();
 }
@@ -379,8 +397,8 @@ void BundleStore::EndFetch() {
     }
   }
   is_fetching_ = false;
-  missing_ = {};
-  num_submitted_ = num_in_flight_ = num_ended_ = num_cached_ = 0;
+  ids_ = missing_ = {};
+  num_submitted_ = num_taken_ = num_handed_out_ = num_in_order_ = 0;
 }
 
 Status BundleStore::Fail(Status status) {

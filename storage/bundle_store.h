@@ -64,8 +64,8 @@ struct Bundle {
 //   Fetch(layer, ids);
 //   while (batch = Next()) use *batch;
 //
-// Which bundles come in which batch depends on the cache and on the device: who
-// needs one order of its sums has to make it.
+// Bundles come in the order of their ids, so that sums over them do not depend
+// on the cache or the device; which of them come in one batch does.
 //
 // A read that is not answered in time is given up, and its memory is not used
 // again until the answer comes after all; the rest goes on.
@@ -102,9 +102,9 @@ class BundleStore {
   // changed. kUnavailable: the device failed.
   Status Fetch(uint32_t layer, std::span<const uint32_t> ids);
 
-  // The next bundles: first those from the cache, at once, then those of the
-  // reads that have ended, after waiting for one. Every id of Fetch() comes
-  // once; then nothing. A batch is never empty and lasts until the next call of
+  // The next bundles, in the order of their ids: as many as the cache has, then
+  // those of one read, after waiting for it. Every id of Fetch() comes once;
+  // then nothing. A batch is never empty and lasts until the next call of
   // Next() or Fetch(). Allocates nothing unless it fails.
   // kUnavailable, naming file, segment and byte: a read failed, was not
   // answered in time, or brought other bytes than were written. What was
@@ -138,7 +138,6 @@ class BundleStore {
   struct Read {
     ReadState state = ReadState::kFree;
     PlannedRead plan;
-    size_t first_missing = 0;  // Of missing_: the records it is for.
     std::byte* target = nullptr;
     size_t num_bytes = 0;
     Status status;
@@ -159,12 +158,13 @@ class BundleStore {
   void Take(ReadCompletion completion);
   // Looks for reads that have ended, without waiting.
   void Poll();
-  // Waits until a read of this fetch has ended.
+  // Waits until the oldest read of this fetch has ended, and begun if need be.
   Status WaitForRead();
   Status NotAnswered() const;
   Status CheckRead(Read& read);
-  // Makes a batch of what the ended reads brought.
-  Status TakeBundles(size_t& num_bundles);
+  // Adds what the oldest read brought, and what the cache has in between, to
+  // the batch.
+  Status TakeRead(size_t& num_bundles);
   void Release(uint32_t tag);
   void ReleaseHeld();
   // Gives up what is not handed out yet.
@@ -178,6 +178,7 @@ class BundleStore {
   const uint64_t busy_ns_at_start_;
   std::vector<Layer> layers_;
   std::optional<StagingArea> staging_;
+  AlignedBuffer wanted_ids_;
   AlignedBuffer missing_ids_;
   AlignedBuffer bundle_table_;
 
@@ -188,11 +189,15 @@ class BundleStore {
   // What is fetched.
   bool is_fetching_ = false;
   uint32_t layer_ = 0;
+  std::span<const uint32_t> ids_;
+  size_t num_handed_out_ = 0;  // Of ids_.
   std::span<const uint32_t> missing_;
   size_t num_submitted_ = 0;  // Of missing_.
-  size_t num_in_flight_ = 0;  // Reads, without those given up.
-  size_t num_ended_ = 0;      // Reads not looked at yet.
-  size_t num_cached_ = 0;     // Bundles from the cache not handed out yet.
+  size_t num_taken_ = 0;      // Of missing_.
+  // Tags of the reads that were begun and not taken, in a circle.
+  std::vector<uint32_t> order_;
+  size_t first_in_order_ = 0;
+  size_t num_in_order_ = 0;
 };
 
 }  // namespace flashelm

@@ -12,8 +12,8 @@ namespace flashelm {
 
 // What reads cost on a device that is kept busy.
 struct ReadCost {
-  double request_ns = 20e3;   // Of one more request, whatever its size.
-  double bytes_per_ns = 2.0;  // Of large ones.
+  double request_ns = 10e3;   // Of one more request, whatever its size.
+  double bytes_per_ns = 1.3;  // Of large ones.
 };
 
 // Consecutive records of a segment, and the pages of the file that cover them.

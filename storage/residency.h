@@ -58,9 +58,12 @@ struct ResidencyPlan {
   // segments that stream need one.
   std::vector<uint64_t> chunk_records;
   // The segments that every sweep reads whole, in order, and the one that only
-  // some sweeps read after them (the output head). Others are never streamed.
+  // some sweeps read after them (the output head). Others are never streamed:
+  // they are resident, or in `apart`.
   std::vector<uint32_t> sweep;
   uint32_t head = 0;
+  // Segments that are read by someone else: none of their records is resident.
+  std::vector<uint32_t> apart;
   // The ring. No slots are needed when everything in the sweep is resident.
   uint32_t num_slots = 0;
   uint64_t slot_bytes = 0;  // A multiple of kIoAlignment.

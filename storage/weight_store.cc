@@ -101,7 +101,17 @@ Status WeightStore::CheckPlan(const WeightFile& file,
     }
     in_sweep[index] = true;
   }
+  std::vector<bool> is_apart(segments.size(), false);
+  for (const uint32_t index : plan.apart) {
+    if (index >= segments.size() || in_sweep[index] ||
+        plan.resident_records[index] > 0) {
+      return InvalidArgument(file.path(), ": segment ", index,
+                             " is read apart and by a sweep, or there is none");
+    }
+    is_apart[index] = true;
+  }
   for (size_t i = 0; i < segments.size(); ++i) {
+    if (is_apart[i]) continue;
     const Segment& segment = segments[i];
     const uint64_t resident = plan.resident_records[i];
     const uint64_t chunk = plan.chunk_records[i];
