@@ -85,6 +85,23 @@ void AddSimd(CLI::App* app, std::string* simd) {
       ->default_str(*simd);
 }
 
+void AddSparsity(CLI::App* app, EngineArgs* args) {
+  app->add_option(
+         "--sparsity", args->sparsity,
+         "Which neurons of each FFN are computed: off: all; gate: those whose "
+         "gate is positive, which loses nothing with ReLU; gate:F: the part F "
+         "that matters most; auto: gate where that is exact and the file is "
+         "calibrated, else off")
+      ->type_name("off|auto|gate[:F]")
+      ->capture_default_str();
+  app->add_option("--window", args->window,
+                  "With sparsity, tokens whose neurons stay in RAM, as far as "
+                  "there is room")
+      ->check(CLI::Range(1u, 65535u).description(""))
+      ->type_name("K")
+      ->capture_default_str();
+}
+
 void AddEngine(CLI::App* app, EngineArgs* args) {
   AddModel(app, &args->model);
   app->add_option("--mem-budget", args->mem_budget,
@@ -119,6 +136,7 @@ void AddEngine(CLI::App* app, EngineArgs* args) {
                   "a cost in precision")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
+  AddSparsity(app, args);
   AddSimd(app, &args->simd);
 }
 
@@ -369,6 +387,11 @@ int ParseAndRun(int argc, char** argv) {
                   "print the Kullback-Leibler divergence from it. Both run at "
                   "once, within the one budget")
       ->type_name("FILE");
+  sub->add_option("--against", perplexity.against,
+                  "dense: also print how far --sparsity takes the model from "
+                  "itself with all neurons, as --reference does")
+      ->check(CLI::IsMember({"dense"}))
+      ->excludes("--reference");
   sub->add_flag("--json", perplexity.json, "Print JSON");
   sub->callback([&] { verb = [&] { return RunPerplexity(perplexity); }; });
 
@@ -380,6 +403,39 @@ int ParseAndRun(int argc, char** argv) {
   AddEngine(sub, &plan.engine);
   sub->add_flag("--json", plan.json, "Print JSON");
   sub->callback([&] { verb = [&] { return RunPlan(plan); }; });
+
+  CalibrateArgs calibrate;
+  sub = app.add_subcommand(
+      "calibrate",
+      "Run a model over a text and write it anew for sparse decoding");
+  AddEngine(sub, &calibrate.engine);
+  sub->remove_option(sub->get_option("--sparsity"));
+  sub->remove_option(sub->get_option("--window"));
+  sub->remove_option(sub->get_option("--ctx-size"));
+  sub->add_option("-c,--ctx-size", calibrate.n_ctx,
+                  "Positions per window of the text, BOS included")
+      ->check(CLI::Range(2u, UINT32_MAX).description(""))
+      ->type_name("N")
+      ->capture_default_str();
+  sub->add_option("-f,--file", calibrate.file,
+                  "The text; \"-\" reads standard input")
+      ->required()
+      ->type_name("FILE");
+  sub->add_option("-o,--output", calibrate.output,
+                  "Model file to write (.felm)")
+      ->required()
+      ->type_name("FILE");
+  sub->add_option("--order", calibrate.order,
+                  "Order of a layer's neurons in the file: those side by side "
+                  "that are active together, the most active first, or as in "
+                  "the model")
+      ->check(CLI::IsMember({"co-activation", "frequency", "file"}))
+      ->capture_default_str();
+  sub->add_option("--max-tokens", calibrate.max_tokens,
+                  "Tokens of the text that are looked at; 0: all")
+      ->type_name("N")
+      ->capture_default_str();
+  sub->callback([&] { verb = [&] { return RunCalibrate(calibrate); }; });
 
   BenchArgs bench;
   sub = app.add_subcommand(

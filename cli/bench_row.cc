@@ -127,7 +127,7 @@ class RowMeasurer {
     AddMeasurementKeys(measurement_, json);
     const auto flash = measurement_.FlashBytesPerToken();
     const uint64_t bound = engine.plan().streamed_bytes_per_token;
-    if (flash && bound > 0) {
+    if (flash && bound > 0 && !engine.plan_options().sparsity.is_on()) {
       json["flash_bytes_over_bound"] = *flash / static_cast<double>(bound);
     }
     const auto add_per_token = [&](const char* key,
@@ -196,6 +196,11 @@ Json EmptyRow() {
                           "io_wait_ms",
                           "compute_ms",
                           "cache_hit_rate",
+                          "kept_fraction",
+                          "max_skipped",
+                          "fresh_bytes_per_token",
+                          "bundle_misses_per_token",
+                          "bundle_reads_per_token",
                           "simd",
                           "samples",
                           "prompt_samples"}) {

@@ -108,6 +108,38 @@ Result<uint64_t> ResolveBudget(std::string_view text, uint64_t file_bytes) {
   return ParseSize(text, "--mem-budget");
 }
 
+Result<SparsityOptions> ResolveSparsity(std::string_view text,
+                                        const ModelFile& model) {
+  SparsityOptions options;
+  if (text == "off") return options;
+  if (text == "auto") {
+    // Only what loses nothing.
+    if (model.has_split_gates() && model.config().activation == "relu") {
+      options.selector = Selector::kGate;
+    }
+    return options;
+  }
+  const size_t colon = text.find(':');
+  if (text.substr(0, colon) != "gate") {
+    return InvalidArgument("--sparsity: \"", text,
+                           "\" is no selector; there are off, auto, gate and "
+                           "gate:F, such as gate:0.5");
+  }
+  options.selector = Selector::kGate;
+  if (colon != std::string_view::npos) {
+    const auto rest =
+        ParseNumber(text.substr(colon + 1), options.kept_fraction);
+    if (!rest || !rest->empty() || options.kept_fraction <= 0 ||
+        options.kept_fraction > 1) {
+      return InvalidArgument("--sparsity: \"", text.substr(colon + 1),
+                             "\" is no part of the neurons; expected a number "
+                             "above 0, at most 1");
+    }
+  }
+  FLASHELM_RETURN_IF_ERROR(SparseFfn::Check(model, options));
+  return options;
+}
+
 Result<IoBackend> ParseIo(std::string_view text, std::string_view flag) {
   if (text == "auto") return IoBackend::kAuto;
   if (text == "uring") return IoBackend::kUring;
@@ -219,6 +251,9 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
       needs.caller_bytes +
       2 * sizeof(uint32_t) *
           (std::min<uint64_t>(args.batch, max_context) + max_context);
+  FLASHELM_ASSIGN_OR_RETURN(plan.sparsity,
+                            ResolveSparsity(args.sparsity, model));
+  plan.sparsity.window_tokens = args.window;
   plan.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
   plan.num_threads =
       args.threads == 0

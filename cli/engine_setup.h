@@ -23,6 +23,11 @@ Result<uint64_t> ParseSize(std::string_view text, std::string_view flag);
 // file, or "auto".
 Result<uint64_t> ResolveBudget(std::string_view text, uint64_t file_bytes);
 
+// What --sparsity means for a model: "off", "auto", "gate" or "gate:0.5".
+// kInvalidArgument: anything else, or what SparseFfn::Check() refuses.
+Result<SparsityOptions> ResolveSparsity(std::string_view text,
+                                        const ModelFile& model);
+
 // "auto", "uring", "pread", "mmap"; `flag` begins the message of
 // kInvalidArgument.
 Result<IoBackend> ParseIo(std::string_view text, std::string_view flag);

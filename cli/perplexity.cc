@@ -48,9 +48,14 @@ Status RunPerplexity(const PerplexityArgs& args) {
   EngineNeeds needs;
   needs.all_logits = true;
   std::optional<ModelFile> reference;
-  if (!args.reference.empty()) {
-    FLASHELM_ASSIGN_OR_RETURN(reference, ModelFile::Open(args.reference));
+  const bool is_against_dense = !args.against.empty();
+  const std::string& reference_path =
+      is_against_dense ? args.engine.model : args.reference;
+  if (!reference_path.empty()) {
+    FLASHELM_ASSIGN_OR_RETURN(reference, ModelFile::Open(reference_path));
   }
+  EngineArgs reference_args = engine_args;
+  if (is_against_dense) reference_args.sparsity = "off";
   std::vector<TokenId> tokens;
   {
     // A text that would fill the budget alone is refused before it is read; a
@@ -85,7 +90,8 @@ Status RunPerplexity(const PerplexityArgs& args) {
     EngineNeeds reference_needs;
     reference_needs.all_logits = true;
     FLASHELM_ASSIGN_OR_RETURN(
-        reference_setup, SetUpEngine(*reference, engine_args, reference_needs));
+        reference_setup,
+        SetUpEngine(*reference, reference_args, reference_needs));
     FLASHELM_RETURN_IF_ERROR(
         ShareBudget(model, setup.options, *reference, reference_setup.options));
   }
@@ -124,8 +130,9 @@ Status RunPerplexity(const PerplexityArgs& args) {
       std::printf(
           "from %s: KL divergence %.6f +- %.6f nats, the same likeliest token "
           "for %.2f %%\n",
-          args.reference.c_str(), result.divergence->mean_kl,
-          result.divergence->stderr_kl, 100 * result.divergence->same_top);
+          is_against_dense ? "all neurons" : args.reference.c_str(),
+          result.divergence->mean_kl, result.divergence->stderr_kl,
+          100 * result.divergence->same_top);
     }
   }
   return OkStatus();

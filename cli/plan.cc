@@ -109,6 +109,10 @@ Json ToJson(const ModelFile& model, const PlanOptions& options,
                       {"sweep_compute_ms", forecast.sweep_compute_ms},
                       {"sweep_ms", OrNull(forecast.sweep_ms)},
                       {"prompt_tps", OrNull(forecast.prompt_tps)}};
+  if (options.sparsity.is_on()) {
+    json["pinned_bytes"] = nullptr;
+    json["forecast"] = nullptr;
+  }
   if (options.io == IoBackend::kMmap) {
     // What the system will keep of the file is not known, nor refused.
     json["minimum_budget_bytes"] = nullptr;
@@ -140,6 +144,10 @@ void PrintParts(const ModelFile& model, const PlanOptions& options,
   fmt::print("\n");
   print("weights of a token (M)", plan.weight_bytes);
   if (options.io == IoBackend::kMmap) return;
+  if (options.sparsity.is_on()) {
+    fmt::print("  of them, bundles of neurons are read as tokens need them\n");
+    return;
+  }
   print("of them in RAM (P)",
         plan.weight_bytes - plan.streamed_bytes_per_token);
   print("from flash per token (M - P)", plan.streamed_bytes_per_token);
@@ -164,6 +172,12 @@ void PrintForecast(const ModelFile& model, const EngineSetup& setup,
     fmt::print(
         "\nNo forecast for mmap: the system decides what stays in RAM, and no "
         "budget is held.\n");
+    return;
+  }
+  if (setup.options.plan.sparsity.is_on()) {
+    fmt::print(
+        "\nNo forecast with --sparsity: which neurons a token needs depends on "
+        "the text.\n");
     return;
   }
   fmt::print(

@@ -34,6 +34,14 @@ SessionStats Difference(const SessionStats& after, const SessionStats& before) {
   result.store.num_reads -= before.store.num_reads;
   result.store.io_busy_ns -= before.store.io_busy_ns;
   result.store.io_wait_ns -= before.store.io_wait_ns;
+  result.sparsity.num_neurons -= before.sparsity.num_neurons;
+  result.sparsity.num_kept -= before.sparsity.num_kept;
+  result.bundles.num_wanted -= before.bundles.num_wanted;
+  result.bundles.num_hits -= before.bundles.num_hits;
+  result.bundles.num_misses -= before.bundles.num_misses;
+  result.bundles.num_reads -= before.bundles.num_reads;
+  result.bundles.read_bytes -= before.bundles.read_bytes;
+  result.bundles.fresh_bytes -= before.bundles.fresh_bytes;
   return result;
 }
 
@@ -67,8 +75,9 @@ void AddPlanKeys(const PlanOptions& options, const MemoryPlan& plan,
   json["n_batch"] = plan.batch;
   json["kv_type"] = options.kv_type == KvType::kF32 ? "f32" : "bf16";
   json["flash_bytes_bound_per_token"] =
-      options.io == IoBackend::kMmap ? Json(nullptr)
-                                     : Json(plan.streamed_bytes_per_token);
+      options.io == IoBackend::kMmap || options.sparsity.is_on()
+          ? Json(nullptr)
+          : Json(plan.streamed_bytes_per_token);
 }
 
 void AddEngineKeys(const Engine& engine, Json& json) {
@@ -81,6 +90,32 @@ void AddEngineKeys(const Engine& engine, Json& json) {
                       engine.model().weight_file().file().direct_io();
   json["simd"] = std::string(SimdTargetName());
 }
+
+namespace {
+
+// Null, all of them, where every neuron was computed.
+void AddSparsityKeys(const Measurement& measurement, Json& json) {
+  const SparsityStats& sparsity = measurement.decode.sparsity;
+  const BundleStats& bundles = measurement.decode.bundles;
+  const auto ratio = [](uint64_t part, uint64_t whole) {
+    return whole == 0
+               ? Json(nullptr)
+               : Json(static_cast<double>(part) / static_cast<double>(whole));
+  };
+  const auto per_pass = [&](uint64_t total) {
+    const auto value = measurement.PerPass(total);
+    return value && sparsity.num_neurons > 0 ? Json(*value) : Json(nullptr);
+  };
+  json["cache_hit_rate"] = ratio(bundles.num_hits, bundles.num_wanted);
+  json["kept_fraction"] = ratio(sparsity.num_kept, sparsity.num_neurons);
+  json["max_skipped"] =
+      sparsity.num_neurons > 0 ? Json(sparsity.max_skipped) : Json(nullptr);
+  json["fresh_bytes_per_token"] = per_pass(bundles.fresh_bytes);
+  json["bundle_misses_per_token"] = per_pass(bundles.num_misses);
+  json["bundle_reads_per_token"] = per_pass(bundles.num_reads);
+}
+
+}  // namespace
 
 void AddMeasurementKeys(const Measurement& measurement, Json& json) {
   const SessionStats& decode = measurement.decode;
@@ -106,7 +141,7 @@ void AddMeasurementKeys(const Measurement& measurement, Json& json) {
   json["io_busy_ms"] = per_pass_ms(decode.store.io_busy_ns);
   json["io_wait_ms"] = per_pass_ms(decode.store.io_wait_ns);
   json["compute_ms"] = per_pass_ms(decode.total_ns - decode.store.io_wait_ns);
-  json["cache_hit_rate"] = nullptr;
+  AddSparsityKeys(measurement, json);
 }
 
 std::string Dump(const Json& json, int indent) {

@@ -68,6 +68,14 @@ std::string RunStats::Summary() const {
     line += fmt::format(", flash {} per token",
                         FormatBytes(static_cast<uint64_t>(*flash)));
   }
+  const SessionStats& decode = measurement_.decode;
+  if (decode.sparsity.num_neurons > 0 && decode.bundles.num_wanted > 0) {
+    line += fmt::format(", {:.1f} % of the neurons, {:.0f} % of those from RAM",
+                        100 * static_cast<double>(decode.sparsity.num_kept) /
+                            static_cast<double>(decode.sparsity.num_neurons),
+                        100 * static_cast<double>(decode.bundles.num_hits) /
+                            static_cast<double>(decode.bundles.num_wanted));
+  }
   if (rate) {
     line += fmt::format(", {:.2f} tokens/s ({:.1f} ms)", *rate, 1000 / *rate);
   }

@@ -46,7 +46,9 @@ struct EngineArgs {
   bool allow_unenforced = false;
   std::string kv_type = "f32";
   std::string simd = "auto";
-  std::string device_profile;  // A file; empty: the reader finds out.
+  std::string device_profile;     // A file; empty: the reader finds out.
+  std::string sparsity = "auto";  // "off", "gate", "gate:0.5"
+  uint32_t window = 5;            // Tokens whose neurons stay in RAM.
 };
 
 // Where a text comes from; exactly one of the two is set.
@@ -82,6 +84,7 @@ struct PerplexityArgs {
   EngineArgs engine;
   std::string file;
   std::string reference;  // Another model file to compare with; may be empty.
+  std::string against;    // "dense": the same file without sparsity.
   uint32_t n_ctx = 256;
   bool json = false;
 };
@@ -89,6 +92,15 @@ struct PerplexityArgs {
 struct PlanArgs {
   EngineArgs engine;
   bool json = false;
+};
+
+struct CalibrateArgs {
+  EngineArgs engine;
+  std::string file;
+  std::string output;
+  std::string order = "co-activation";
+  uint32_t n_ctx = 256;
+  uint64_t max_tokens = 32768;  // 0: all of the text.
 };
 
 struct BenchArgs {
@@ -123,6 +135,7 @@ Status RunVerify(const VerifyArgs& args);
 Status RunRun(const RunArgs& args);
 Status RunLogits(const LogitsArgs& args);
 Status RunPerplexity(const PerplexityArgs& args);
+Status RunCalibrate(const CalibrateArgs& args);
 Status RunPlan(const PlanArgs& args);
 Status RunBench(const BenchArgs& args);
 Status RunBenchIo(const BenchIoArgs& args);

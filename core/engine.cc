@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "core/convert/calibrated_file.h"
 #include "storage/open_reader.h"
 
 namespace flashelm {
@@ -15,19 +16,13 @@ Engine::Engine(ModelFile model, MemoryPlan plan,
 
 Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
                                                const EngineOptions& options) {
-  for (const LayerWeights& layer : model.weights().layers) {
-    if (layer.has_split_gate() || layer.importance) {
-      return Unimplemented(model.path(),
-                           ": has predictor or ffn_gate segments, which this "
-                           "version does not compute with");
-    }
-  }
   FLASHELM_ASSIGN_OR_RETURN(MemoryPlan plan, MakePlan(model, options.plan));
   const bool is_mapped = options.plan.io == IoBackend::kMmap;
   // Parts of the plan that no buffer of ours holds are spoken for at once.
   uint64_t spoken_for =
       plan.total_bytes - plan.kv_cache_bytes - plan.activation_bytes -
-      WeightStoreOverheadBytes(model.weight_file(), plan.residency);
+      WeightStoreOverheadBytes(model.weight_file(), plan.residency) -
+      plan.sparse_bytes;
   if (!is_mapped) {
     spoken_for -= plan.residency.RingBytes() +
                   plan.residency.ResidentBytes(model.weight_file().segments());
@@ -70,10 +65,40 @@ Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
   }
   FLASHELM_ASSIGN_OR_RETURN(engine->pool_,
                             ThreadPool::Create(options.plan.num_threads));
+  if (options.plan.sparsity.is_on()) {
+    FLASHELM_RETURN_IF_ERROR(engine->CreateSparseFfn(options));
+  }
   const CancelToken never;
   FLASHELM_RETURN_IF_ERROR(engine->store_->Load(
       options.cancel != nullptr ? *options.cancel : never, options.progress));
   return engine;
+}
+
+// Reads of single bundles have a reader of their own, so that they do not wait
+// behind the ring's.
+Status Engine::CreateSparseFfn(const EngineOptions& options) {
+  FLASHELM_RETURN_IF_ERROR(CheckCalibration(model_));
+  const WeightFile& file = model_.weight_file();
+  // As many as devices need to be busy with small reads.
+  constexpr uint32_t kDepth = 64;
+  FLASHELM_ASSIGN_OR_RETURN(
+      bundle_reader_,
+      options.make_reader
+          ? options.make_reader(file.shared_file(), kDepth)
+          : OpenReader(file.shared_file(),
+                       {options.plan.io, kDepth, options.plan.num_io_threads,
+                        /*queue_depth=*/kDepth, /*request_bytes=*/0}));
+  BundleStoreOptions bundle_options =
+      BundleOptions(model_, options.plan.sparsity, plan_.cached_bundles);
+  bundle_options.read_timeout = options.read_timeout;
+  FLASHELM_ASSIGN_OR_RETURN(
+      bundles_,
+      BundleStore::Create(file, plan_.residency.apart, bundle_options,
+                          *bundle_reader_, store_->verifier(), budget_));
+  FLASHELM_ASSIGN_OR_RETURN(
+      sparse_ffn_, SparseFfn::Create(model_, options.plan.sparsity, *store_,
+                                     *bundles_, *pool_, budget_));
+  return OkStatus();
 }
 
 }  // namespace flashelm

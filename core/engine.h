@@ -12,6 +12,8 @@
 #include "core/base/thread_pool.h"
 #include "core/memory_plan.h"
 #include "core/model_file.h"
+#include "core/sparse_ffn.h"
+#include "storage/bundle_store.h"
 #include "storage/open_reader.h"
 #include "storage/read_tuner.h"
 #include "storage/weight_store.h"
@@ -66,10 +68,13 @@ class Engine {
   // For Session.
   MemoryBudget& budget() { return budget_; }
   WeightStore& store() { return *store_; }
+  SparseFfn* sparse_ffn() { return sparse_ffn_.get(); }  // Null: dense.
+  const BundleStore* bundles() const { return bundles_.get(); }
   ThreadPool& pool() { return *pool_; }
 
  private:
   Engine(ModelFile model, MemoryPlan plan, const PlanOptions& plan_options);
+  Status CreateSparseFfn(const EngineOptions& options);
 
   ModelFile model_;
   const MemoryPlan plan_;
@@ -80,6 +85,10 @@ class Engine {
   std::unique_ptr<AsyncReader> reader_;
   std::unique_ptr<WeightStore> store_;
   std::unique_ptr<ThreadPool> pool_;
+  // With sparsity; the reader before what uses it.
+  std::unique_ptr<AsyncReader> bundle_reader_;
+  std::unique_ptr<BundleStore> bundles_;
+  std::unique_ptr<SparseFfn> sparse_ffn_;
 };
 
 }  // namespace flashelm

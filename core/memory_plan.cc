@@ -10,6 +10,7 @@
 #include "core/base/thread.h"
 #include "core/kv_cache.h"
 #include "core/scratch.h"
+#include "core/sparse_ffn.h"
 
 namespace flashelm {
 namespace {
@@ -78,14 +79,32 @@ class Planner {
     PinNorm(model.weights().final_norm);
     for (const LayerWeights& layer : model.weights().layers) {
       PinNorm(layer.attention_norm);
-      for (const PartRef* part :
-           {&layer.qkv, &layer.attention_out, &layer.gate}) {
-        residency.sweep.push_back(part->segment);
+      if (layer.importance) PinNorm(*layer.importance);
+      residency.sweep.push_back(layer.qkv.segment);
+      residency.sweep.push_back(layer.attention_out.segment);
+      if (layer.has_split_gate()) {
+        residency.sweep.push_back(layer.gate.segment);
+      }
+      if (IsSparse()) {
+        const uint64_t num_bundles = segments_[layer.up.segment].num_records;
+        residency.apart.push_back(layer.up.segment);
+        residency.chunk_records[layer.up.segment] = num_bundles;
+        plan_.cached_bundles.push_back(0);
+      } else {
+        residency.sweep.push_back(layer.up.segment);
       }
     }
   }
 
   Result<MemoryPlan> Make() {
+    if (IsSparse()) {
+      FLASHELM_RETURN_IF_ERROR(SparseFfn::Check(model_, options_.sparsity));
+      if (IsMapped()) {
+        return InvalidArgument(
+            "bundles are not read one by one through --io "
+            "mmap; take uring, pread or auto");
+      }
+    }
     AddFixedLines();
     const uint64_t fixed = Sum();
     if (IsMapped()) return MakeMapped();
@@ -96,15 +115,18 @@ class Planner {
     plan_.minimum_bytes = SmallestBudget(
         std::min(fixed + ring_floor + OverheadBytes(false) + ScratchBytes(1),
                  whole + ScratchBytes(1)));
-    const uint64_t budget =
-        std::min(options_.budget_bytes,
-                 SmallestBudget(whole + ScratchBytes(MaxBatch())));
+    const uint64_t budget = std::min(
+        options_.budget_bytes,
+        SmallestBudget(whole + ScratchBytes(MaxBatch()) + AllBundleBytes()));
     if (budget < plan_.minimum_bytes) return Infeasible(fixed);
 
     const uint64_t usable = WithoutKernelBytes(budget);
     if (whole + ScratchBytes(1) <= usable) {
       ChooseBatch(usable - whole);
       MakeAllResident();
+      if (IsSparse()) {
+        CacheBundles(usable - whole - ScratchBytes(plan_.batch));
+      }
     } else {
       const uint64_t left = usable - fixed - OverheadBytes(false);
       ChooseBatch(std::max(std::min(left / kBatchShare, left - ring_floor),
@@ -125,6 +147,7 @@ class Planner {
 
  private:
   bool IsMapped() const { return options_.io == IoBackend::kMmap; }
+  bool IsSparse() const { return options_.sparsity.is_on(); }
 
   // The weights are the system's affair, and so no budget is too small.
   Result<MemoryPlan> MakeMapped() {
@@ -176,6 +199,49 @@ class Planner {
         KvCache::NumBytes(model_.config(), plan_.context, options_.kv_type);
     Add("KV cache", plan_.kv_cache_bytes);
     if (!IsMapped()) Add("norm vectors", norm_bytes_);
+    if (IsSparse()) {
+      // Without the cache: it comes last.
+      plan_.sparse_bytes = SparseBytes();
+      Add("sparse FFN", plan_.sparse_bytes);
+      Add("io_uring of bundles",
+          options_.io == IoBackend::kPread ? 0 : kUringBytes);
+    }
+  }
+
+  uint64_t SparseBytes() const {
+    return SparseFfn::NumBytes(model_) +
+           BundleStore::NumBytes(
+               model_.weight_file(), plan_.residency.apart,
+               BundleOptions(model_, options_.sparsity, plan_.cached_bundles));
+  }
+  uint64_t AllBundleBytes() const {
+    uint64_t total = 0;
+    for (const uint32_t index : plan_.residency.apart) {
+      total += RoundUp(segments_[index].num_bytes(), kIoAlignment);
+    }
+    return total;
+  }
+  // The same part of every layer's bundles.
+  void CacheBundles(uint64_t bytes) {
+    const uint64_t total = AllBundleBytes();
+    const uint64_t fixed = plan_.sparse_bytes;
+    for (double part = std::min(
+             1.0, static_cast<double>(bytes) / static_cast<double>(total));
+         part > 0; part -= 0.001) {
+      for (size_t i = 0; i < plan_.cached_bundles.size(); ++i) {
+        const uint64_t num_bundles =
+            segments_[plan_.residency.apart[i]].num_records;
+        plan_.cached_bundles[i] =
+            static_cast<uint32_t>(part * static_cast<double>(num_bundles));
+      }
+      plan_.sparse_bytes = SparseBytes();
+      if (plan_.sparse_bytes - fixed <= bytes) break;
+    }
+    if (plan_.sparse_bytes - fixed > bytes) {
+      std::fill(plan_.cached_bundles.begin(), plan_.cached_bundles.end(), 0u);
+      plan_.sparse_bytes = SparseBytes();
+    }
+    Add("cache of bundles", plan_.sparse_bytes - fixed);
   }
 
   void AddChosenLines() {
@@ -202,9 +268,10 @@ class Planner {
     return options_.all_logits ? batch : 1;
   }
   uint64_t ScratchBytes(uint32_t batch) const {
-    return Scratch::NumBytes(model_.config(),
-                             {batch, LogitRows(batch), options_.num_threads,
-                              model_.has_quantized(), plan_.context});
+    return Scratch::NumBytes(
+        model_.config(),
+        {batch, LogitRows(batch), options_.num_threads, model_.has_quantized(),
+         plan_.context, model_.has_split_gates()});
   }
   // The largest batch whose activations fit; 1 fits always.
   void ChooseBatch(uint64_t bytes) {

@@ -8,6 +8,7 @@
 
 #include "core/base/status.h"
 #include "core/model_file.h"
+#include "core/sparsity.h"
 #include "kernels/attention.h"
 #include "storage/open_reader.h"
 #include "storage/weight_store.h"
@@ -37,6 +38,9 @@ struct PlanOptions {
   // they are no part of the plan, and no budget can be held.
   IoBackend io = IoBackend::kAuto;
   uint32_t num_io_threads = 4;  // Of a pread reader, besides.
+  // Which neurons are computed. With sparsity, bundles are read one by one:
+  // all other weights come first, and a cache of bundles takes what is left.
+  SparsityOptions sparsity;
   // What the caller will hold itself while the model runs: prompts, outputs.
   uint64_t caller_bytes = 0;
 };
@@ -57,6 +61,10 @@ struct MemoryPlan {
   uint64_t activation_bytes = 0;
 
   ResidencyPlan residency;
+  // With sparsity: bundles that the cache has room for, by layer, and what a
+  // sparse FFN and its store of bundles take.
+  std::vector<uint32_t> cached_bundles;
+  uint64_t sparse_bytes = 0;
   uint32_t context = 0;
   uint32_t batch = 0;           // Tokens per sweep.
   uint32_t max_logit_rows = 0;  // Positions whose logits one call may ask for.

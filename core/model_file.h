@@ -40,6 +40,10 @@ class ModelFile {
   // "bf16", or where matrices differ all there are, those of the layers first:
   // "q4+q8".
   std::string weights_name() const;
+  // Whether the gates of its FFNs lie apart from the bundles.
+  bool has_split_gates() const {
+    return !weights_.layers.empty() && weights_.layers[0].has_split_gate();
+  }
   // Whether any matrix is quantized.
   bool has_quantized() const { return has_quantized_; }
 

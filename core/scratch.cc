@@ -21,6 +21,14 @@ uint64_t MaxQkvDim(const ModelConfig& config) {
   return most;
 }
 
+uint64_t MaxFfnDim(const ModelConfig& config) {
+  uint64_t most = 0;
+  for (const auto& layer : config.layers) {
+    most = std::max<uint64_t>(most, layer.ffn_dim);
+  }
+  return most;
+}
+
 // Columns of the widest product.
 uint64_t MaxCols(const ModelConfig& config) {
   return std::max<uint64_t>(config.model_dim, config.max_query_dim());
@@ -52,6 +60,7 @@ void ForEachBuffer(const ModelConfig& config, const ScratchShape& shape,
         std::max(tokens * MaxQkvDim(config),
                  RoundUp(tokens * config.model_dim, kFloatsPerCacheLine) +
                      2 * tokens * kFfnTile));
+  visit(&Scratch::gates, shape.has_gates ? tokens * MaxFfnDim(config) : 0);
   visit(&Scratch::cos, tokens * (config.head_dim / 2));
   visit(&Scratch::sin, tokens * (config.head_dim / 2));
   visit(&Scratch::ranges, uint64_t{kFfnRanges} * config.model_dim);
@@ -126,6 +135,7 @@ Result<Scratch> Scratch::Create(const ModelConfig& config,
       RoundUp(uint64_t{shape.batch} * config.model_dim, kFloatsPerCacheLine);
   scratch.up = scratch.gate + uint64_t{shape.batch} * kFfnTile;
   scratch.qkv_stride = MaxQkvDim(config);
+  scratch.gates_stride = MaxFfnDim(config);
   scratch.attention_stride = config.max_query_dim();
   scratch.attention_part_floats = PartFloats(config);
   scratch.attention_head_floats =

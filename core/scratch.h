@@ -45,6 +45,7 @@ struct ScratchShape {
   uint32_t num_threads = 1;
   bool has_quantized = false;  // Whether any matrix is.
   uint32_t context = 1;        // Positions of the cache.
+  bool has_gates = false;      // Whether all gates of a layer are kept.
 };
 
 // All buffers that a forward pass writes, for a batch of tokens; row t of each
@@ -65,9 +66,11 @@ struct Scratch {
   float* partial = nullptr;    // [batch, model_dim] to be added to x, over qkv
   float* gate = nullptr;       // [batch, kFfnTile], over qkv
   float* up = nullptr;         // [batch, kFfnTile], over qkv
-  float* cos = nullptr;        // [batch, head_dim / 2]
-  float* sin = nullptr;        // [batch, head_dim / 2]
-  float* ranges = nullptr;     // [kFfnRanges, model_dim] of one token
+  // All gates of a layer, [batch, gates_stride]; null unless has_gates.
+  float* gates = nullptr;
+  float* cos = nullptr;     // [batch, head_dim / 2]
+  float* sin = nullptr;     // [batch, head_dim / 2]
+  float* ranges = nullptr;  // [kFfnRanges, model_dim] of one token
   // Segments of attention: of one token, for each kv head; of several, for
   // each thread. [kv head or thread, segment, attention_part_floats]
   float* attention_parts = nullptr;
@@ -78,6 +81,7 @@ struct Scratch {
   std::byte* quantized = nullptr;
   std::byte* kept_rows = nullptr;
   uint64_t qkv_stride = 0;
+  uint64_t gates_stride = 0;  // The widest layer's ffn_dim.
   uint64_t attention_stride = 0;
   uint64_t attention_part_floats = 0;
   uint64_t attention_head_floats = 0;  // All segments of a kv head or thread.

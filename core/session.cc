@@ -21,7 +21,7 @@ Session::Session(Engine& engine, KvCache cache, Scratch scratch)
       cache_(std::move(cache)),
       scratch_(std::move(scratch)),
       transformer_(engine.model(), engine.store(), engine.pool(), cache_,
-                   scratch_),
+                   scratch_, engine.sparse_ffn()),
       batch_(engine.plan().batch),
       max_logit_rows_(engine.plan().max_logit_rows) {
   wanted_.reserve(batch_);
@@ -38,7 +38,8 @@ Result<std::unique_ptr<Session>> Session::Create(Engine& engine) {
       Scratch::Create(
           engine.config(),
           {plan.batch, plan.max_logit_rows, engine.pool().num_threads(),
-           engine.model().has_quantized(), plan.context},
+           engine.model().has_quantized(), plan.context,
+           engine.model().has_split_gates()},
           engine.budget()));
   return std::unique_ptr<Session>(
       new Session(engine, std::move(cache), std::move(scratch)));
@@ -91,6 +92,16 @@ Status Session::Run(std::span<const TokenId> tokens,
   stats_.total_ns += NanosecondsSince(begin);
   stats_.num_sweeps += num_sweeps;
   stats_.store = engine_.store().stats();
+  if (engine_.sparse_ffn() != nullptr) {
+    const BundleStoreStats bundles = engine_.bundles()->stats();
+    stats_.sparsity = engine_.sparse_ffn()->stats();
+    stats_.bundles = bundles.bundles;
+    stats_.store.stream_bytes += bundles.bundles.read_bytes;
+    stats_.store.num_reads += bundles.bundles.num_reads;
+    // Of two readers, which take turns but for reads ahead.
+    stats_.store.io_busy_ns += bundles.io_busy_ns;
+    stats_.store.io_wait_ns += bundles.bundles.io_wait_ns;
+  }
   if (!status.ok()) return status;
   stats_.num_tokens += tokens.size();
   position_ += static_cast<uint32_t>(tokens.size());

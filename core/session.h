@@ -19,7 +19,11 @@ struct SessionStats {
   uint64_t num_tokens = 0;  // Positions computed.
   uint64_t num_sweeps = 0;  // Times the weights were gone through.
   uint64_t total_ns = 0;    // In Run().
-  WeightStoreStats store;   // Of the engine, since it was loaded.
+  // With sparsity, of the engine, since it was loaded. What was read and waited
+  // for is in `store`, too.
+  SparsityStats sparsity;
+  BundleStats bundles;
+  WeightStoreStats store;  // Of the engine, since it was loaded.
 };
 
 // Holds the KV cache and the activations. Used by one thread. The engine
@@ -49,6 +53,11 @@ class Session {
   // Forgets everything from `position` on; the next Run() writes there.
   // kInvalidArgument: beyond position().
   Status Truncate(uint32_t position);
+
+  // As Transformer::set_recorder().
+  void set_recorder(ActivationRecorder* recorder) {
+    transformer_.set_recorder(recorder);
+  }
 
   uint32_t position() const { return position_; }
   uint32_t context() const { return cache_.context(); }

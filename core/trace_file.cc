@@ -73,7 +73,7 @@ std::string_view StepName(SegmentKind kind) {
 }  // namespace
 
 uint64_t TraceBytes(const ModelConfig& config) {
-  return SweepTrace::NumBytes(3 * size_t{config.num_layers()} + 1,
+  return SweepTrace::NumBytes(4 * size_t{config.num_layers()} + 1,
                               kMaxTraceSweeps) +
          OutputFile::kBufferBytes;
 }

@@ -54,7 +54,8 @@ WeightView ViewOf(const RecordRun& run, uint64_t skip, const PartRef& part,
 }  // namespace
 
 Transformer::Transformer(const ModelFile& model, WeightStore& store,
-                         ThreadPool& pool, KvCache& cache, Scratch& scratch)
+                         ThreadPool& pool, KvCache& cache, Scratch& scratch,
+                         SparseFfn* sparse)
     : config_(model.config()),
       weights_(model.weights()),
       segments_(model.weight_file().segments()),
@@ -62,6 +63,7 @@ Transformer::Transformer(const ModelFile& model, WeightStore& store,
       pool_(pool),
       cache_(cache),
       s_(scratch),
+      sparse_(sparse),
       product_(pool, scratch),
       down_columns_(scratch, config_.model_dim),
       activation_(config_.activation == "relu" ? Activation::kRelu
@@ -73,6 +75,7 @@ Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
   const size_t num_tokens = tokens.size();
   // Before the sweep's reads begin: rows are looked up one by one, and each
   // would wait behind all of them.
+  if (recorder_ != nullptr) recorder_->BeginBatch(num_tokens);
   FLASHELM_RETURN_IF_ERROR(Embed(tokens));
   FLASHELM_RETURN_IF_ERROR(store_.BeginSweep(/*with_head=*/!wanted.empty()));
   const size_t half = config_.head_dim / 2;
@@ -255,13 +258,23 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
   const size_t model_dim = config_.model_dim;
 
   NormTokens(weights.ffn_norm, num_tokens);
+  if (weights.has_split_gate()) {
+    FLASHELM_RETURN_IF_ERROR(MatMulAll(weights.gate, ffn_dim, model_dim,
+                                       s_.normed, model_dim, num_tokens,
+                                       s_.gates, s_.gates_stride));
+  }
   product_.SetTokens(IsQuantized(weights.gate) || IsQuantized(weights.up),
                      s_.normed, model_dim, model_dim, num_tokens);
+  if (sparse_ != nullptr) {
+    Status status = sparse_->Run(layer, num_tokens, product_, s_);
+    if (!status.ok()) store_.Abort();
+    return status;
+  }
   std::fill_n(s_.partial, num_tokens * model_dim, 0.0f);
   for (uint32_t neuron = 0; neuron < ffn_dim;) {
     FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
-                              store_.Next(weights.gate.segment, neuron));
-    if (num_tokens == 1 && run.num_records == ffn_dim) {
+                              store_.Next(weights.up.segment, neuron));
+    if (num_tokens == 1 && run.num_records == ffn_dim && recorder_ == nullptr) {
       FfnRangesOfOneToken(weights, run);
       return OkStatus();
     }
@@ -284,15 +297,26 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
                              size_t num_tokens) {
   const LayerWeights& weights = weights_.layers[layer];
   const uint64_t skip = first - run.first_record;
-  const uint64_t stride = segments_[weights.gate.segment].stride_bytes;
+  const uint64_t stride = segments_[weights.up.segment].stride_bytes;
   const size_t grain = GrainFor(stride, num_tokens);
   pool_.ParallelFor(count, grain, [&](size_t begin, size_t end, uint32_t part) {
     float* gate = s_.gate + first % kFfnTile + begin;
     float* up = s_.up + first % kFfnTile + begin;
-    product_.Rows(ViewOf(run, skip + begin, weights.gate, stride), end - begin,
-                  part, gate, kFfnTile);
+    if (weights.has_split_gate()) {
+      for (size_t t = 0; t < num_tokens; ++t) {
+        std::copy_n(s_.gates + t * s_.gates_stride + first + begin, end - begin,
+                    gate + t * kFfnTile);
+      }
+    } else {
+      product_.Rows(ViewOf(run, skip + begin, weights.gate, stride),
+                    end - begin, part, gate, kFfnTile);
+    }
     product_.Rows(ViewOf(run, skip + begin, weights.up, stride), end - begin,
                   part, up, kFfnTile);
+    if (recorder_ != nullptr) {
+      recorder_->Record(layer, first + static_cast<uint32_t>(begin),
+                        end - begin, num_tokens, gate, kFfnTile);
+    }
     for (size_t t = 0; t < num_tokens; ++t) {
       GluActivate(activation_, gate + t * kFfnTile, up + t * kFfnTile,
                   end - begin, gate + t * kFfnTile);
@@ -332,10 +356,11 @@ void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
                                        const RecordRun& run, size_t first,
                                        size_t count, uint32_t part,
                                        float* sum) {
-  const uint64_t stride = segments_[weights.gate.segment].stride_bytes;
-  const uint64_t third = stride / 3;
+  const uint64_t stride = segments_[weights.up.segment].stride_bytes;
+  const bool has_gate = !weights.has_split_gate();
+  const uint64_t share = stride / (has_gate ? 3 : 2);
   const std::byte* fetched =
-      run.data + first * stride + std::max(count * third, kBytesAhead);
+      run.data + first * stride + std::max(count * share, kBytesAhead);
   float gate[kMaxFfnStep];
   float up[kMaxFfnStep];
   for (size_t i = 0; i < count; i += kFfnGateStep) {
@@ -343,12 +368,12 @@ void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
     const auto multiply = [&](const PartRef& matrix, float* out) {
       product_.Rows(ViewOf(run, first + i, matrix, stride), rows, part, out + i,
                     0, fetched);
-      fetched += rows * third;
+      fetched += rows * share;
     };
-    multiply(weights.gate, gate);
+    if (has_gate) multiply(weights.gate, gate);
     multiply(weights.up, up);
   }
-  GluActivate(activation_, gate, up, count, gate);
+  GluActivate(activation_, has_gate ? gate : s_.gates + first, up, count, gate);
   const bool has_next = first + 2 * count <= run.num_records;
   AddDownColumns(ViewOf(run, first, weights.down, stride), count,
                  config_.model_dim, gate, 0, 1, nullptr, sum, 0,
@@ -359,7 +384,7 @@ void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
 // ranges once, from gate to down, and waits for nobody.
 void Transformer::FfnRangesOfOneToken(const LayerWeights& weights,
                                       const RecordRun& run) {
-  const uint64_t stride = segments_[weights.gate.segment].stride_bytes;
+  const uint64_t stride = segments_[weights.up.segment].stride_bytes;
   const size_t model_dim = config_.model_dim;
   const auto ffn_dim = static_cast<uint32_t>(run.num_records);
   const size_t grain = std::max<uint64_t>(

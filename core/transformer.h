@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "core/activation_recorder.h"
 #include "core/base/cancel.h"
 #include "core/base/thread_pool.h"
 #include "core/batch_product.h"
@@ -12,6 +13,7 @@
 #include "core/kv_cache.h"
 #include "core/model_file.h"
 #include "core/scratch.h"
+#include "core/sparse_ffn.h"
 #include "kernels/activation.h"
 #include "kernels/weight_view.h"
 #include "storage/weight_store.h"
@@ -29,7 +31,7 @@ namespace flashelm {
 class Transformer {
  public:
   Transformer(const ModelFile& model, WeightStore& store, ThreadPool& pool,
-              KvCache& cache, Scratch& scratch);
+              KvCache& cache, Scratch& scratch, SparseFfn* sparse = nullptr);
 
   // Computes `tokens`, 1 to the scratch's batch of them, at positions
   // `position`, position + 1, ... of the cache, which holds all positions
@@ -40,6 +42,10 @@ class Transformer {
   Status Forward(std::span<const TokenId> tokens, uint32_t position,
                  std::span<const uint32_t> wanted, const CancelToken& cancel,
                  float* logits);
+
+  // Whom to tell what the neurons of each layer did; may be null. Outlives the
+  // next calls.
+  void set_recorder(ActivationRecorder* recorder) { recorder_ = recorder; }
 
  private:
   Status Embed(std::span<const TokenId> tokens);
@@ -74,6 +80,8 @@ class Transformer {
   ThreadPool& pool_;
   KvCache& cache_;
   Scratch& s_;
+  SparseFfn* const sparse_;  // Computes the FFN where it is not null.
+  ActivationRecorder* recorder_ = nullptr;
   BatchProduct product_;
   DownColumns down_columns_;
   const Activation activation_;

@@ -236,7 +236,7 @@ TEST_F(BenchTest, WrongUsageIsRefusedBeforeAnythingRuns) {
       {"-r", "0"},
       {"-o", "csv"},
       {"-p", "-1"},
-      {"--window", "3"}};
+      {"--windows", "3"}};
   for (const std::vector<std::string>& more : cases) {
     const auto refused = Flashelm(Bench(more));
     EXPECT_EQ(refused.exit_code, 2) << more[1] << ": " << refused.err;

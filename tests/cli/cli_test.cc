@@ -197,6 +197,46 @@ TEST_F(CliTest, PerplexityComparesWithAReference) {
   EXPECT_TRUE(printed.contains("stderr_kl"));
 }
 
+TEST_F(CliTest, ACalibratedReluModelLosesNothing) {
+  const std::string dense = File("relu.felm");
+  const std::string sparse = File("sparse.felm");
+  ASSERT_EQ(
+      Flashelm({"convert", FLASHELM_SOURCE_DIR "/models/tiny-stories-relu",
+                "-o", dense})
+          .exit_code,
+      0);
+  const std::string text = FLASHELM_SOURCE_DIR "/tests/data/calibration.txt";
+  const auto refused = Flashelm(
+      {"run", "-m", dense, "-p", "Once", "--sparsity", "gate", "-n", "3"});
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_NE(refused.err.find("flashelm calibrate -m " + dense),
+            std::string::npos);
+  const auto calibrated = Flashelm({"calibrate", "-m", dense, "-f", text, "-o",
+                                    sparse, "--max-tokens", "1000"});
+  ASSERT_EQ(calibrated.exit_code, 0) << calibrated.err;
+  EXPECT_NE(calibrated.out.find("| 5 | 1024 | "), std::string::npos);
+  // Sparse where nothing is said.
+  const auto run =
+      Flashelm({"run", "-m", sparse, "-p", "Once upon a time", "-n", "20",
+                "--temp", "0", "--stats", File("sparse.json")});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  const json stats = json::parse(ReadFile(File("sparse.json")));
+  EXPECT_GT(stats["kept_fraction"], 0.01);
+  EXPECT_LT(stats["kept_fraction"], 0.3);
+  EXPECT_GT(stats["cache_hit_rate"], 0.2);
+  EXPECT_EQ(stats["max_skipped"], 0);
+  EXPECT_EQ(Flashelm({"run", "-m", sparse, "-p", "Once upon a time", "-n", "20",
+                      "--temp", "0", "--sparsity", "off"})
+                .out,
+            run.out);
+  WriteFile(File("short.txt"), "Once upon a time there was a little dog. ");
+  const auto compared =
+      Flashelm({"perplexity", "-m", sparse, "-f", File("short.txt"),
+                "--against", "dense", "--json"});
+  ASSERT_EQ(compared.exit_code, 0) << compared.err;
+  EXPECT_EQ(json::parse(compared.out)["mean_kl"], 0);
+}
+
 TEST_F(CliTest, StatsHaveEveryAgreedKey) {
   ASSERT_EQ(Flashelm({"run", "-m", Model(), "-p", "A", "-n", "3", "--stats",
                       File("keys.json")})
@@ -382,7 +422,7 @@ TEST_F(CliTest, ExitCodesFollowTheKindOfError) {
   const std::vector<Case> cases = {
       {"no verb", {}, 2},
       {"unknown verb", {"walk"}, 2},
-      {"unknown flag", {"run", "-m", Model(), "-p", "A", "--window", "3"}, 2},
+      {"unknown flag", {"run", "-m", Model(), "-p", "A", "--windows", "3"}, 2},
       {"a reader that nobody wrote",
        {"run", "-m", Model(), "-p", "A", "--io", "aio"},
        2},

@@ -147,7 +147,7 @@ TEST_F(PlanTest, WrongUsageIsRefused) {
       {"--io", "mmap"},       {"--allow-unenforced"},
       {"--io", "aio"},        {"-c", "513"},
       {"--kv-type", "f16"},   {"-t", "5000"},
-      {"--window", "3"}};
+      {"--windows", "3"}};
   for (const std::vector<std::string>& more : cases) {
     std::vector<std::string> args = Plan();
     args.insert(args.end(), more.begin(), more.end());

@@ -490,18 +490,5 @@ TEST_F(CalibratedFileTest, CheckCalibrationSaysWhatToDo) {
 
 // Until it computes with them: an error, and none of a model that is read
 // wrong.
-TEST_F(CalibratedFileTest, TheEngineRefusesWhatItDoesNotComputeWith) {
-  const ConvertedModel converted(CheckpointOptions{}, Encoding::kQ8);
-  const ModelFile in = Open(converted.path());
-  CalibratedFileOptions options;
-  for (const bool is_split : {true, false}) {
-    options.split_gate = is_split;
-    const auto engine =
-        Engine::Create(Open(Write(in, "out.felm", options)), {});
-    ASSERT_FALSE(engine);
-    EXPECT_EQ(engine.error().code(), StatusCode::kUnimplemented);
-  }
-}
-
 }  // namespace
 }  // namespace flashelm

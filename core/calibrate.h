@@ -1,0 +1,46 @@
+// Learning from a text which neurons of a model go together.
+#ifndef FLASHELM_CORE_CALIBRATE_H_
+#define FLASHELM_CORE_CALIBRATE_H_
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "core/activation_recorder.h"
+#include "core/base/cancel.h"
+#include "core/session.h"
+
+namespace flashelm {
+
+// Runs the session's model over `tokens`, a text encoded without BOS, in
+// windows of n_ctx positions, BOS first, and records what its neurons do.
+// Overwrites the session's sequence. `progress`, which may be empty, gets
+// tokens done. kInvalidArgument: no tokens, or an n_ctx below 2 or above the
+// context. Other errors as Session::Run().
+Status RecordActivations(Session& session, std::span<const TokenId> tokens,
+                         TokenId bos_id, uint32_t n_ctx,
+                         const CancelToken& cancel,
+                         const std::function<void(uint64_t)>& progress,
+                         ActivationRecorder& recorder);
+
+enum class NeuronOrder : uint8_t { kFile, kFrequency, kCoActivation };
+
+// order[new place] = neuron of the file. Empty for kFile.
+std::vector<uint32_t> OrderNeurons(const ActivationRecorder& recorder,
+                                   uint32_t layer, NeuronOrder order);
+
+// What a layer did, for people.
+struct LayerActivity {
+  double active_fraction = 0;  // Of its neurons, for a token, on average.
+  // Bundles side by side that are read together: mean length of runs of active
+  // neurons, as the file has them and in the new order.
+  double run_length_before = 0;
+  double run_length_after = 0;
+};
+LayerActivity ActivityOf(const ActivationRecorder& recorder, uint32_t layer,
+                         std::span<const uint32_t> order);
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_CALIBRATE_H_
