@@ -102,15 +102,7 @@ class RowMeasurer {
                   decode_counters_.minor_faults);
     AddDifference(after.major_faults, before.major_faults,
                   decode_counters_.major_faults);
-    const SessionStats run = Difference(session_.stats(), stats_before);
-    SessionStats& sum = measurement_.decode;
-    sum.num_tokens += run.num_tokens;
-    sum.num_sweeps += run.num_sweeps;
-    sum.total_ns += run.total_ns;
-    sum.store.stream_bytes += run.store.stream_bytes;
-    sum.store.num_reads += run.store.num_reads;
-    sum.store.io_busy_ns += run.store.io_busy_ns;
-    sum.store.io_wait_ns += run.store.io_wait_ns;
+    AddStats(Difference(session_.stats(), stats_before), measurement_.decode);
     return OkStatus();
   }
 

@@ -25,24 +25,41 @@ std::optional<double> Median(std::vector<double> values) {
   return Percentile(std::move(values), 0.5);
 }
 
+namespace {
+
+// visit(to, from) for everything that adds up.
+template <class Visit>
+void ForEachSum(SessionStats& to, const SessionStats& from,
+                const Visit& visit) {
+  visit(to.num_tokens, from.num_tokens);
+  visit(to.num_sweeps, from.num_sweeps);
+  visit(to.total_ns, from.total_ns);
+  visit(to.store.stream_bytes, from.store.stream_bytes);
+  visit(to.store.num_reads, from.store.num_reads);
+  visit(to.store.io_busy_ns, from.store.io_busy_ns);
+  visit(to.store.io_wait_ns, from.store.io_wait_ns);
+  visit(to.sparsity.num_neurons, from.sparsity.num_neurons);
+  visit(to.sparsity.num_kept, from.sparsity.num_kept);
+  visit(to.bundles.num_wanted, from.bundles.num_wanted);
+  visit(to.bundles.num_hits, from.bundles.num_hits);
+  visit(to.bundles.num_misses, from.bundles.num_misses);
+  visit(to.bundles.num_reads, from.bundles.num_reads);
+  visit(to.bundles.read_bytes, from.bundles.read_bytes);
+  visit(to.bundles.fresh_bytes, from.bundles.fresh_bytes);
+}
+
+}  // namespace
+
 SessionStats Difference(const SessionStats& after, const SessionStats& before) {
   SessionStats result = after;
-  result.num_tokens -= before.num_tokens;
-  result.num_sweeps -= before.num_sweeps;
-  result.total_ns -= before.total_ns;
-  result.store.stream_bytes -= before.store.stream_bytes;
-  result.store.num_reads -= before.store.num_reads;
-  result.store.io_busy_ns -= before.store.io_busy_ns;
-  result.store.io_wait_ns -= before.store.io_wait_ns;
-  result.sparsity.num_neurons -= before.sparsity.num_neurons;
-  result.sparsity.num_kept -= before.sparsity.num_kept;
-  result.bundles.num_wanted -= before.bundles.num_wanted;
-  result.bundles.num_hits -= before.bundles.num_hits;
-  result.bundles.num_misses -= before.bundles.num_misses;
-  result.bundles.num_reads -= before.bundles.num_reads;
-  result.bundles.read_bytes -= before.bundles.read_bytes;
-  result.bundles.fresh_bytes -= before.bundles.fresh_bytes;
+  ForEachSum(result, before, [](uint64_t& to, uint64_t from) { to -= from; });
   return result;
+}
+
+void AddStats(const SessionStats& run, SessionStats& sum) {
+  ForEachSum(sum, run, [](uint64_t& to, uint64_t from) { to += from; });
+  sum.sparsity.max_skipped =
+      std::max(sum.sparsity.max_skipped, run.sparsity.max_skipped);
 }
 
 std::optional<uint64_t> PeakBytes() {

@@ -27,6 +27,8 @@ std::optional<double> Median(std::vector<double> values);
 
 // What happened between two looks at a session.
 SessionStats Difference(const SessionStats& after, const SessionStats& before);
+// Adds what a run took to those before it.
+void AddStats(const SessionStats& run, SessionStats& sum);
 
 // VmHWM of this process.
 std::optional<uint64_t> PeakBytes();

@@ -191,9 +191,10 @@ class Planner {
                              kIoAlignment));
     const bool may_use_pread =
         options_.io == IoBackend::kAuto || options_.io == IoBackend::kPread;
-    Add("threads", (uint64_t{options_.num_threads} - 1 +
-                    (may_use_pread ? options_.num_io_threads : 0)) *
-                       kThreadStackBytes);
+    Add("threads",
+        (uint64_t{options_.num_threads} - 1 +
+         (may_use_pread ? options_.num_io_threads : 0) * (IsSparse() ? 2 : 1)) *
+            kThreadStackBytes);
     Add("caller", RoundUp(options_.caller_bytes, kIoAlignment));
     plan_.kv_cache_bytes =
         KvCache::NumBytes(model_.config(), plan_.context, options_.kv_type);
@@ -204,7 +205,9 @@ class Planner {
       plan_.sparse_bytes = SparseBytes();
       Add("sparse FFN", plan_.sparse_bytes);
       Add("io_uring of bundles",
-          options_.io == IoBackend::kPread ? 0 : kUringBytes);
+          UringBytes(
+              BundleOptions(model_, options_.sparsity, plan_.cached_bundles)
+                  .staging_bytes));
     }
   }
 
