@@ -185,7 +185,7 @@ size_t SparseFfn::CollectNeurons(uint32_t layer, size_t num_tokens,
   const uint32_t ffn_dim = model_.config().layers[layer].ffn_dim;
   size_t count = 0;
   for (uint32_t i = 0; i < ffn_dim; ++i) {
-    bool is_needed = is_dense_;
+    bool is_needed = false;
     for (size_t t = 0; t < num_tokens && !is_needed; ++t) {
       is_needed = !(scratch.gates[t * scratch.gates_stride + i] == 0);
     }
@@ -245,9 +245,7 @@ Status SparseFfn::Run(uint32_t layer, size_t num_tokens,
   stats_.num_neurons += num_tokens * ffn_dim;
   for (size_t t = 0; t < num_tokens; ++t) {
     stats_.num_kept +=
-        is_dense_
-            ? ffn_dim
-            : SelectOfToken(layer, scratch.gates + t * scratch.gates_stride);
+        SelectOfToken(layer, scratch.gates + t * scratch.gates_stride);
   }
   const size_t num_ids = CollectNeurons(layer, num_tokens, scratch);
   FLASHELM_RETURN_IF_ERROR(bundles_.Fetch(layer, ids_.first(num_ids)));

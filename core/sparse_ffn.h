@@ -56,8 +56,6 @@ class SparseFfn {
   Status Run(uint32_t layer, size_t num_tokens, const BatchProduct& product,
              Scratch& scratch);
 
-  // Makes the next calls compute all neurons, or what the options say.
-  void set_dense(bool dense) { is_dense_ = dense; }
   const SparsityStats& stats() const { return stats_; }
 
  private:
@@ -81,7 +79,6 @@ class SparseFfn {
   BundleStore& bundles_;
   ThreadPool& pool_;
   const Activation activation_;
-  bool is_dense_ = false;
 
   AlignedBuffer buffer_;
   std::byte* rows_ = nullptr;  // Bundles of a group, one after the other.

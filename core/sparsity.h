@@ -26,8 +26,8 @@ struct SparsityOptions {
 struct SparsityStats {
   uint64_t num_neurons = 0;  // Of all FFNs, for each token.
   uint64_t num_kept = 0;
-  // Sum over tokens of the largest bound of any layer's error: the L2 norm of
-  // what was left out of the FFN's output, over that of its input.
+  // The largest of any token and layer: what was left out of the FFN's output
+  // has at most this many times the L2 norm of its input.
   double max_skipped = 0;
 };
 
