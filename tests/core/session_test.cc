@@ -150,16 +150,6 @@ TEST_F(SessionTest, AtTheFloorEachTokenReadsNearlyAllWeights) {
   EXPECT_LE(per_token, 1.01 * bound + (128 << 10));
 }
 
-// A FaultyReader that owns what it wraps.
-struct ReaderOwner {
-  std::unique_ptr<AsyncReader> inner;
-};
-class OwningFaultyReader : private ReaderOwner, public FaultyReader {
- public:
-  OwningFaultyReader(std::unique_ptr<AsyncReader> reader, FaultAt fault)
-      : ReaderOwner{std::move(reader)}, FaultyReader(*inner, {fault}) {}
-};
-
 TEST_F(SessionTest, AFailedReadEndsTheCallAndTheNextOneWorks) {
   std::vector<float> expected;
   {

@@ -195,16 +195,6 @@ TEST(SparseReluTest, GivesTheGoldenText) {
   }
 }
 
-// A FaultyReader that owns what it wraps.
-struct ReaderOwner {
-  std::unique_ptr<AsyncReader> inner;
-};
-class OwningFaultyReader : private ReaderOwner, public FaultyReader {
- public:
-  OwningFaultyReader(std::unique_ptr<AsyncReader> reader, FaultAt fault)
-      : ReaderOwner{std::move(reader)}, FaultyReader(*inner, {fault}) {}
-};
-
 TEST(SparseFaultTest, AFailedReadEndsTheCallAndTheNextOneWorks) {
   const CalibratedModel model("tiny-stories-relu", Encoding::kBf16);
   const CancelToken never;

@@ -3,6 +3,8 @@
 #define FLASHELM_TESTS_STORAGE_FAULTY_READER_H_
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "storage/async_reader.h"
@@ -76,6 +78,16 @@ class FaultyReader : public AsyncReader {
   std::vector<ReadCompletion> held_;  // The next one to be seen is the last.
   std::vector<ReadCompletion> late_;
   std::vector<ReadCompletion> never_;
+};
+
+// A FaultyReader that owns what it wraps.
+struct ReaderOwner {
+  std::unique_ptr<AsyncReader> inner;
+};
+class OwningFaultyReader : private ReaderOwner, public FaultyReader {
+ public:
+  OwningFaultyReader(std::unique_ptr<AsyncReader> reader, FaultAt fault)
+      : ReaderOwner{std::move(reader)}, FaultyReader(*inner, {fault}) {}
 };
 
 }  // namespace flashelm
