@@ -42,8 +42,6 @@ Result<std::unique_ptr<ActivationRecorder>> ActivationRecorder::Create(
 void ActivationRecorder::BeginBatch(size_t num_tokens) {
   num_tokens_ += num_in_batch_;
   num_in_batch_ = num_tokens;
-  num_sampled_ = static_cast<uint32_t>(std::min<uint64_t>(
-      CeilDiv(num_tokens_ + num_in_batch_, step_), kSampleTokens));
 }
 
 void ActivationRecorder::Record(uint32_t layer, uint32_t first, size_t count,

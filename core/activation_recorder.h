@@ -37,7 +37,6 @@ class ActivationRecorder {
               const float* gates, size_t stride);
 
   uint64_t num_tokens() const { return num_tokens_ + num_in_batch_; }
-  uint32_t num_sampled() const { return num_sampled_; }
   // [ffn_dim]: tokens for which each neuron was active.
   std::span<const uint32_t> counts(uint32_t layer) const;
   // [ffn_dim, kSampleWords]: neuron i's bits begin at i * kSampleWords.
@@ -53,7 +52,6 @@ class ActivationRecorder {
   uint64_t step_ = 1;        // Every step_-th token is of the sample.
   uint64_t num_tokens_ = 0;  // Before the batch.
   uint64_t num_in_batch_ = 0;
-  uint32_t num_sampled_ = 0;
 };
 
 }  // namespace flashelm

@@ -2,14 +2,32 @@
 #ifndef FLASHELM_CORE_BATCH_PRODUCT_H_
 #define FLASHELM_CORE_BATCH_PRODUCT_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
+#include "core/base/checked_math.h"
 #include "core/base/thread_pool.h"
 #include "core/scratch.h"
 #include "kernels/weight_view.h"
 
 namespace flashelm {
+
+// Work below this, in bytes of weights times tokens, is done before it would
+// have been handed to another thread.
+inline constexpr uint64_t kMinBytesPerThread = uint64_t{128} << 10;
+
+// Parts of a loop begin at multiples of this: results then fill cache lines,
+// columns are whole groups of quantized weights, and rows fill the tiles that
+// kernels multiply batches in.
+inline constexpr uint64_t kMinGrain = 32;
+
+// Items of `bytes` each that are worth a thread of their own.
+inline size_t GrainFor(uint64_t bytes, size_t num_tokens) {
+  return RoundUp(
+      kMinBytesPerThread / std::max<uint64_t>(1, bytes * num_tokens) + 1,
+      kMinGrain);
+}
 
 // Brings a batch into the form that the kernels of an encoding take, once, and
 // multiplies rows with it, as often as rows arrive. Owns nothing: pool and

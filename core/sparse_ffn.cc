@@ -14,16 +14,6 @@
 namespace flashelm {
 namespace {
 
-// Work below this, in bytes of weights times tokens, stays on one thread.
-constexpr uint64_t kMinBytesPerThread = uint64_t{128} << 10;
-constexpr uint64_t kMinGrain = 32;
-
-size_t GrainFor(uint64_t bytes, size_t num_tokens) {
-  return RoundUp(
-      kMinBytesPerThread / std::max<uint64_t>(1, bytes * num_tokens) + 1,
-      kMinGrain);
-}
-
 struct Shape {
   uint64_t max_ffn_dim = 0;
   uint64_t max_stride_bytes = 0;  // Of bundles.

@@ -16,9 +16,6 @@
 namespace flashelm {
 namespace {
 
-// Work below this, in bytes of weights times tokens, is done before it would
-// have been handed to another thread.
-constexpr uint64_t kMinBytesPerThread = uint64_t{128} << 10;
 // Neurons whose bundles pass through a core's caches together, with as many
 // that are being fetched; where they are quantized, a block of those that down
 // columns are added in.
@@ -26,18 +23,6 @@ constexpr size_t kFfnStep = 16;
 constexpr size_t kMaxFfnStep = kQuantSumRows;
 // Of these, neurons whose gates are multiplied before their ups.
 constexpr size_t kFfnGateStep = 8;
-// Parts of a loop begin at multiples of this: results then fill cache lines,
-// columns are whole groups of quantized weights, and rows fill the tiles that
-// kernels multiply batches in.
-constexpr uint64_t kMinGrain = 32;
-
-// Items of `bytes` each that are worth a thread of their own.
-size_t GrainFor(uint64_t bytes, size_t num_tokens) {
-  return RoundUp(
-      kMinBytesPerThread / std::max<uint64_t>(1, bytes * num_tokens) + 1,
-      kMinGrain);
-}
-
 bool IsQuantized(const PartRef& part) {
   return IsQuantized(WeightTypeOf(part.encoding));
 }
