@@ -297,4 +297,11 @@ WeightType WeightTypeOf(Encoding encoding) {
   return WeightType::kF32;
 }
 
+WeightView ViewOfPart(const std::byte* records, const PartRef& part,
+                      uint64_t stride_bytes) {
+  const WeightType type = WeightTypeOf(part.encoding);
+  return {records + part.offset_bytes, stride_bytes, type,
+          IsQuantized(type) ? records + part.scales_offset_bytes : nullptr};
+}
+
 }  // namespace flashelm

@@ -64,6 +64,10 @@ struct PartRef {
 // The encoding as kernels know it. For parts that FindWeights() found.
 WeightType WeightTypeOf(Encoding encoding);
 
+// That part of records which begin at `records`, every `stride_bytes`.
+WeightView ViewOfPart(const std::byte* records, const PartRef& part,
+                      uint64_t stride_bytes);
+
 // The same, found by name in a file and checked against its configuration.
 struct LayerWeights {
   // All four in one record of one segment.

@@ -46,13 +46,6 @@ struct BufferLayout {
   uint64_t total;
 };
 
-WeightView ViewOf(const std::byte* rows, const PartRef& part,
-                  uint64_t stride_bytes) {
-  const WeightType type = WeightTypeOf(part.encoding);
-  return {rows + part.offset_bytes, stride_bytes, type,
-          IsQuantized(type) ? rows + part.scales_offset_bytes : nullptr};
-}
-
 }  // namespace
 
 BundleStoreOptions BundleOptions(const ModelFile& model,
@@ -194,7 +187,7 @@ void SparseFfn::AddGroup(uint32_t layer, size_t num_tokens,
   pool_.ParallelFor(
       count, GrainFor(stride, num_tokens),
       [&](size_t begin, size_t end, uint32_t part) {
-        product.Rows(ViewOf(rows_ + begin * stride, weights.up, stride),
+        product.Rows(ViewOfPart(rows_ + begin * stride, weights.up, stride),
                      end - begin, part, scratch.up + begin, kFfnTile);
         for (size_t t = 0; t < num_tokens; ++t) {
           float* gate = scratch.gate + t * kFfnTile;
@@ -209,7 +202,7 @@ void SparseFfn::AddGroup(uint32_t layer, size_t num_tokens,
   // Row by row, also where they are quantized: the sums of whole blocks that
   // the dense FFN takes depend on rows which are not here.
   const size_t model_dim = model_.config().model_dim;
-  const WeightView down = ViewOf(rows_, weights.down, stride);
+  const WeightView down = ViewOfPart(rows_, weights.down, stride);
   pool_.ParallelFor(
       model_dim, GrainFor(ElementsBytes(down.type, count), num_tokens),
       [&](size_t begin, size_t end) {

@@ -30,10 +30,7 @@ bool IsQuantized(const PartRef& part) {
 // Part `part` of the record `skip` records into a run.
 WeightView ViewOf(const RecordRun& run, uint64_t skip, const PartRef& part,
                   uint64_t stride_bytes) {
-  const std::byte* record = run.data + skip * stride_bytes;
-  const WeightType type = WeightTypeOf(part.encoding);
-  return {record + part.offset_bytes, stride_bytes, type,
-          IsQuantized(type) ? record + part.scales_offset_bytes : nullptr};
+  return ViewOfPart(run.data + skip * stride_bytes, part, stride_bytes);
 }
 
 }  // namespace
