@@ -23,6 +23,7 @@ NeuronOrder OrderOf(const std::string& name) {
 
 struct Learned {
   std::vector<std::vector<uint32_t>> order;  // Per layer.
+  std::vector<std::vector<float>> frequency;
   std::vector<LayerActivity> activity;
   uint64_t num_tokens = 0;
 };
@@ -71,6 +72,11 @@ Result<Learned> Learn(const CalibrateArgs& args, ModelFile model,
     if (cancel.IsCancelled()) return Cancelled("stopped before layer ", i);
     bar.Show("ordering", i, config.num_layers());
     learned.order.push_back(OrderNeurons(*recorder, i, OrderOf(args.order)));
+    std::vector<float>& frequency = learned.frequency.emplace_back();
+    for (const uint32_t count : recorder->counts(i)) {
+      frequency.push_back(static_cast<float>(count) /
+                          static_cast<float>(learned.num_tokens));
+    }
     learned.activity.push_back(ActivityOf(*recorder, i, learned.order.back()));
   }
   return learned;
@@ -108,6 +114,7 @@ Status RunCalibrate(const CalibrateArgs& args) {
   CalibratedFileOptions options;
   options.split_gate = true;
   options.neuron_order = learned.order;
+  options.frequency = learned.frequency;
   options.calibration = Json::object();
   options.calibration["selector"] = "gate";
   options.calibration["order"] = args.order;

@@ -20,6 +20,7 @@ class LayoutBuilder {
     const char* part;
     std::string tensor;
     uint64_t num_elements;
+    std::optional<Encoding> encoding = std::nullopt;  // Other than the rest.
   };
 
   void Add(SegmentKind kind, std::optional<uint32_t> layer,
@@ -30,12 +31,13 @@ class LayoutBuilder {
     segment.layer = layer;
     segment.num_records = num_records;
     for (const PartSpec& spec : parts) {
-      Part part{spec.part, encoding, segment.stride_bytes, spec.num_elements};
+      Part part{spec.part, spec.encoding.value_or(encoding),
+                segment.stride_bytes, spec.num_elements};
       segment.stride_bytes += part.num_bytes();
       Tensor tensor{spec.tensor, num_records, spec.num_elements, {}};
       tensor.planes.push_back({static_cast<uint32_t>(layout.segments.size()),
                                static_cast<uint32_t>(segment.parts.size()),
-                               EncodingBits(encoding), "none"});
+                               EncodingBits(part.encoding), "none"});
       layout.tensors.push_back(std::move(tensor));
       segment.parts.push_back(std::move(part));
     }
@@ -58,6 +60,9 @@ Status CheckEncodings(const ModelConfig& config,
                         uint64_t dim) -> Status {
     if (encoding == Encoding::kNibble) {
       return InvalidArgument("nibble refines q4, it is no encoding of its own");
+    }
+    if (encoding == Encoding::kU8) {
+      return InvalidArgument("u8 is for predictors, no encoding of matrices");
     }
     if (!IsGrouped(encoding) || dim % kElementsPerGroup == 0) return OkStatus();
     return InvalidArgument(name, " of ", dim, " cannot be stored as ",
@@ -100,10 +105,17 @@ ModelLayout MakeLayout(const ModelConfig& config,
     builder.Add(
         SegmentKind::kAttentionOut, i, model_dim, encodings.attention,
         {{"row", LayerTensor(i, "attention_out"), config.query_dim(layer)}});
-    if (options.importance) {
-      builder.Add(
-          SegmentKind::kPredictor, i, 1, Encoding::kF32,
-          {{"importance", LayerTensor(i, "ffn_importance"), layer.ffn_dim}});
+    if (options.neuron_stats) {
+      std::vector<PartSpec> parts = {
+          {"importance", LayerTensor(i, "ffn_importance"), layer.ffn_dim},
+          {"frequency", LayerTensor(i, "ffn_frequency"), layer.ffn_dim}};
+      const uint64_t predictor_bytes =
+          options.predictor_bytes.empty() ? 0 : options.predictor_bytes[i];
+      if (predictor_bytes > 0) {
+        parts.push_back({"predictor", LayerTensor(i, "ffn_predictor"),
+                         predictor_bytes, Encoding::kU8});
+      }
+      builder.Add(SegmentKind::kPredictor, i, 1, Encoding::kF32, parts);
     }
     const PartSpec gate = {"gate", LayerTensor(i, "ffn_gate"), model_dim};
     const PartSpec up = {"up", LayerTensor(i, "ffn_up"), model_dim};
@@ -133,9 +145,10 @@ class Finder {
 
   // On failure the first error stays and `ref` is left as it was.
   void Find(const std::string& name, uint64_t rows, uint64_t cols,
-            SegmentKind kind, PartRef& ref) {
+            SegmentKind kind, PartRef& ref,
+            Encoding expected_vector = Encoding::kF32) {
     if (!status_.ok()) return;
-    auto found = Find(name, rows, cols, kind);
+    auto found = Find(name, rows, cols, kind, expected_vector);
     if (found) {
       ref = *found;
     } else {
@@ -180,7 +193,7 @@ class Finder {
 
  private:
   Result<PartRef> Find(const std::string& name, uint64_t rows, uint64_t cols,
-                       SegmentKind kind) const {
+                       SegmentKind kind, Encoding expected_vector) const {
     const Tensor* tensor = file_.FindTensor(name);
     if (tensor == nullptr) {
       return DataLoss(file_.path(), ": tensor \"", name, "\" is missing");
@@ -207,9 +220,12 @@ class Finder {
     const bool is_vector = kind == SegmentKind::kNorms ||
                            kind == SegmentKind::kFinalNorm ||
                            kind == SegmentKind::kPredictor;
-    if (is_vector && part.encoding != Encoding::kF32) {
-      return Unimplemented(file_.path(), ": tensor \"", name, "\" is ",
-                           EncodingName(part.encoding), ", expected f32");
+    if (is_vector ? part.encoding != expected_vector
+                  : part.encoding == Encoding::kU8) {
+      return Unimplemented(
+          file_.path(), ": tensor \"", name, "\" is ",
+          EncodingName(part.encoding), ", expected ",
+          is_vector ? EncodingName(expected_vector) : "one of a matrix");
     }
     return PartRef{plane.segment, part.offset_bytes, part.scales_offset_bytes(),
                    part.encoding};
@@ -268,7 +284,20 @@ Result<ModelWeights> FindWeights(const ModelConfig& config,
       out.importance.emplace();
       find("ffn_importance", 1, layer.ffn_dim, SegmentKind::kPredictor,
            *out.importance);
-      finder.ExpectOneSegment(importance, {*out.importance});
+      out.frequency.emplace();
+      find("ffn_frequency", 1, layer.ffn_dim, SegmentKind::kPredictor,
+           *out.frequency);
+      const std::string predictor = LayerTensor(i, "ffn_predictor");
+      if (const Tensor* tensor = file.FindTensor(predictor)) {
+        out.predictor.emplace();
+        out.predictor_bytes = tensor->cols;
+        finder.Find(predictor, 1, tensor->cols, SegmentKind::kPredictor,
+                    *out.predictor, Encoding::kU8);
+        finder.ExpectOneSegment(
+            importance, {*out.importance, *out.frequency, *out.predictor});
+      } else {
+        finder.ExpectOneSegment(importance, {*out.importance, *out.frequency});
+      }
     }
     finder.ExpectOneSegment(
         LayerTensor(i, "norms"),
@@ -291,9 +320,10 @@ WeightType WeightTypeOf(Encoding encoding) {
     case Encoding::kQ4:
       return WeightType::kQ4;
     case Encoding::kNibble:
+    case Encoding::kU8:
       break;
   }
-  assert(false);  // Never a first plane, which is what the engine takes.
+  assert(false);  // Never in a matrix that the engine takes.
   return WeightType::kF32;
 }
 

@@ -38,8 +38,12 @@ struct LayoutOptions {
   // The gate rows of a layer in a segment of their own; its bundles hold up row
   // and down column.
   bool split_gate = false;
-  // A predictor segment for each layer, with the importance of its neurons.
-  bool importance = false;
+  // A predictor segment for each layer, with the importance and the frequency
+  // of its neurons.
+  bool neuron_stats = false;
+  // For each layer: bytes of a predictor, in that segment too; 0, or none at
+  // all: no predictor.
+  std::vector<uint64_t> predictor_bytes = {};
 };
 
 // Segments and tensors in the order in which a token uses them, as a converter
@@ -85,6 +89,12 @@ struct LayerWeights {
   // [ffn_dim], f32: norm of a neuron's up row times norm of its down column.
   // Only where the file was calibrated.
   std::optional<PartRef> importance;
+  // [ffn_dim], f32, from 0 to 1: of the tokens that the file was calibrated on,
+  // those for which a neuron was active. Where there is an importance.
+  std::optional<PartRef> frequency;
+  // As predictor/predictor_file.h has it; where one was trained.
+  std::optional<PartRef> predictor;
+  uint64_t predictor_bytes = 0;
 
   bool has_split_gate() const { return gate.segment != up.segment; }
 };

@@ -10,8 +10,8 @@
 namespace flashelm {
 namespace {
 
-constexpr std::array<std::string_view, 5> kEncodings = {"f32", "bf16", "q8",
-                                                        "q4", "nibble"};
+constexpr std::array<std::string_view, 6> kEncodings = {"f32", "bf16",   "q8",
+                                                        "q4",  "nibble", "u8"};
 // A scale is an F16.
 constexpr uint64_t kScaleBytes = 2;
 constexpr std::array<std::string_view, 8> kSegmentKinds = {
@@ -47,6 +47,7 @@ uint32_t EncodingBits(Encoding encoding) {
     case Encoding::kBf16:
       return 16;
     case Encoding::kQ8:
+    case Encoding::kU8:
       return 8;
     case Encoding::kQ4:
     case Encoding::kNibble:

@@ -23,7 +23,7 @@ inline constexpr uint64_t kFelmHeaderBytes = 4096;
 // How the numbers of one part are stored: as they are, or, from q8 on, as
 // codes. Of q8 and q4 the codes come first, then a scale of 16 bits for every
 // group. Nibbles have none: they are what the codes of a q4 plane lack of q8.
-enum class Encoding : uint8_t { kF32, kBf16, kQ8, kQ4, kNibble };
+enum class Encoding : uint8_t { kF32, kBf16, kQ8, kQ4, kNibble, kU8 };
 std::string_view EncodingName(Encoding encoding);
 std::optional<Encoding> EncodingFromName(std::string_view name);
 // Of an element, without its share of a scale.
@@ -32,7 +32,8 @@ uint32_t EncodingBits(Encoding encoding);
 // A part of codes has whole groups of this many elements.
 inline constexpr uint64_t kElementsPerGroup = 32;
 constexpr bool IsGrouped(Encoding encoding) {
-  return encoding != Encoding::kF32 && encoding != Encoding::kBf16;
+  return encoding == Encoding::kQ8 || encoding == Encoding::kQ4 ||
+         encoding == Encoding::kNibble;
 }
 constexpr bool HasScales(Encoding encoding) {
   return encoding == Encoding::kQ8 || encoding == Encoding::kQ4;

@@ -12,6 +12,7 @@
 #include "core/base/memory.h"
 #include "core/model_layout.h"
 #include "kernels/matmul.h"
+#include "predictor/predictor_file.h"
 #include "storage/checksum.h"
 #include "storage/output_file.h"
 #include "storage/verify.h"
@@ -109,6 +110,32 @@ Status CheckOrders(const ModelConfig& config,
   return OkStatus();
 }
 
+// kInvalidArgument: not for every layer, or not for its neurons.
+Status CheckFrequencyAndPredictors(const ModelConfig& config,
+                                   const CalibratedFileOptions& options) {
+  const size_t num_layers = config.num_layers();
+  for (const size_t found :
+       {options.frequency.size(), options.predictors.size()}) {
+    if (found != 0 && found != num_layers) {
+      return InvalidArgument("frequencies or predictors for ", found,
+                             " layers, the model has ", num_layers);
+    }
+  }
+  for (size_t i = 0; i < num_layers; ++i) {
+    const uint32_t ffn_dim = config.layers[i].ffn_dim;
+    if (!options.frequency.empty() && options.frequency[i].size() != ffn_dim) {
+      return InvalidArgument("frequencies of ", options.frequency[i].size(),
+                             " neurons for layer ", i, ", which has ", ffn_dim);
+    }
+    if (options.predictors.empty()) continue;
+    const auto opened =
+        OpenPredictor(options.predictors[i], ffn_dim, config.model_dim,
+                      StatusMessage::Join("the predictor of layer ", i));
+    if (!opened) return InvalidArgument(opened.error().message());
+  }
+  return OkStatus();
+}
+
 // kInvalidArgument: not an object, or more than a manifest has room for.
 Result<Json> CleanCalibration(const Json& calibration) {
   if (!calibration.is_object()) {
@@ -173,8 +200,10 @@ class Rewriter {
   // Predictor, gates where they are split off, and bundles of a layer.
   // `segments`: of the output.
   Status WriteFfn(uint32_t layer, std::span<const Segment> segments);
-  // Fills block_ with records [first, first + count) of `to`. Fills
-  // importance_ as well when `with_importance`, which reads the whole layer;
+  // Fills predictor_ but for the importance.
+  void GatherPredictor(uint32_t layer, const Segment& to);
+  // Fills block_ with records [first, first + count) of `to`. Fills in the
+  // importance as well when `with_importance`, which reads the whole layer;
   // the input has up and down where it has the first part of `to`.
   Status Gather(uint32_t layer, const Segment& to, uint64_t first,
                 uint64_t count, bool with_importance);
@@ -193,7 +222,7 @@ class Rewriter {
   AlignedBuffer table_;              // The checksums of the input.
   AlignedBuffer slab_;               // As read.
   AlignedBuffer block_;              // As it will be written.
-  AlignedBuffer importance_;         // A record of a predictor segment.
+  AlignedBuffer predictor_;          // A record of a predictor segment.
   std::vector<uint32_t> new_place_;  // By the neuron's place in the input.
   std::vector<float> values_;        // [model_dim]: a row, decoded.
   uint64_t done_bytes_ = 0;
@@ -232,8 +261,7 @@ Status Rewriter::Prepare() {
                   std::clamp(options_.block_bytes, record_bytes, block_bytes),
                   budget_, "records"));
   FLASHELM_ASSIGN_OR_RETURN(
-      importance_,
-      AlignedBuffer::Create(predictor_bytes, budget_, "importance"));
+      predictor_, AlignedBuffer::Create(predictor_bytes, budget_, "predictor"));
   values_.resize(in_.config().model_dim);
   return OkStatus();
 }
@@ -312,10 +340,11 @@ Status Rewriter::WriteFfn(uint32_t layer, std::span<const Segment> segments) {
   const Segment* predictor = nullptr;
   for (const Segment& to : segments) {
     if (to.kind == SegmentKind::kPredictor) {
+      GatherPredictor(layer, to);
       if (was_split) {
         FLASHELM_RETURN_IF_ERROR(Gather(layer, segments.back(), 0, 0, true));
         FLASHELM_RETURN_IF_ERROR(
-            Append(importance_.bytes().first(to.num_bytes())));
+            Append(predictor_.bytes().first(to.num_bytes())));
       } else {
         predictor = &to;
       }
@@ -328,7 +357,7 @@ Status Rewriter::WriteFfn(uint32_t layer, std::span<const Segment> segments) {
           Gather(layer, to, first, count, predictor != nullptr));
       if (predictor != nullptr) {
         FLASHELM_RETURN_IF_ERROR(
-            Append(importance_.bytes().first(predictor->num_bytes())));
+            Append(predictor_.bytes().first(predictor->num_bytes())));
         predictor = nullptr;
       }
       FLASHELM_RETURN_IF_ERROR(
@@ -338,17 +367,30 @@ Status Rewriter::WriteFfn(uint32_t layer, std::span<const Segment> segments) {
   return OkStatus();
 }
 
+void Rewriter::GatherPredictor(uint32_t layer, const Segment& to) {
+  std::ranges::fill(predictor_.bytes(), std::byte{0});
+  if (!options_.frequency.empty()) {
+    auto* frequency =
+        reinterpret_cast<float*>(predictor_.data() + to.parts[1].offset_bytes);
+    for (size_t i = 0; i < new_place_.size(); ++i) {
+      frequency[new_place_[i]] = options_.frequency[layer][i];
+    }
+  }
+  if (to.parts.size() > 2) {
+    const std::vector<std::byte>& predictor = options_.predictors[layer];
+    std::memcpy(predictor_.data() + to.parts[2].offset_bytes, predictor.data(),
+                predictor.size());
+  }
+}
+
 Status Rewriter::Gather(uint32_t layer, const Segment& to, uint64_t first,
                         uint64_t count, bool with_importance) {
   const LayerWeights& weights = in_.weights().layers[layer];
   const std::vector<PartCopy> copies = PartCopies(weights, to);
   const Segment& from = file_.segments()[copies[0].from_segment];
-  const std::span<float> importance = importance_.As<float>();
+  const std::span<float> importance = predictor_.As<float>();
   // Bytes between the last part and the next record are zero in the file.
   std::memset(block_.data(), 0, count * to.stride_bytes);
-  if (with_importance) {
-    std::fill(importance.begin(), importance.end(), 0.0f);
-  }
   const auto is_wanted = [&](uint32_t place) {
     return place >= first && place - first < count;
   };
@@ -422,6 +464,7 @@ Result<uint64_t> WriteCalibratedFile(const ModelFile& in,
   const ModelWeights& weights = in.weights();
   FLASHELM_RETURN_IF_ERROR(CheckOutputPath(out_path, {in.path()}));
   FLASHELM_RETURN_IF_ERROR(CheckOrders(config, options.neuron_order));
+  FLASHELM_RETURN_IF_ERROR(CheckFrequencyAndPredictors(config, options));
   FLASHELM_ASSIGN_OR_RETURN(Json calibration,
                             CleanCalibration(options.calibration));
   LayoutOptions layout_options;
@@ -432,7 +475,8 @@ Result<uint64_t> WriteCalibratedFile(const ModelFile& in,
                              "already, and stay there");
     }
     layout_options.split_gate |= layer.has_split_gate();
-    layout_options.importance |= layer.importance.has_value();
+    layout_options.neuron_stats |= layer.importance.has_value();
+    layout_options.predictor_bytes.push_back(layer.predictor_bytes);
   }
   const MatrixEncodings encodings = {weights.embedding.encoding,
                                      weights.layers[0].qkv.encoding,
@@ -443,9 +487,13 @@ Result<uint64_t> WriteCalibratedFile(const ModelFile& in,
                          "makes, and cannot be rewritten");
   }
 
-  ModelLayout layout =
-      MakeLayout(config, encodings,
-                 {.split_gate = options.split_gate, .importance = true});
+  LayoutOptions out_options;
+  out_options.split_gate = options.split_gate;
+  out_options.neuron_stats = true;
+  for (const auto& predictor : options.predictors) {
+    out_options.predictor_bytes.push_back(predictor.size());
+  }
+  ModelLayout layout = MakeLayout(config, encodings, out_options);
   WeightFileContents contents;
   contents.config = file.config();
   contents.provenance = file.provenance();

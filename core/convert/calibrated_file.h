@@ -20,6 +20,12 @@ struct CalibratedFileOptions {
   // For each layer: order[new place] = place in the input. An empty order, or
   // no orders at all: as it is.
   std::vector<std::vector<uint32_t>> neuron_order;
+  // For each layer, [ffn_dim] as the input has the neurons: of the tokens seen,
+  // those for which each was active, 0 to 1. None at all: zeros.
+  std::vector<std::vector<float>> frequency;
+  // For each layer, a predictor as predictor/predictor_file.h has it, with the
+  // neurons in the new order. None at all: no predictors.
+  std::vector<std::vector<std::byte>> predictors;
   // What calibration found, an object; goes into the provenance as
   // "calibration", with "weights_hash" added to it. At most 4 MiB as text.
   Json calibration = Json::object();
@@ -36,13 +42,14 @@ struct CalibratedFileOptions {
 // Writes the weights of `in` to `out_path`, the neurons of each layer in the
 // order given, with their importance: the product of the L2 norms of up row and
 // down column, as they are decoded, in f32; not finite where the weights are
-// not. Codes and scales are copied. Other weights, configuration, tokenizer and
-// the rest of the provenance stay as they are. The order is free to differ from
-// layer to layer, and counts from the neurons' places in `in`, which may be
-// calibrated itself. Every record that is taken over was compared with its
-// checksum. Returns the size of the file, which appears under its name when it
-// is complete; after an error there is none, and one that stood there stays as
-// it was. Equal input gives equal bytes.
+// not. Predictors that `in` has are not taken over. Codes and scales are
+// copied. Other weights, configuration, tokenizer and the rest of the
+// provenance stay as they are. The order is free to differ from layer to layer,
+// and counts from the neurons' places in `in`, which may be calibrated itself.
+// Every record that is taken over was compared with its checksum. Returns the
+// size of the file, which appears under its name when it is complete; after an
+// error there is none, and one that stood there stays as it was. Equal input
+// gives equal bytes.
 //
 // Cost. Reads run from front to back, whatever the order: a layer's FFN is read
 // once for every block, or part of it, of each of its segments in the output.
@@ -54,8 +61,9 @@ struct CalibratedFileOptions {
 // checksum of `in` covers so much), and the size of the tokenizer and the
 // checksums a few times over.
 //
-// kInvalidArgument: an order that is not one of the layer's neurons, or not
-// orders for all layers; gates that are split off already and are to go back; a
+// kInvalidArgument: an order that is not one of the layer's neurons; orders,
+// frequencies or predictors that are not there for all layers or of other
+// shapes; gates that are split off already and are to go back; a
 // calibration that is no object or too large; the output cannot be written or
 // is the input. kUnimplemented: an input that neither Convert() nor this made.
 // kNotFound: the output's directory. kDataLoss: the input is damaged.

@@ -380,7 +380,7 @@ TEST_F(CliTest, InspectShowsWhatACalibratedFileHasBesides) {
   EXPECT_EQ(facts["bytes_per_gate_row"], 1024);
   // Of 3456 neurons.
   EXPECT_EQ(facts["bytes"]["ffn"], 3456 * 3072);
-  EXPECT_EQ(facts["bytes"]["predictor"], 3456 * 4);
+  EXPECT_EQ(facts["bytes"]["predictor"], 3456 * 2 * 4);
   EXPECT_TRUE(facts["provenance"]["calibration"]["weights_hash"].is_string());
   const auto text = Flashelm({"inspect", "-m", path});
   ASSERT_EQ(text.exit_code, 0) << text.err;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <numeric>
@@ -18,6 +19,7 @@
 #include "core/base/format.h"
 #include "core/model_layout.h"
 #include "kernels/reference.h"
+#include "predictor/predictor_file.h"
 #include "storage/checksum.h"
 #include "storage/weight_file.h"
 #include "tests/core/checkpoint_builder.h"
@@ -216,8 +218,9 @@ TEST_P(CalibratedFileEncodingTest, PutsEveryPartOfEveryNeuronInItsNewPlace) {
     ExpectRearranged(in, out, options.neuron_order, is_split);
     const MatrixEncodings encodings = {in.weights().embedding.encoding,
                                        GetParam(), GetParam()};
-    ExpectLayout(out, MakeLayout(in.config(), encodings,
-                                 {.split_gate = is_split, .importance = true}));
+    ExpectLayout(out,
+                 MakeLayout(in.config(), encodings,
+                            {.split_gate = is_split, .neuron_stats = true}));
     EXPECT_EQ(out.weights_name(), in.weights_name());
   }
 }
@@ -288,6 +291,61 @@ TEST_F(CalibratedFileTest, ACalibratedFileCanBeCalibratedAgain) {
     EXPECT_EQ(ReadFile(Write(between, "twice.felm", options)), at_once)
         << was_split;
   }
+}
+
+TEST_F(CalibratedFileTest, HasFrequenciesAndPredictors) {
+  const ConvertedModel converted(CheckpointOptions{}, Encoding::kBf16);
+  const ModelFile in = Open(converted.path());
+  CalibratedFileOptions options;
+  options.neuron_order = RandomOrders(in.config(), 9);
+  for (uint32_t i = 0; i < in.config().num_layers(); ++i) {
+    const uint32_t ffn_dim = in.config().layers[i].ffn_dim;
+    for (uint32_t n = 0; n < ffn_dim; ++n) {
+      options.frequency.resize(i + 1);
+      options.frequency[i].push_back(static_cast<float>(i * 1000 + n));
+    }
+    const LowBitGate::Shape shape = {1 + i % 2, ffn_dim, in.config().model_dim};
+    options.predictors.push_back(
+        StorePredictor(shape, 0.25f * static_cast<float>(i),
+                       std::vector<std::byte>(LowBitGate::NumBytes(shape),
+                                              static_cast<std::byte>(i + 1))));
+  }
+  for (const bool is_split : {false, true}) {
+    options.split_gate = is_split;
+    const ModelFile out = Open(Write(in, "out.felm", options));
+    ExpectRearranged(in, out, options.neuron_order, is_split);
+    const Image image(out);
+    for (uint32_t i = 0; i < in.config().num_layers(); ++i) {
+      SCOPED_TRACE(i);
+      const LayerWeights& layer = out.weights().layers[i];
+      ASSERT_TRUE(layer.predictor);
+      ASSERT_EQ(layer.predictor_bytes, options.predictors[i].size());
+      EXPECT_EQ(image.PartBytes(*layer.predictor, 0, layer.predictor_bytes),
+                std::string_view(
+                    reinterpret_cast<const char*>(options.predictors[i].data()),
+                    options.predictors[i].size()));
+      const size_t ffn_dim = options.frequency[i].size();
+      const auto frequency = image.PartBytes(*layer.frequency, 0, ffn_dim);
+      for (size_t n = 0; n < ffn_dim; ++n) {
+        float stored = 0;
+        std::memcpy(&stored, frequency.data() + n * sizeof(float),
+                    sizeof(stored));
+        ASSERT_EQ(stored, options.frequency[i][options.neuron_order[i][n]]);
+      }
+    }
+  }
+
+  const auto refused = [&](const auto& change) {
+    CalibratedFileOptions other = options;
+    change(other);
+    EXPECT_EQ(CodeOf(in, other), StatusCode::kInvalidArgument);
+  };
+  std::filesystem::remove(File("out.felm"));
+  refused([](CalibratedFileOptions& other) { other.frequency.pop_back(); });
+  refused([](CalibratedFileOptions& other) { other.frequency[1].pop_back(); });
+  refused([](CalibratedFileOptions& other) { other.predictors.pop_back(); });
+  refused([](CalibratedFileOptions& other) { other.predictors[1].pop_back(); });
+  refused([](CalibratedFileOptions& other) { other.predictors[1].clear(); });
 }
 
 TEST_F(CalibratedFileTest, SplitGatesDoNotGoBack) {

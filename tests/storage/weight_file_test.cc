@@ -716,7 +716,7 @@ TEST(WeightFileTest, FindsAGateInASegmentOfItsOwn) {
 TEST(WeightFileTest, FindsTheImportanceOfNeurons) {
   const ModelConfig config = OneLayerConfig();
   const WeightFileContents contents =
-      LayoutContents(config, Encoding::kBf16, {.importance = true});
+      LayoutContents(config, Encoding::kBf16, {.neuron_stats = true});
   const WeightFile weights = MakeTestModel(contents, 8).Open();
   const auto found = FindWeights(config, weights);
   ASSERT_TRUE(found) << found.error().message();
@@ -733,7 +733,7 @@ TEST(WeightFileTest, FindsTheImportanceOfNeurons) {
 TEST(WeightFileTest, RefusesCalibratedLayersThatContradictTheModel) {
   const ModelConfig config = OneLayerConfig();
   const WeightFileContents good = LayoutContents(
-      config, Encoding::kF32, {.split_gate = true, .importance = true});
+      config, Encoding::kF32, {.split_gate = true, .neuron_stats = true});
   ASSERT_TRUE(FindWeights(config, MakeTestModel(good, 9).Open()));
   constexpr size_t kPredictor = 4;
   constexpr size_t kGate = 5;
