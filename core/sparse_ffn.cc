@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <utility>
 
 #include "core/base/checked_math.h"
 #include "core/base/types.h"
@@ -14,37 +12,43 @@
 namespace flashelm {
 namespace {
 
-struct Shape {
-  uint64_t max_ffn_dim = 0;
-  uint64_t max_stride_bytes = 0;  // Of bundles.
-};
+// Bundles that are worth a thread are few, since each is read from its
+// beginning to its end.
+constexpr size_t kMinBundles = 8;
 
-Shape ShapeOf(const ModelFile& model) {
-  Shape shape;
-  const std::vector<Segment>& segments = model.weight_file().segments();
-  for (uint32_t i = 0; i < model.config().num_layers(); ++i) {
-    shape.max_ffn_dim =
-        std::max<uint64_t>(shape.max_ffn_dim, model.config().layers[i].ffn_dim);
-    shape.max_stride_bytes =
-        std::max(shape.max_stride_bytes,
-                 segments[model.weights().layers[i].up.segment].stride_bytes);
-  }
-  return shape;
+size_t BundleGrain(uint64_t bytes, size_t num_tokens) {
+  return std::max<uint64_t>(
+      kMinBundles,
+      kMinBytesPerThread / std::max<uint64_t>(1, bytes * num_tokens));
 }
 
-// Where what lies in the buffer, in bytes.
-struct BufferLayout {
-  explicit BufferLayout(const Shape& shape) {
-    ids = RoundUp(kFfnTile * shape.max_stride_bytes, 64);
-    scores = ids + RoundUp(shape.max_ffn_dim * sizeof(uint32_t), 64);
-    group = scores + RoundUp(2 * shape.max_ffn_dim * sizeof(float), 64);
-    total = RoundUp(group + kFfnTile * sizeof(uint32_t), kIoAlignment);
+uint64_t MaxFfnDim(const ModelConfig& config) {
+  uint32_t max_ffn_dim = 0;
+  for (const LayerConfig& layer : config.layers) {
+    max_ffn_dim = std::max(max_ffn_dim, layer.ffn_dim);
   }
-  uint64_t ids;  // Behind the rows.
+  return max_ffn_dim;
+}
+
+// Where what lies in the buffer, in bytes; ids come first.
+struct BufferLayout {
+  explicit BufferLayout(uint64_t max_ffn_dim) {
+    scores = RoundUp(max_ffn_dim * sizeof(uint32_t), 64);
+    total = RoundUp(scores + 2 * max_ffn_dim * sizeof(float), kIoAlignment);
+  }
   uint64_t scores;
-  uint64_t group;
   uint64_t total;
 };
+
+// How many bundles from the first on lie side by side.
+size_t CountSideBySide(std::span<const Bundle> bundles, uint64_t stride_bytes) {
+  size_t count = 1;
+  while (count < bundles.size() &&
+         bundles[count].data == bundles[0].data + count * stride_bytes) {
+    ++count;
+  }
+  return count;
+}
 
 }  // namespace
 
@@ -68,7 +72,7 @@ BundleStoreOptions BundleOptions(const ModelFile& model,
 }
 
 uint64_t SparseFfn::NumBytes(const ModelFile& model) {
-  return BufferLayout(ShapeOf(model)).total;
+  return BufferLayout(MaxFfnDim(model.config())).total;
 }
 
 Status SparseFfn::Check(const ModelFile& model,
@@ -105,14 +109,12 @@ Result<std::unique_ptr<SparseFfn>> SparseFfn::Create(
   FLASHELM_ASSIGN_OR_RETURN(
       ffn->buffer_,
       AlignedBuffer::Create(NumBytes(model), budget, "sparse FFN"));
-  const Shape shape = ShapeOf(model);
-  const BufferLayout layout(shape);
+  const uint64_t max_ffn_dim = MaxFfnDim(model.config());
   std::byte* const at = ffn->buffer_.data();
-  ffn->rows_ = at;
-  ffn->ids_ = {reinterpret_cast<uint32_t*>(at + layout.ids), shape.max_ffn_dim};
-  ffn->scores_ = {reinterpret_cast<float*>(at + layout.scores),
-                  2 * shape.max_ffn_dim};
-  ffn->group_ = {reinterpret_cast<uint32_t*>(at + layout.group), kFfnTile};
+  ffn->ids_ = {reinterpret_cast<uint32_t*>(at), max_ffn_dim};
+  ffn->scores_ = {
+      reinterpret_cast<float*>(at + BufferLayout(max_ffn_dim).scores),
+      2 * max_ffn_dim};
   return ffn;
 }
 
@@ -133,66 +135,97 @@ uint64_t SparseFfn::StrideOf(uint32_t layer) const {
       .stride_bytes;
 }
 
-size_t SparseFfn::SelectOfToken(uint32_t layer, float* gates) {
-  const uint32_t ffn_dim = model_.config().layers[layer].ffn_dim;
+Status SparseFfn::Begin(uint32_t layer, size_t num_tokens) {
+  layer_ = layer;
+  num_tokens_ = num_tokens;
+  stats_.num_neurons += num_tokens * model_.config().layers[layer].ffn_dim;
+  return bundles_.Begin(layer);
+}
+
+Status SparseFfn::AddGates(size_t first, size_t count, Scratch& scratch) {
+  if (options_.kept_fraction > 0) {
+    // Which are the largest is known when all are.
+    const size_t ffn_dim = model_.config().layers[layer_].ffn_dim;
+    if (first + count < ffn_dim) return OkStatus();
+    first = 0;
+    count = ffn_dim;
+  }
+  for (size_t t = 0; t < num_tokens_; ++t) {
+    SelectOfToken(scratch.gates + t * scratch.gates_stride, first, count);
+  }
+  return bundles_.Add(ids_.first(CollectNeurons(first, count, scratch)));
+}
+
+void SparseFfn::SelectOfToken(float* gates, size_t first, size_t count) {
+  const size_t last = first + count;
   if (activation_ == Activation::kRelu) {
     // NaN stays, as in the dense FFN.
-    for (uint32_t i = 0; i < ffn_dim; ++i) {
+    for (size_t i = first; i < last; ++i) {
       if (gates[i] <= 0) gates[i] = 0;
     }
   }
   const auto num_kept = static_cast<uint32_t>(
-      std::ceil(options_.kept_fraction * static_cast<double>(ffn_dim)));
-  if (options_.kept_fraction > 0 && num_kept < ffn_dim) {
-    const PartRef& importance = *model_.weights().layers[layer].importance;
+      std::ceil(options_.kept_fraction * static_cast<double>(count)));
+  if (options_.kept_fraction > 0 && num_kept < count) {
+    const PartRef& importance = *model_.weights().layers[layer_].importance;
     const auto* weights = reinterpret_cast<const float*>(
         weights_.ResidentRecord(importance.segment, 0) +
         importance.offset_bytes);
     float skipped = 0;
-    const size_t count =
-        SelectTop(gates, weights, activation_, ffn_dim, num_kept,
-                  scores_.data(), ids_.data(), &skipped);
+    const size_t num_selected =
+        SelectTop(gates, weights, activation_, static_cast<uint32_t>(count),
+                  num_kept, scores_.data(), ids_.data(), &skipped);
     stats_.max_skipped = std::max<double>(stats_.max_skipped, skipped);
     uint32_t next = 0;
-    for (const uint32_t kept : ids_.first(count)) {
+    for (const uint32_t kept : ids_.first(num_selected)) {
       std::fill(gates + next, gates + kept, 0.0f);
       next = kept + 1;
     }
-    std::fill(gates + next, gates + ffn_dim, 0.0f);
+    std::fill(gates + next, gates + count, 0.0f);
   }
-  return static_cast<size_t>(ffn_dim - std::count(gates, gates + ffn_dim, 0));
+  stats_.num_kept +=
+      static_cast<uint64_t>(static_cast<ptrdiff_t>(count) -
+                            std::count(gates + first, gates + last, 0.0f));
 }
 
-size_t SparseFfn::CollectNeurons(uint32_t layer, size_t num_tokens,
+size_t SparseFfn::CollectNeurons(size_t first, size_t count,
                                  const Scratch& scratch) {
-  const uint32_t ffn_dim = model_.config().layers[layer].ffn_dim;
-  size_t count = 0;
-  for (uint32_t i = 0; i < ffn_dim; ++i) {
+  size_t num_ids = 0;
+  for (size_t i = first; i < first + count; ++i) {
     bool is_needed = false;
-    for (size_t t = 0; t < num_tokens && !is_needed; ++t) {
+    for (size_t t = 0; t < num_tokens_ && !is_needed; ++t) {
       is_needed = !(scratch.gates[t * scratch.gates_stride + i] == 0);
     }
-    if (is_needed) ids_[count++] = i;
+    if (is_needed) ids_[num_ids++] = static_cast<uint32_t>(i);
   }
-  return count;
+  return num_ids;
 }
 
-// The group's bundles lie in rows_, side by side.
-void SparseFfn::AddGroup(uint32_t layer, size_t num_tokens,
-                         const BatchProduct& product, Scratch& scratch) {
-  const LayerWeights& weights = model_.weights().layers[layer];
-  const uint64_t stride = StrideOf(layer);
-  const size_t count = std::exchange(group_size_, 0);
-  if (count == 0) return;
+void SparseFfn::AddBundles(std::span<const Bundle> bundles,
+                           const BatchProduct& product, Scratch& scratch) {
+  const LayerWeights& weights = model_.weights().layers[layer_];
+  const uint64_t stride = StrideOf(layer_);
+  // Calls run(index of the first, its data, count) for bundles side by side.
+  const auto for_rows = [&](size_t begin, size_t end, const auto& run) {
+    while (begin < end) {
+      const size_t count =
+          CountSideBySide(bundles.subspan(begin, end - begin), stride);
+      run(begin, bundles[begin].data, count);
+      begin += count;
+    }
+  };
   pool_.ParallelFor(
-      count, GrainFor(stride, num_tokens),
+      bundles.size(), BundleGrain(stride, num_tokens_),
       [&](size_t begin, size_t end, uint32_t part) {
-        product.Rows(ViewOfPart(rows_ + begin * stride, weights.up, stride),
-                     end - begin, part, scratch.up + begin, kFfnTile);
-        for (size_t t = 0; t < num_tokens; ++t) {
+        for_rows(begin, end,
+                 [&](size_t first, const std::byte* data, size_t count) {
+                   product.Rows(ViewOfPart(data, weights.up, stride), count,
+                                part, scratch.up + first, kFfnTile);
+                 });
+        for (size_t t = 0; t < num_tokens_; ++t) {
           float* gate = scratch.gate + t * kFfnTile;
           const float* gates = scratch.gates + t * scratch.gates_stride;
-          for (size_t i = begin; i < end; ++i) gate[i] = gates[group_[i]];
+          for (size_t i = begin; i < end; ++i) gate[i] = gates[bundles[i].id];
           GluActivate(activation_, gate + begin,
                       scratch.up + t * kFfnTile + begin, end - begin,
                       gate + begin);
@@ -202,59 +235,56 @@ void SparseFfn::AddGroup(uint32_t layer, size_t num_tokens,
   // Row by row, also where they are quantized: the sums of whole blocks that
   // the dense FFN takes depend on rows which are not here.
   const size_t model_dim = model_.config().model_dim;
-  const WeightView down = ViewOfPart(rows_, weights.down, stride);
+  const WeightType type = WeightTypeOf(weights.down.encoding);
   pool_.ParallelFor(
-      model_dim, GrainFor(ElementsBytes(down.type, count), num_tokens),
+      model_dim, GrainFor(ElementsBytes(type, bundles.size()), num_tokens_),
       [&](size_t begin, size_t end) {
-        AddScaledRows(Submatrix(down, 0, begin), count, end - begin,
-                      scratch.gate, kFfnTile, num_tokens,
-                      scratch.partial + begin, model_dim);
+        for_rows(
+            0, bundles.size(),
+            [&](size_t first, const std::byte* data, size_t count) {
+              AddScaledRows(
+                  Submatrix(ViewOfPart(data, weights.down, stride), 0, begin),
+                  count, end - begin, scratch.gate + first, kFfnTile,
+                  num_tokens_, scratch.partial + begin, model_dim);
+            });
       });
 }
 
-void SparseFfn::EndRange(size_t num_tokens, Scratch& scratch) {
+void SparseFfn::EndRange(Scratch& scratch) {
   const size_t model_dim = model_.config().model_dim;
-  for (size_t t = 0; t < num_tokens; ++t) {
+  for (size_t t = 0; t < num_tokens_; ++t) {
     float* sum = scratch.partial + t * model_dim;
     AddInPlace(sum, model_dim, scratch.x + t * model_dim);
     std::fill_n(sum, model_dim, 0.0f);
   }
 }
 
-Status SparseFfn::Run(uint32_t layer, size_t num_tokens,
-                      const BatchProduct& product, Scratch& scratch) {
-  const uint32_t ffn_dim = model_.config().layers[layer].ffn_dim;
-  const uint64_t stride = StrideOf(layer);
-  stats_.num_neurons += num_tokens * ffn_dim;
-  for (size_t t = 0; t < num_tokens; ++t) {
-    stats_.num_kept +=
-        SelectOfToken(layer, scratch.gates + t * scratch.gates_stride);
-  }
-  const size_t num_ids = CollectNeurons(layer, num_tokens, scratch);
-  FLASHELM_RETURN_IF_ERROR(bundles_.Fetch(layer, ids_.first(num_ids)));
-  std::fill_n(scratch.partial, num_tokens * model_.config().model_dim, 0.0f);
+Status SparseFfn::Finish(const BatchProduct& product, Scratch& scratch) {
+  const uint32_t ffn_dim = model_.config().layers[layer_].ffn_dim;
+  std::fill_n(scratch.partial, num_tokens_ * model_.config().model_dim, 0.0f);
   uint32_t range = 0;
   // Ends the ranges before the one that `neuron` is in.
   const auto begin_range_of = [&](uint32_t neuron) {
     while (range < kFfnRanges && FfnRangeBegin(ffn_dim, range + 1) <= neuron) {
-      AddGroup(layer, num_tokens, product, scratch);
       if (FfnRangeBegin(ffn_dim, range) < FfnRangeBegin(ffn_dim, range + 1)) {
-        EndRange(num_tokens, scratch);
+        EndRange(scratch);
       }
       ++range;
     }
   };
-  group_size_ = 0;
   while (true) {
     FLASHELM_ASSIGN_OR_RETURN(const auto batch, bundles_.Next());
     if (!batch) break;
-    for (const Bundle& bundle : *batch) {
-      begin_range_of(bundle.id);
-      if (group_size_ == kFfnTile) {
-        AddGroup(layer, num_tokens, product, scratch);
+    for (BundleStore::Batch left = *batch; !left.empty();) {
+      begin_range_of(left[0].id);
+      const uint32_t range_end = FfnRangeBegin(ffn_dim, range + 1);
+      size_t count = 1;
+      while (count < std::min<size_t>(left.size(), kFfnTile) &&
+             left[count].id < range_end) {
+        ++count;
       }
-      std::memcpy(rows_ + group_size_ * stride, bundle.data, stride);
-      group_[group_size_++] = bundle.id;
+      AddBundles(left.first(count), product, scratch);
+      left = left.subspan(count);
     }
   }
   begin_range_of(ffn_dim);

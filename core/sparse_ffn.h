@@ -49,12 +49,16 @@ class SparseFfn {
       MemoryBudget& budget);
   static Status Check(const ModelFile& model, const SparsityOptions& options);
 
-  // x += FFN(normed), for the tokens of `product`, whose gates are in the
-  // scratch's `gates`; those of neurons that are left out become 0.
-  // kUnavailable: a read failed; x is undefined, and the next call is not
-  // affected.
-  Status Run(uint32_t layer, size_t num_tokens, const BatchProduct& product,
-             Scratch& scratch);
+  // A layer's FFN is Begin(), AddGates() for all its neurons in order, and
+  // Finish(). kUnavailable from any of them: a read failed; x is undefined, and
+  // what is begun next is not affected.
+  Status Begin(uint32_t layer, size_t num_tokens);
+  // The gates of neurons [first, first + count) are in the scratch's `gates`,
+  // where those of neurons that are left out become 0. Starts to read bundles
+  // as soon as it is known which.
+  Status AddGates(size_t first, size_t count, Scratch& scratch);
+  // x += FFN(normed), for the tokens of `product`.
+  Status Finish(const BatchProduct& product, Scratch& scratch);
 
   const SparsityStats& stats() const { return stats_; }
 
@@ -62,15 +66,16 @@ class SparseFfn {
   SparseFfn(const ModelFile& model, const SparsityOptions& options,
             const WeightStore& weights, BundleStore& bundles, ThreadPool& pool);
 
-  // Zeroes the gates of neurons that are left out; returns how many are kept.
-  size_t SelectOfToken(uint32_t layer, float* gates);
-  // Neurons that some token needs, ascending, into ids_.
-  size_t CollectNeurons(uint32_t layer, size_t num_tokens,
-                        const Scratch& scratch);
-  // Adds the group's neurons to the scratch's `partial`.
-  void AddGroup(uint32_t layer, size_t num_tokens, const BatchProduct& product,
-                Scratch& scratch);
-  void EndRange(size_t num_tokens, Scratch& scratch);
+  // Zeroes the gates of neurons [first, first + count) that are left out.
+  // `gates`: of a token, from neuron 0 on.
+  void SelectOfToken(float* gates, size_t first, size_t count);
+  // Those of the neurons [first, first + count) that some token needs,
+  // ascending, into ids_.
+  size_t CollectNeurons(size_t first, size_t count, const Scratch& scratch);
+  // Adds bundles of one range, at most kFfnTile, to the scratch's `partial`.
+  void AddBundles(std::span<const Bundle> bundles, const BatchProduct& product,
+                  Scratch& scratch);
+  void EndRange(Scratch& scratch);
   uint64_t StrideOf(uint32_t layer) const;
 
   const ModelFile& model_;
@@ -81,12 +86,13 @@ class SparseFfn {
   const Activation activation_;
 
   AlignedBuffer buffer_;
-  std::byte* rows_ = nullptr;  // Bundles of a group, one after the other.
-  std::span<uint32_t> ids_;    // [max ffn_dim]
-  std::span<float> scores_;    // [2 * max ffn_dim] of SelectTop()
-  std::span<uint32_t> group_;  // [kFfnTile] neurons of the group
-  size_t group_size_ = 0;
+  std::span<uint32_t> ids_;  // [max ffn_dim]
+  std::span<float> scores_;  // [2 * max ffn_dim] of SelectTop()
   SparsityStats stats_;
+
+  // What is begun.
+  uint32_t layer_ = 0;
+  size_t num_tokens_ = 0;
 };
 
 }  // namespace flashelm

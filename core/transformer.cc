@@ -23,6 +23,12 @@ constexpr size_t kFfnStep = 16;
 constexpr size_t kMaxFfnStep = kQuantSumRows;
 // Of these, neurons whose gates are multiplied before their ups.
 constexpr size_t kFfnGateStep = 8;
+
+// Parts of a layer's gates after each of which bundles are fetched, unless the
+// part is smaller than this.
+constexpr uint32_t kGateParts = 8;
+constexpr uint64_t kMinGateBytes = uint64_t{512} << 10;
+
 bool IsQuantized(const PartRef& part) {
   return IsQuantized(WeightTypeOf(part.encoding));
 }
@@ -240,6 +246,11 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
   const size_t model_dim = config_.model_dim;
 
   NormTokens(weights.ffn_norm, num_tokens);
+  if (sparse_ != nullptr) {
+    Status status = SparseFfnBlock(layer, num_tokens);
+    if (!status.ok()) store_.Abort();
+    return status;
+  }
   if (weights.has_split_gate()) {
     FLASHELM_RETURN_IF_ERROR(MatMulAll(weights.gate, ffn_dim, model_dim,
                                        s_.normed, model_dim, num_tokens,
@@ -247,11 +258,6 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
   }
   product_.SetTokens(IsQuantized(weights.gate) || IsQuantized(weights.up),
                      s_.normed, model_dim, model_dim, num_tokens);
-  if (sparse_ != nullptr) {
-    Status status = sparse_->Run(layer, num_tokens, product_, s_);
-    if (!status.ok()) store_.Abort();
-    return status;
-  }
   std::fill_n(s_.partial, num_tokens * model_dim, 0.0f);
   for (uint32_t neuron = 0; neuron < ffn_dim;) {
     FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
@@ -270,6 +276,23 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
     }
   }
   return OkStatus();
+}
+
+// The same with some of the neurons. Bundles are read while more gates are
+// computed.
+Status Transformer::SparseFfnBlock(uint32_t layer, size_t num_tokens) {
+  const PartRef& gate = weights_.layers[layer].gate;
+  const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
+  FLASHELM_RETURN_IF_ERROR(sparse_->Begin(layer, num_tokens));
+  FLASHELM_RETURN_IF_ERROR(
+      MatMulRuns(gate, ffn_dim, config_.model_dim, s_.normed, config_.model_dim,
+                 num_tokens, s_.gates, s_.gates_stride,
+                 std::max(kMinGateBytes / segments_[gate.segment].stride_bytes,
+                          uint64_t{CeilDiv(ffn_dim, kGateParts)}),
+                 [&](uint64_t first, uint64_t count) {
+                   return sparse_->AddGates(first, count, s_);
+                 }));
+  return sparse_->Finish(product_, s_);
 }
 
 // Neurons [first, first + count) of one tile. Threads share the neurons, then
@@ -427,17 +450,33 @@ Status Transformer::MatMulAll(const PartRef& matrix, uint64_t num_rows,
                               uint64_t num_cols, const float* x,
                               uint64_t x_stride, size_t num_tokens, float* out,
                               uint64_t out_stride) {
+  return MatMulRuns(matrix, num_rows, num_cols, x, x_stride, num_tokens, out,
+                    out_stride, num_rows,
+                    [](uint64_t, uint64_t) { return OkStatus(); });
+}
+
+template <class Done>
+Status Transformer::MatMulRuns(const PartRef& matrix, uint64_t num_rows,
+                               uint64_t num_cols, const float* x,
+                               uint64_t x_stride, size_t num_tokens, float* out,
+                               uint64_t out_stride, uint64_t max_rows,
+                               const Done& done) {
   const uint64_t stride = segments_[matrix.segment].stride_bytes;
   product_.SetTokens(IsQuantized(matrix), x, x_stride, num_cols, num_tokens);
   for (uint64_t row = 0; row < num_rows;) {
     FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
                               store_.Next(matrix.segment, row));
-    pool_.ParallelFor(run.num_records, GrainFor(stride, num_tokens),
-                      [&](size_t begin, size_t end, uint32_t part) {
-                        product_.Rows(ViewOf(run, begin, matrix, stride),
-                                      end - begin, part, out + row + begin,
-                                      out_stride);
-                      });
+    for (uint64_t first = 0; first < run.num_records; first += max_rows) {
+      const uint64_t count = std::min(max_rows, run.num_records - first);
+      pool_.ParallelFor(count, GrainFor(stride, num_tokens),
+                        [&](size_t begin, size_t end, uint32_t part) {
+                          product_.Rows(
+                              ViewOf(run, first + begin, matrix, stride),
+                              end - begin, part, out + row + first + begin,
+                              out_stride);
+                        });
+      FLASHELM_RETURN_IF_ERROR(done(row + first, count));
+    }
     row += run.num_records;
   }
   return OkStatus();

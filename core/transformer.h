@@ -51,6 +51,7 @@ class Transformer {
   Status Embed(std::span<const TokenId> tokens);
   Status AttentionBlock(uint32_t layer, size_t num_tokens, uint32_t position);
   Status FfnBlock(uint32_t layer, size_t num_tokens);
+  Status SparseFfnBlock(uint32_t layer, size_t num_tokens);
   Status OutputHead(std::span<const uint32_t> wanted, float* logits);
 
   void RotateAndStoreKeys(uint32_t layer, size_t num_tokens, uint32_t position);
@@ -71,6 +72,13 @@ class Transformer {
   Status MatMulAll(const PartRef& matrix, uint64_t num_rows, uint64_t num_cols,
                    const float* x, uint64_t x_stride, size_t num_tokens,
                    float* out, uint64_t out_stride);
+  // The same, and done(first, count) after every run of rows, which are
+  // `max_rows` at most; ends with the first Status of it that is an error.
+  template <class Done>
+  Status MatMulRuns(const PartRef& matrix, uint64_t num_rows, uint64_t num_cols,
+                    const float* x, uint64_t x_stride, size_t num_tokens,
+                    float* out, uint64_t out_stride, uint64_t max_rows,
+                    const Done& done);
   const float* Norm(const PartRef& part) const;
 
   const ModelConfig& config_;

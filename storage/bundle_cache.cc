@@ -108,9 +108,7 @@ void BundleCache::Free(uint32_t slot) {
   ++num_free_;
 }
 
-size_t BundleCache::BeginToken(std::span<const uint32_t> active,
-                               std::span<uint32_t> missing) {
-  assert(missing.size() >= active.size());
+void BundleCache::BeginToken() {
   ++token_;
   ++stats_.num_tokens;
   // The list is in the order of use, so those that are too old end it.
@@ -119,6 +117,11 @@ size_t BundleCache::BeginToken(std::span<const uint32_t> active,
          window_tokens_ != BundleCacheOptions::kNoWindow) {
     Free(earliest_);
   }
+}
+
+size_t BundleCache::Use(std::span<const uint32_t> active,
+                        std::span<uint32_t> missing) {
+  assert(missing.size() >= active.size());
   size_t num_missing = 0;
   for (const uint32_t record : active) {
     const uint32_t slot = slot_of_[record];

@@ -51,11 +51,18 @@ class BundleCache {
   static Result<BundleCache> Create(const BundleCacheOptions& options,
                                     MemoryBudget& budget);
 
-  // Begins a token that uses the records `active`, each once. Writes those that
-  // are not there to `missing`, in their order, which has room for all, and
-  // returns their number. The others stay for the length of the token.
+  // Begins a token, which uses no records yet.
+  void BeginToken();
+  // The token uses the records `active`, each of them once in all calls. Writes
+  // those that are not there to `missing`, in their order, which has room for
+  // all, and returns their number. The others stay for the length of the token.
+  size_t Use(std::span<const uint32_t> active, std::span<uint32_t> missing);
+  // Both.
   size_t BeginToken(std::span<const uint32_t> active,
-                    std::span<uint32_t> missing);
+                    std::span<uint32_t> missing) {
+    BeginToken();
+    return Use(active, missing);
+  }
 
   // The record, [record_bytes], aligned to 64 bytes, or null. Lasts until the
   // token after the last one that used it, and of a hot record for ever.

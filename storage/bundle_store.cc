@@ -165,42 +165,58 @@ Result<std::unique_ptr<BundleStore>> BundleStore::Create(
   return store;
 }
 
-Status BundleStore::Fetch(uint32_t layer, std::span<const uint32_t> ids) {
+Status BundleStore::Begin(uint32_t layer) {
   if (layer >= layers_.size()) {
     return InvalidArgument(file_.path(), ": bundles of layer ", layer, " of ",
                            layers_.size());
   }
-  const uint64_t num_records =
-      file_.segments()[layers_[layer].segment].num_records;
+  EndFetch();
+  layer_ = layer;
+  is_fetching_ = true;
+  layers_[layer].cache.BeginToken();
+  ++layers_[layer].stats.num_tokens;
+  return OkStatus();
+}
+
+Status BundleStore::Add(std::span<const uint32_t> ids) {
+  if (!is_fetching_) {
+    return Internal(file_.path(), ": bundles are added, none was begun");
+  }
+  const uint64_t num_records = segment().num_records;
   for (size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] >= num_records || (i > 0 && ids[i] <= ids[i - 1])) {
+    const bool ascends = i > 0          ? ids[i] > ids[i - 1]
+                         : ids_.empty() ? true
+                                        : ids[i] > ids_.back();
+    if (ids[i] >= num_records || !ascends) {
       return InvalidArgument(file_.path(), ": bundle ", ids[i], " of ",
                              num_records, "; ids have to ascend");
     }
   }
-  EndFetch();
-  layer_ = layer;
   const auto wanted = wanted_ids_.As<uint32_t>();
-  std::copy(ids.begin(), ids.end(), wanted.begin());
-  ids_ = wanted.first(ids.size());
-  is_fetching_ = true;
-  BundleCache& cache = layers_[layer].cache;
-  BundleStats& stats = layers_[layer].stats;
+  std::copy(ids.begin(), ids.end(), wanted.begin() + ids_.size());
+  ids_ = wanted.first(ids_.size() + ids.size());
   const auto missing = missing_ids_.As<uint32_t>();
-  missing_ = missing.first(cache.BeginToken(ids, missing));
-  stats.num_tokens += 1;
+  const size_t num_missing =
+      layers_[layer_].cache.Use(ids, missing.subspan(missing_.size()));
+  missing_ = missing.first(missing_.size() + num_missing);
+  BundleStats& stats = layers_[layer_].stats;
   stats.num_wanted += ids.size();
-  stats.num_hits += ids.size() - missing_.size();
-  stats.num_misses += missing_.size();
+  stats.num_hits += ids.size() - num_missing;
+  stats.num_misses += num_missing;
   Poll();
   Status status = SubmitReads();
   if (!status.ok()) return Fail(std::move(status));
   return OkStatus();
 }
 
+Status BundleStore::Fetch(uint32_t layer, std::span<const uint32_t> ids) {
+  FLASHELM_RETURN_IF_ERROR(Begin(layer));
+  return Add(ids);
+}
+
 Result<std::optional<BundleStore::Batch>> BundleStore::Next() {
   if (!is_fetching_) {
-    return Internal(file_.path(), ": bundles are asked for, none was fetched");
+    return Internal(file_.path(), ": bundles are asked for, none was begun");
   }
   ReleaseHeld();
   Poll();
@@ -210,21 +226,15 @@ Result<std::optional<BundleStore::Batch>> BundleStore::Next() {
   const auto bundles = bundle_table_.As<Bundle>();
   const BundleCache& cache = layers_[layer_].cache;
   size_t num_bundles = 0;
-  const auto add_cached = [&] {
-    while (num_handed_out_ < ids_.size() &&
-           (num_taken_ == missing_.size() ||
-            ids_[num_handed_out_] != missing_[num_taken_])) {
-      const uint32_t id = ids_[num_handed_out_++];
-      bundles[num_bundles++] = {id, cache.Find(id)};
-    }
-  };
-  add_cached();
   // What has come is used while the rest is on its way.
-  const bool is_waiting =
-      num_handed_out_ < ids_.size() &&
-      (num_in_order_ == 0 ||
-       reads_[order_[first_in_order_]].state != ReadState::kEnded);
-  if (num_handed_out_ < ids_.size() && (num_bundles == 0 || !is_waiting)) {
+  while (num_handed_out_ < ids_.size()) {
+    const uint32_t id = ids_[num_handed_out_];
+    if (num_taken_ == missing_.size() || id != missing_[num_taken_]) {
+      bundles[num_bundles++] = {id, cache.Find(id)};
+      ++num_handed_out_;
+      continue;
+    }
+    if (num_bundles > 0 && !HasOldestEnded()) break;
     status = WaitForRead();
     if (status.ok()) status = TakeRead(num_bundles);
     // Before the caller computes.
@@ -232,6 +242,11 @@ Result<std::optional<BundleStore::Batch>> BundleStore::Next() {
     if (!status.ok()) return Unexpected(Fail(std::move(status)));
   }
   return bundles.first(num_bundles);
+}
+
+bool BundleStore::HasOldestEnded() const {
+  return num_in_order_ > 0 &&
+         reads_[order_[first_in_order_]].state == ReadState::kEnded;
 }
 
 Status BundleStore::SubmitReads() {
@@ -284,14 +299,10 @@ void BundleStore::Poll() {
 }
 
 Status BundleStore::WaitForRead() {
-  const auto has_ended = [&] {
-    return num_in_order_ > 0 &&
-           reads_[order_[first_in_order_]].state == ReadState::kEnded;
-  };
-  if (has_ended()) return OkStatus();
+  if (HasOldestEnded()) return OkStatus();
   const auto begin = Clock::now();
   Status status;
-  while (!has_ended() && status.ok()) {
+  while (!HasOldestEnded() && status.ok()) {
     const auto left = begin + read_timeout_ - Clock::now();
     auto completion = reader_.Wait(std::max(left, left.zero()));
     if (completion) {

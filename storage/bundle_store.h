@@ -61,7 +61,8 @@ struct Bundle {
 // Several segments, one for each layer, each with a cache. A record is compared
 // with its checksum when this process first reads it. Used by one thread.
 //
-//   Fetch(layer, ids);
+//   Begin(layer);
+//   Add(ids);  // As often as more become known.
 //   while (batch = Next()) use *batch;
 //
 // Bundles come in the order of their ids, so that sums over them do not depend
@@ -95,21 +96,29 @@ class BundleStore {
   BundleStore(const BundleStore&) = delete;
   BundleStore& operator=(const BundleStore&) = delete;
 
-  // Begins a token's use of a layer: starts to read those of the records `ids`,
-  // which ascend, that the layer's cache has not. What a call before has not
-  // handed out yet is given up. `ids` is not kept.
+  // Begins a token's use of a layer. What was fetched before and not handed out
+  // is given up. kInvalidArgument: no such layer; nothing has changed.
+  Status Begin(uint32_t layer);
+
+  // The token needs the records `ids`, which ascend and come after those added
+  // before: starts to read those that the layer's cache has not. `ids` is not
+  // kept. To be called before the first Next().
   // kInvalidArgument: ids that do not ascend or are no records; nothing has
-  // changed. kUnavailable: the device failed.
+  // changed. kUnavailable: the device failed; what was fetched is given up.
+  // kInternal: nothing was begun.
+  Status Add(std::span<const uint32_t> ids);
+
+  // Begin() and Add().
   Status Fetch(uint32_t layer, std::span<const uint32_t> ids);
 
-  // The next bundles, in the order of their ids: as many as the cache has, then
-  // those of one read, after waiting for it. Every id of Fetch() comes once;
-  // then nothing. A batch is never empty and lasts until the next call of
-  // Next() or Fetch(). Allocates nothing unless it fails.
+  // The next bundles, in the order of their ids: those that the cache has and
+  // that reads have brought, after waiting for one if there are none. Every id
+  // added comes once; then nothing. A batch is never empty and lasts until the
+  // next call of Next() or Begin(). Allocates nothing unless it fails.
   // kUnavailable, naming file, segment and byte: a read failed, was not
   // answered in time, or brought other bytes than were written. What was
-  // fetched is given up then; Fetch() may be called again. kInternal: nothing
-  // was fetched.
+  // fetched is given up then; Begin() may be called again. kInternal: nothing
+  // was begun.
   Result<std::optional<Batch>> Next();
 
   uint32_t num_layers() const { return static_cast<uint32_t>(layers_.size()); }
@@ -158,6 +167,7 @@ class BundleStore {
   void Take(ReadCompletion completion);
   // Looks for reads that have ended, without waiting.
   void Poll();
+  bool HasOldestEnded() const;
   // Waits until the oldest read of this fetch has ended, and begun if need be.
   Status WaitForRead();
   Status NotAnswered() const;

@@ -385,8 +385,30 @@ TEST(BundleStoreTest, RefusesBadCallsAndGoesOn) {
   EXPECT_EQ(rig.reader->asked().size(), 0u);
   // Inside a fetch they change nothing.
   ASSERT_TRUE(Ok(rig.store->Fetch(0, Ids{7, 9})));
-  EXPECT_FALSE(rig.store->Fetch(0, Ids{9, 7}).ok());
+  EXPECT_FALSE(rig.store->Add(Ids{9}).ok());
+  EXPECT_FALSE(rig.store->Add(Ids{11, 10}).ok());
+  EXPECT_FALSE(rig.store->Begin(3).ok());
   EXPECT_TRUE(Ok(TakeAll(*rig.store, 0, {7, 9}, rig.file)));
+}
+
+TEST(BundleStoreTest, IdsMayBeAddedAsTheyBecomeKnown) {
+  Rig rig(DefaultOptions(10));
+  EXPECT_TRUE(Fails(rig.store->Add(Ids{1}), StatusCode::kInternal,
+                    {"memory.felm", "none was begun"}));
+  for (int token = 0; token < 2; ++token) {
+    ASSERT_TRUE(Ok(rig.store->Begin(0)));
+    ASSERT_TRUE(Ok(rig.store->Add(Ids{})));
+    ASSERT_TRUE(Ok(rig.store->Add(Ids{7, 9})));
+    ASSERT_TRUE(Ok(rig.store->Add(Ids{10})));
+    ASSERT_TRUE(Ok(rig.store->Add(Ids{})));
+    ASSERT_TRUE(Ok(rig.store->Add(Ids{40, 41})));
+    EXPECT_TRUE(Ok(TakeAll(*rig.store, 0, {7, 9, 10, 40, 41}, rig.file)));
+  }
+  const BundleStats stats = rig.store->stats().bundles;
+  EXPECT_EQ(stats.num_tokens, 2u);
+  EXPECT_EQ(stats.num_wanted, 10u);
+  EXPECT_EQ(stats.num_hits, 5u);
+  EXPECT_EQ(stats.num_misses, 5u);
 }
 
 TEST(BundleStoreTest, SharesWhatWasVerifiedWithAWeightStore) {
