@@ -1,7 +1,7 @@
 #include "core/sparse_ffn.h"
 
 #include <algorithm>
-#include <cmath>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -9,7 +9,6 @@
 #include "core/base/types.h"
 #include "kernels/matmul.h"
 #include "kernels/norm.h"
-#include "predictor/gate_selector.h"
 
 namespace flashelm {
 namespace {
@@ -36,12 +35,10 @@ Shape ShapeOf(const ModelFile& model) {
 struct BufferLayout {
   explicit BufferLayout(const Shape& shape) {
     ids = RoundUp(kFfnTile * shape.max_stride_bytes, 64);
-    scores = ids + RoundUp(shape.max_ffn_dim * sizeof(uint32_t), 64);
-    group = scores + RoundUp(2 * shape.max_ffn_dim * sizeof(float), 64);
+    group = ids + RoundUp(shape.max_ffn_dim * sizeof(uint32_t), 64);
     total = RoundUp(group + kFfnTile * sizeof(uint32_t), kIoAlignment);
   }
   uint64_t ids;  // Behind the rows.
-  uint64_t scores;
   uint64_t group;
   uint64_t total;
 };
@@ -67,61 +64,39 @@ BundleStoreOptions BundleOptions(const ModelFile& model,
   return result;
 }
 
-uint64_t SparseFfn::NumBytes(const ModelFile& model) {
-  return BufferLayout(ShapeOf(model)).total;
-}
-
-Status SparseFfn::Check(const ModelFile& model,
-                        const SparsityOptions& options) {
-  const bool is_relu = model.config().activation == "relu";
-  if (std::isnan(options.kept_fraction) || options.kept_fraction < 0 ||
-      options.kept_fraction > 1) {
-    return InvalidArgument("a kept fraction of ", options.kept_fraction,
-                           ", expected above 0 to 1");
-  }
-  if (options.kept_fraction == 0 && !is_relu) {
-    return InvalidArgument(
-        model.path(), ": no neuron of a model with ", model.config().activation,
-        " is exactly 0, so say how many to keep: --sparsity gate:0.5");
-  }
-  for (const LayerWeights& layer : model.weights().layers) {
-    if (layer.has_split_gate() && layer.importance) continue;
-    return InvalidArgument(
-        model.path(),
-        ": not calibrated, so bundles cannot be read without "
-        "their gates; run: flashelm calibrate -m ",
-        model.path(), " -f TEXT -o OUT.felm");
-  }
-  return OkStatus();
+uint64_t SparseFfn::NumBytes(const ModelFile& model,
+                             const SparsityOptions& options,
+                             uint32_t num_threads) {
+  return BufferLayout(ShapeOf(model)).total +
+         NeuronSelector::NumBytes(model, options, num_threads);
 }
 
 Result<std::unique_ptr<SparseFfn>> SparseFfn::Create(
     const ModelFile& model, const SparsityOptions& options,
     const WeightStore& weights, BundleStore& bundles, ThreadPool& pool,
     MemoryBudget& budget) {
-  FLASHELM_RETURN_IF_ERROR(Check(model, options));
-  std::unique_ptr<SparseFfn> ffn(
-      new SparseFfn(model, options, weights, bundles, pool));
+  std::unique_ptr<SparseFfn> ffn(new SparseFfn(model, bundles, pool));
   FLASHELM_ASSIGN_OR_RETURN(
-      ffn->buffer_,
-      AlignedBuffer::Create(NumBytes(model), budget, "sparse FFN"));
+      ffn->selector_,
+      NeuronSelector::Create(model, options, weights, pool, budget));
   const Shape shape = ShapeOf(model);
   const BufferLayout layout(shape);
+  FLASHELM_ASSIGN_OR_RETURN(
+      ffn->buffer_, AlignedBuffer::Create(layout.total, budget, "sparse FFN"));
   std::byte* const at = ffn->buffer_.data();
   ffn->rows_ = at;
   ffn->ids_ = {reinterpret_cast<uint32_t*>(at + layout.ids), shape.max_ffn_dim};
-  ffn->scores_ = {reinterpret_cast<float*>(at + layout.scores),
-                  2 * shape.max_ffn_dim};
   ffn->group_ = {reinterpret_cast<uint32_t*>(at + layout.group), kFfnTile};
+  const bool is_relu = ffn->activation_ == Activation::kRelu;
+  ffn->stats_.knows_active = is_relu && model.has_split_gates();
+  ffn->stats_.knows_kept_active = is_relu;
+  ffn->stats_.knows_skipped = options.selector == Selector::kGate;
   return ffn;
 }
 
-SparseFfn::SparseFfn(const ModelFile& model, const SparsityOptions& options,
-                     const WeightStore& weights, BundleStore& bundles,
+SparseFfn::SparseFfn(const ModelFile& model, BundleStore& bundles,
                      ThreadPool& pool)
     : model_(model),
-      options_(options),
-      weights_(weights),
       bundles_(bundles),
       pool_(pool),
       activation_(model.config().activation == "relu" ? Activation::kRelu
@@ -131,36 +106,6 @@ uint64_t SparseFfn::StrideOf(uint32_t layer) const {
   return model_.weight_file()
       .segments()[model_.weights().layers[layer].up.segment]
       .stride_bytes;
-}
-
-size_t SparseFfn::SelectOfToken(uint32_t layer, float* gates) {
-  const uint32_t ffn_dim = model_.config().layers[layer].ffn_dim;
-  if (activation_ == Activation::kRelu) {
-    // NaN stays, as in the dense FFN.
-    for (uint32_t i = 0; i < ffn_dim; ++i) {
-      if (gates[i] <= 0) gates[i] = 0;
-    }
-  }
-  const auto num_kept = static_cast<uint32_t>(
-      std::ceil(options_.kept_fraction * static_cast<double>(ffn_dim)));
-  if (options_.kept_fraction > 0 && num_kept < ffn_dim) {
-    const PartRef& importance = *model_.weights().layers[layer].importance;
-    const auto* weights = reinterpret_cast<const float*>(
-        weights_.ResidentRecord(importance.segment, 0) +
-        importance.offset_bytes);
-    float skipped = 0;
-    const size_t count =
-        SelectTop(gates, weights, activation_, ffn_dim, num_kept,
-                  scores_.data(), ids_.data(), &skipped);
-    stats_.max_skipped = std::max<double>(stats_.max_skipped, skipped);
-    uint32_t next = 0;
-    for (const uint32_t kept : ids_.first(count)) {
-      std::fill(gates + next, gates + kept, 0.0f);
-      next = kept + 1;
-    }
-    std::fill(gates + next, gates + ffn_dim, 0.0f);
-  }
-  return static_cast<size_t>(ffn_dim - std::count(gates, gates + ffn_dim, 0));
 }
 
 size_t SparseFfn::CollectNeurons(uint32_t layer, size_t num_tokens,
@@ -184,20 +129,34 @@ void SparseFfn::AddGroup(uint32_t layer, size_t num_tokens,
   const uint64_t stride = StrideOf(layer);
   const size_t count = std::exchange(group_size_, 0);
   if (count == 0) return;
+  const bool has_gates = weights.has_split_gate();
+  std::atomic<uint64_t> num_kept_active = 0;
   pool_.ParallelFor(
       count, GrainFor(stride, num_tokens),
       [&](size_t begin, size_t end, uint32_t part) {
         product.Rows(ViewOfPart(rows_ + begin * stride, weights.up, stride),
                      end - begin, part, scratch.up + begin, kFfnTile);
+        if (!has_gates) {
+          product.Rows(ViewOfPart(rows_ + begin * stride, weights.gate, stride),
+                       end - begin, part, scratch.gate + begin, kFfnTile);
+        }
         for (size_t t = 0; t < num_tokens; ++t) {
           float* gate = scratch.gate + t * kFfnTile;
           const float* gates = scratch.gates + t * scratch.gates_stride;
-          for (size_t i = begin; i < end; ++i) gate[i] = gates[group_[i]];
+          uint64_t num_active = 0;
+          for (size_t i = begin; i < end; ++i) {
+            const float kept = gates[group_[i]];
+            // Other tokens may have asked for it.
+            if (has_gates || kept == 0) gate[i] = kept;
+            num_active += gate[i] > 0 ? 1 : 0;
+          }
+          num_kept_active.fetch_add(num_active, std::memory_order_relaxed);
           GluActivate(activation_, gate + begin,
                       scratch.up + t * kFfnTile + begin, end - begin,
                       gate + begin);
         }
       });
+  stats_.num_kept_active += num_kept_active;
 
   // Row by row, also where they are quantized: the sums of whole blocks that
   // the dense FFN takes depend on rows which are not here.
@@ -221,15 +180,11 @@ void SparseFfn::EndRange(size_t num_tokens, Scratch& scratch) {
   }
 }
 
-Status SparseFfn::Run(uint32_t layer, size_t num_tokens,
+Status SparseFfn::Run(uint32_t layer, uint32_t position, size_t num_tokens,
                       const BatchProduct& product, Scratch& scratch) {
   const uint32_t ffn_dim = model_.config().layers[layer].ffn_dim;
   const uint64_t stride = StrideOf(layer);
-  stats_.num_neurons += num_tokens * ffn_dim;
-  for (size_t t = 0; t < num_tokens; ++t) {
-    stats_.num_kept +=
-        SelectOfToken(layer, scratch.gates + t * scratch.gates_stride);
-  }
+  selector_->Select(layer, position, num_tokens, scratch, stats_);
   const size_t num_ids = CollectNeurons(layer, num_tokens, scratch);
   FLASHELM_RETURN_IF_ERROR(bundles_.Fetch(layer, ids_.first(num_ids)));
   std::fill_n(scratch.partial, num_tokens * model_.config().model_dim, 0.0f);

@@ -12,6 +12,7 @@
 #include "core/base/thread_pool.h"
 #include "core/batch_product.h"
 #include "core/model_file.h"
+#include "core/neuron_selector.h"
 #include "core/scratch.h"
 #include "core/sparsity.h"
 #include "kernels/activation.h"
@@ -26,44 +27,45 @@ BundleStoreOptions BundleOptions(const ModelFile& model,
                                  const SparsityOptions& options,
                                  const std::vector<uint32_t>& cached_bundles);
 
-// After "LLM in a flash" (Alizadeh et al., arXiv 2312.11514): selects neurons
-// token by token, has their bundles read, and adds them in the order of the
-// neurons. Which neurons are computed depends on the weights and the token
-// alone, and a neuron that is not computed counts as one whose gate is 0: so a
-// token has the same bits alone and in a batch, and a ReLU model with f32 or
-// bf16 weights, whose other gates are 0, those of the dense FFN. Down columns
-// are multiplied with f32 activations, whatever their encoding; the dense FFN
-// rounds those for q8 and q4 to int8.
+// After "LLM in a flash" (Alizadeh et al., arXiv 2312.11514): has the bundles
+// of the neurons that a NeuronSelector keeps read, and adds them in the order
+// of the neurons. Which neurons are computed depends on the weights, the
+// predictor and the token alone, and a neuron that is not computed counts as
+// one whose gate is 0: so a token has the same bits alone and in a batch, and
+// where all neurons with another gate are kept and weights are f32 or bf16,
+// those of the dense FFN. Gates that are not split off are computed from the
+// bundles, those of the neurons kept alone. Down columns are multiplied with
+// f32 activations, whatever their encoding; the dense FFN rounds those for q8
+// and q4 to int8.
 //
 // Owns nothing but its buffers; all that it refers to outlives it. Used by one
 // thread, which the pool's workers help. Allocates nothing after Create().
 class SparseFfn {
  public:
-  static uint64_t NumBytes(const ModelFile& model);
-  // kInvalidArgument: a selector that the file has no data for, a fraction that
-  // is none, or lossless selection of a model that is not ReLU.
-  // kResourceExhausted: the budget has less.
+  static uint64_t NumBytes(const ModelFile& model,
+                           const SparsityOptions& options,
+                           uint32_t num_threads);
+  // As NeuronSelector::Create().
   static Result<std::unique_ptr<SparseFfn>> Create(
       const ModelFile& model, const SparsityOptions& options,
       const WeightStore& weights, BundleStore& bundles, ThreadPool& pool,
       MemoryBudget& budget);
-  static Status Check(const ModelFile& model, const SparsityOptions& options);
+  // Once the store has loaded, before Run(); as NeuronSelector has it.
+  Status OpenPredictors() { return selector_->OpenPredictors(); }
 
-  // x += FFN(normed), for the tokens of `product`, whose gates are in the
-  // scratch's `gates`; those of neurons that are left out become 0.
+  // x += FFN(normed), for the tokens of `product`, at `position` and those
+  // after it. Gates that are split off are in the scratch's `gates`, which this
+  // overwrites.
   // kUnavailable: a read failed; x is undefined, and the next call is not
   // affected.
-  Status Run(uint32_t layer, size_t num_tokens, const BatchProduct& product,
-             Scratch& scratch);
+  Status Run(uint32_t layer, uint32_t position, size_t num_tokens,
+             const BatchProduct& product, Scratch& scratch);
 
   const SparsityStats& stats() const { return stats_; }
 
  private:
-  SparseFfn(const ModelFile& model, const SparsityOptions& options,
-            const WeightStore& weights, BundleStore& bundles, ThreadPool& pool);
+  SparseFfn(const ModelFile& model, BundleStore& bundles, ThreadPool& pool);
 
-  // Zeroes the gates of neurons that are left out; returns how many are kept.
-  size_t SelectOfToken(uint32_t layer, float* gates);
   // Neurons that some token needs, ascending, into ids_.
   size_t CollectNeurons(uint32_t layer, size_t num_tokens,
                         const Scratch& scratch);
@@ -74,16 +76,14 @@ class SparseFfn {
   uint64_t StrideOf(uint32_t layer) const;
 
   const ModelFile& model_;
-  const SparsityOptions options_;
-  const WeightStore& weights_;
   BundleStore& bundles_;
   ThreadPool& pool_;
   const Activation activation_;
+  std::unique_ptr<NeuronSelector> selector_;
 
   AlignedBuffer buffer_;
   std::byte* rows_ = nullptr;  // Bundles of a group, one after the other.
   std::span<uint32_t> ids_;    // [max ffn_dim]
-  std::span<float> scores_;    // [2 * max ffn_dim] of SelectTop()
   std::span<uint32_t> group_;  // [kFfnTile] neurons of the group
   size_t group_size_ = 0;
   SparsityStats stats_;

@@ -72,7 +72,7 @@ Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
                        position);
     }
     FLASHELM_RETURN_IF_ERROR(AttentionBlock(layer, num_tokens, position));
-    FLASHELM_RETURN_IF_ERROR(FfnBlock(layer, num_tokens));
+    FLASHELM_RETURN_IF_ERROR(FfnBlock(layer, num_tokens, position));
   }
   if (!wanted.empty()) {
     FLASHELM_RETURN_IF_ERROR(OutputHead(wanted, logits));
@@ -234,7 +234,8 @@ void Transformer::AttendOfOneToken(uint32_t layer, uint32_t position,
 
 // x += sum over neurons i of act(g_i . b) (u_i . b) d_i, with b = RMSNorm(x):
 // range by range, each summed from zero with its neurons in order.
-Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
+Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
+                             uint32_t position) {
   const LayerWeights& weights = weights_.layers[layer];
   const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
   const size_t model_dim = config_.model_dim;
@@ -248,7 +249,7 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
   product_.SetTokens(IsQuantized(weights.gate) || IsQuantized(weights.up),
                      s_.normed, model_dim, model_dim, num_tokens);
   if (sparse_ != nullptr) {
-    Status status = sparse_->Run(layer, num_tokens, product_, s_);
+    Status status = sparse_->Run(layer, position, num_tokens, product_, s_);
     if (!status.ok()) store_.Abort();
     return status;
   }
