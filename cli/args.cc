@@ -90,9 +90,11 @@ void AddSparsity(CLI::App* app, EngineArgs* args) {
          "--sparsity", args->sparsity,
          "Which neurons of each FFN are computed: off: all; gate: those whose "
          "gate is positive, which loses nothing with ReLU; gate:F: the part F "
-         "that matters most; auto: gate where that is exact and the file is "
-         "calibrated, else off")
-      ->type_name("off|auto|gate[:F]")
+         "that matters most; low-rank, low-bit, also with :F: those that the "
+         "file's predictor of that kind names; random:F, magnitude:F: to "
+         "compare with, a part chosen by chance or by the weights alone; auto: "
+         "gate where that is exact and the file is calibrated, else off")
+      ->type_name("off|auto|gate|low-rank|low-bit|random|magnitude[:F]")
       ->capture_default_str();
   app->add_option("--window", args->window,
                   "With sparsity, tokens whose neurons stay in RAM, as far as "

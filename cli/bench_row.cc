@@ -190,6 +190,8 @@ Json EmptyRow() {
                           "cache_hit_rate",
                           "kept_fraction",
                           "max_skipped",
+                          "recall",
+                          "precision",
                           "fresh_bytes_per_token",
                           "bundle_misses_per_token",
                           "bundle_reads_per_token",

@@ -12,6 +12,7 @@
 
 #include "core/base/process_memory.h"
 #include "core/base/processors.h"
+#include "core/neuron_selector.h"
 #include "core/simd.h"
 #include "core/text_file.h"
 
@@ -120,12 +121,20 @@ Result<SparsityOptions> ResolveSparsity(std::string_view text,
     return options;
   }
   const size_t colon = text.find(':');
-  if (text.substr(0, colon) != "gate") {
-    return InvalidArgument("--sparsity: \"", text,
-                           "\" is no selector; there are off, auto, gate and "
-                           "gate:F, such as gate:0.5");
+  for (const Selector selector :
+       {Selector::kGate, Selector::kLowRank, Selector::kLowBit,
+        Selector::kRandom, Selector::kMagnitude}) {
+    if (text.substr(0, colon) == SelectorName(selector)) {
+      options.selector = selector;
+    }
   }
-  options.selector = Selector::kGate;
+  if (!options.is_on()) {
+    return InvalidArgument(
+        "--sparsity: \"", text,
+        "\" is no selector; there are off, auto, gate, low-rank, low-bit, "
+        "random and magnitude, all but the first two also with a part of the "
+        "neurons, such as gate:0.5");
+  }
   if (colon != std::string_view::npos) {
     const auto rest =
         ParseNumber(text.substr(colon + 1), options.kept_fraction);
@@ -136,7 +145,7 @@ Result<SparsityOptions> ResolveSparsity(std::string_view text,
                              "above 0, at most 1");
     }
   }
-  FLASHELM_RETURN_IF_ERROR(SparseFfn::Check(model, options));
+  FLASHELM_RETURN_IF_ERROR(NeuronSelector::Check(model, options));
   return options;
 }
 

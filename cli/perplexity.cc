@@ -19,10 +19,11 @@ constexpr uint64_t kSmallTextBytes = uint64_t{1} << 20;
 // Longer texts take hours and show no more.
 constexpr uint64_t kMaxTextBytes = uint64_t{256} << 20;
 
-void PrintJson(const Engine& engine, const PerplexityResult& result,
-               uint32_t n_ctx) {
+void PrintJson(const Engine& engine, const Session& session,
+               const PerplexityResult& result, uint32_t n_ctx) {
   Json json;
   AddEngineKeys(engine, json);
+  AddSparsityKeys(session.stats().sparsity, json);
   json["perplexity"] = result.perplexity;
   json["mean_nll"] = result.mean_nll;
   json["stderr_nll"] = result.stderr_nll;
@@ -119,7 +120,7 @@ Status RunPerplexity(const PerplexityArgs& args) {
           reference_session.get()));
   bar.Clear();
   if (args.json) {
-    PrintJson(*engine, result, args.n_ctx);
+    PrintJson(*engine, *session, result, args.n_ctx);
   } else {
     std::printf(
         "perplexity %.4f (mean NLL %.6f +- %.6f nats, %llu tokens, windows of "

@@ -40,6 +40,8 @@ void ForEachSum(SessionStats& to, const SessionStats& from,
   visit(to.store.io_wait_ns, from.store.io_wait_ns);
   visit(to.sparsity.num_neurons, from.sparsity.num_neurons);
   visit(to.sparsity.num_kept, from.sparsity.num_kept);
+  visit(to.sparsity.num_active, from.sparsity.num_active);
+  visit(to.sparsity.num_kept_active, from.sparsity.num_kept_active);
   visit(to.bundles.num_wanted, from.bundles.num_wanted);
   visit(to.bundles.num_hits, from.bundles.num_hits);
   visit(to.bundles.num_misses, from.bundles.num_misses);
@@ -60,6 +62,10 @@ void AddStats(const SessionStats& run, SessionStats& sum) {
   ForEachSum(sum, run, [](uint64_t& to, uint64_t from) { to += from; });
   sum.sparsity.max_skipped =
       std::max(sum.sparsity.max_skipped, run.sparsity.max_skipped);
+  // All runs are of one engine.
+  sum.sparsity.knows_active = run.sparsity.knows_active;
+  sum.sparsity.knows_kept_active = run.sparsity.knows_kept_active;
+  sum.sparsity.knows_skipped = run.sparsity.knows_skipped;
 }
 
 std::optional<uint64_t> PeakBytes() {
@@ -110,29 +116,40 @@ void AddEngineKeys(const Engine& engine, Json& json) {
 
 namespace {
 
+Json Ratio(uint64_t part, uint64_t whole) {
+  return whole == 0
+             ? Json(nullptr)
+             : Json(static_cast<double>(part) / static_cast<double>(whole));
+}
+
 // Null, all of them, where every neuron was computed.
-void AddSparsityKeys(const Measurement& measurement, Json& json) {
+void AddBundleKeys(const Measurement& measurement, Json& json) {
   const SparsityStats& sparsity = measurement.decode.sparsity;
   const BundleStats& bundles = measurement.decode.bundles;
-  const auto ratio = [](uint64_t part, uint64_t whole) {
-    return whole == 0
-               ? Json(nullptr)
-               : Json(static_cast<double>(part) / static_cast<double>(whole));
-  };
   const auto per_pass = [&](uint64_t total) {
     const auto value = measurement.PerPass(total);
     return value && sparsity.num_neurons > 0 ? Json(*value) : Json(nullptr);
   };
-  json["cache_hit_rate"] = ratio(bundles.num_hits, bundles.num_wanted);
-  json["kept_fraction"] = ratio(sparsity.num_kept, sparsity.num_neurons);
-  json["max_skipped"] =
-      sparsity.num_neurons > 0 ? Json(sparsity.max_skipped) : Json(nullptr);
+  json["cache_hit_rate"] = Ratio(bundles.num_hits, bundles.num_wanted);
   json["fresh_bytes_per_token"] = per_pass(bundles.fresh_bytes);
   json["bundle_misses_per_token"] = per_pass(bundles.num_misses);
   json["bundle_reads_per_token"] = per_pass(bundles.num_reads);
 }
 
 }  // namespace
+
+void AddSparsityKeys(const SparsityStats& sparsity, Json& json) {
+  json["kept_fraction"] = Ratio(sparsity.num_kept, sparsity.num_neurons);
+  json["max_skipped"] = sparsity.knows_skipped && sparsity.num_neurons > 0
+                            ? Json(sparsity.max_skipped)
+                            : Json(nullptr);
+  json["recall"] = sparsity.knows_active
+                       ? Ratio(sparsity.num_kept_active, sparsity.num_active)
+                       : Json(nullptr);
+  json["precision"] = sparsity.knows_kept_active
+                          ? Ratio(sparsity.num_kept_active, sparsity.num_kept)
+                          : Json(nullptr);
+}
 
 void AddMeasurementKeys(const Measurement& measurement, Json& json) {
   const SessionStats& decode = measurement.decode;
@@ -158,7 +175,8 @@ void AddMeasurementKeys(const Measurement& measurement, Json& json) {
   json["io_busy_ms"] = per_pass_ms(decode.store.io_busy_ns);
   json["io_wait_ms"] = per_pass_ms(decode.store.io_wait_ns);
   json["compute_ms"] = per_pass_ms(decode.total_ns - decode.store.io_wait_ns);
-  AddSparsityKeys(measurement, json);
+  AddSparsityKeys(decode.sparsity, json);
+  AddBundleKeys(measurement, json);
 }
 
 std::string Dump(const Json& json, int indent) {

@@ -59,6 +59,9 @@ void AddPlanKeys(const PlanOptions& options, const MemoryPlan& plan,
                  Json& json);
 // Both of the above, and what this process is: peak, reader, SIMD target.
 void AddEngineKeys(const Engine& engine, Json& json);
+// How many neurons were computed, and how well they were chosen; null where
+// that is not known, or where all were computed.
+void AddSparsityKeys(const SparsityStats& sparsity, Json& json);
 void AddMeasurementKeys(const Measurement& measurement, Json& json);
 
 // Text of a record, in one piece or in lines; bytes that are no UTF-8, as a

@@ -47,7 +47,7 @@ struct EngineArgs {
   std::string kv_type = "f32";
   std::string simd = "auto";
   std::string device_profile;     // A file; empty: the reader finds out.
-  std::string sparsity = "auto";  // "off", "gate", "gate:0.5"
+  std::string sparsity = "auto";  // "off", "gate", "gate:0.5", ...
   uint32_t window = 5;            // Tokens whose neurons stay in RAM.
 };
 

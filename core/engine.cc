@@ -71,6 +71,9 @@ Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
   const CancelToken never;
   FLASHELM_RETURN_IF_ERROR(engine->store_->Load(
       options.cancel != nullptr ? *options.cancel : never, options.progress));
+  if (engine->sparse_ffn_ != nullptr) {
+    FLASHELM_RETURN_IF_ERROR(engine->sparse_ffn_->OpenPredictors());
+  }
   return engine;
 }
 

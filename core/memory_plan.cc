@@ -9,6 +9,7 @@
 #include "core/base/process_memory.h"
 #include "core/base/thread.h"
 #include "core/kv_cache.h"
+#include "core/neuron_selector.h"
 #include "core/scratch.h"
 #include "core/sparse_ffn.h"
 
@@ -79,7 +80,7 @@ class Planner {
     PinNorm(model.weights().final_norm);
     for (const LayerWeights& layer : model.weights().layers) {
       PinNorm(layer.attention_norm);
-      if (layer.importance) PinNorm(*layer.importance);
+      if (layer.importance) AddPredictor(layer.importance->segment);
       residency.sweep.push_back(layer.qkv.segment);
       residency.sweep.push_back(layer.attention_out.segment);
       if (layer.has_split_gate()) {
@@ -98,7 +99,8 @@ class Planner {
 
   Result<MemoryPlan> Make() {
     if (IsSparse()) {
-      FLASHELM_RETURN_IF_ERROR(SparseFfn::Check(model_, options_.sparsity));
+      FLASHELM_RETURN_IF_ERROR(
+          NeuronSelector::Check(model_, options_.sparsity));
       if (IsMapped()) {
         return InvalidArgument(
             "bundles are not read one by one through --io "
@@ -152,7 +154,8 @@ class Planner {
   // The weights are the system's affair, and so no budget is too small.
   Result<MemoryPlan> MakeMapped() {
     ChooseBatch(ScratchBytes(MaxBatch()));
-    ChooseRing(kSlotSizes[0], 0);  // For the size of the chunks.
+    ChooseRing(kSlotSizes[0], 0);   // For the size of the chunks.
+    plan_.residency.apart.clear();  // All of the file is mapped.
     MakeAllResident();
     AddChosenLines();
     plan_.minimum_bytes = plan_.total_bytes;
@@ -164,6 +167,19 @@ class Planner {
     const Segment& segment = segments_[part.segment];
     plan_.residency.resident_records[part.segment] = segment.num_records;
     norm_bytes_ += RoundUp(segment.num_bytes(), kIoAlignment);
+  }
+  // With sparsity, what a layer knows of its neurons is needed for every token;
+  // else nobody reads it.
+  void AddPredictor(uint32_t index) {
+    const Segment& segment = segments_[index];
+    if (IsSparse()) {
+      plan_.residency.resident_records[index] = segment.num_records;
+      predictor_bytes_ += RoundUp(segment.num_bytes(), kIoAlignment);
+    } else {
+      plan_.residency.apart.push_back(index);
+      plan_.residency.chunk_records[index] = segment.num_records;
+      plan_.weight_bytes -= segment.num_bytes();
+    }
   }
 
   void Add(std::string name, uint64_t bytes) {
@@ -201,6 +217,7 @@ class Planner {
     Add("KV cache", plan_.kv_cache_bytes);
     if (!IsMapped()) Add("norm vectors", norm_bytes_);
     if (IsSparse()) {
+      Add("importance and predictors", predictor_bytes_);
       // Without the cache: it comes last.
       plan_.sparse_bytes = SparseBytes();
       Add("sparse FFN", plan_.sparse_bytes);
@@ -212,7 +229,8 @@ class Planner {
   }
 
   uint64_t SparseBytes() const {
-    return SparseFfn::NumBytes(model_) +
+    return SparseFfn::NumBytes(model_, options_.sparsity,
+                               options_.num_threads) +
            BundleStore::NumBytes(
                model_.weight_file(), plan_.residency.apart,
                BundleOptions(model_, options_.sparsity, plan_.cached_bundles));
@@ -256,7 +274,8 @@ class Planner {
     if (!IsMapped()) {
       Add("read ring", residency.RingBytes());
       Add("io_uring", UringBytes(residency.RingBytes()));
-      Add("resident weights", residency.ResidentBytes(segments_) - norm_bytes_);
+      Add("resident weights",
+          residency.ResidentBytes(segments_) - norm_bytes_ - predictor_bytes_);
     }
     Add("page tables and kernel", KernelBytes(Sum()));
     plan_.total_bytes = Sum();
@@ -274,7 +293,7 @@ class Planner {
     return Scratch::NumBytes(
         model_.config(),
         {batch, LogitRows(batch), options_.num_threads, model_.has_quantized(),
-         plan_.context, model_.has_split_gates()});
+         plan_.context, model_.has_split_gates() || IsSparse()});
   }
   // The largest batch whose activations fit; 1 fits always.
   void ChooseBatch(uint64_t bytes) {
@@ -402,6 +421,7 @@ class Planner {
   const std::vector<Segment>& segments_;
   MemoryPlan plan_;
   uint64_t norm_bytes_ = 0;
+  uint64_t predictor_bytes_ = 0;
 };
 
 }  // namespace

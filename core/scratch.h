@@ -45,7 +45,8 @@ struct ScratchShape {
   uint32_t num_threads = 1;
   bool has_quantized = false;  // Whether any matrix is.
   uint32_t context = 1;        // Positions of the cache.
-  bool has_gates = false;      // Whether all gates of a layer are kept.
+  // Whether a layer's gates are kept, or which of its neurons are computed.
+  bool has_gates = false;
 };
 
 // All buffers that a forward pass writes, for a batch of tokens; row t of each
@@ -66,7 +67,8 @@ struct Scratch {
   float* partial = nullptr;    // [batch, model_dim] to be added to x, over qkv
   float* gate = nullptr;       // [batch, kFfnTile], over qkv
   float* up = nullptr;         // [batch, kFfnTile], over qkv
-  // All gates of a layer, [batch, gates_stride]; null unless has_gates.
+  // All gates of a layer, or 0 for neurons that are left out and 1 for others,
+  // [batch, gates_stride]; null unless has_gates.
   float* gates = nullptr;
   float* cos = nullptr;     // [batch, head_dim / 2]
   float* sin = nullptr;     // [batch, head_dim / 2]

@@ -1,13 +1,12 @@
 #include "core/sparse_ffn.h"
 
 #include <algorithm>
-#include <cmath>
+#include <atomic>
 
 #include "core/base/checked_math.h"
 #include "core/base/types.h"
 #include "kernels/matmul.h"
 #include "kernels/norm.h"
-#include "predictor/gate_selector.h"
 
 namespace flashelm {
 namespace {
@@ -22,23 +21,14 @@ size_t BundleGrain(uint64_t bytes, size_t num_tokens) {
       kMinBytesPerThread / std::max<uint64_t>(1, bytes * num_tokens));
 }
 
-uint64_t MaxFfnDim(const ModelConfig& config) {
-  uint32_t max_ffn_dim = 0;
-  for (const LayerConfig& layer : config.layers) {
-    max_ffn_dim = std::max(max_ffn_dim, layer.ffn_dim);
+// What the ids of a layer's neurons take.
+uint64_t IdsBytes(const ModelFile& model) {
+  uint64_t max_ffn_dim = 0;
+  for (const LayerConfig& layer : model.config().layers) {
+    max_ffn_dim = std::max<uint64_t>(max_ffn_dim, layer.ffn_dim);
   }
-  return max_ffn_dim;
+  return RoundUp(max_ffn_dim * sizeof(uint32_t), kIoAlignment);
 }
-
-// Where what lies in the buffer, in bytes; ids come first.
-struct BufferLayout {
-  explicit BufferLayout(uint64_t max_ffn_dim) {
-    scores = RoundUp(max_ffn_dim * sizeof(uint32_t), 64);
-    total = RoundUp(scores + 2 * max_ffn_dim * sizeof(float), kIoAlignment);
-  }
-  uint64_t scores;
-  uint64_t total;
-};
 
 // How many bundles from the first on lie side by side.
 size_t CountSideBySide(std::span<const Bundle> bundles, uint64_t stride_bytes) {
@@ -71,59 +61,35 @@ BundleStoreOptions BundleOptions(const ModelFile& model,
   return result;
 }
 
-uint64_t SparseFfn::NumBytes(const ModelFile& model) {
-  return BufferLayout(MaxFfnDim(model.config())).total;
-}
-
-Status SparseFfn::Check(const ModelFile& model,
-                        const SparsityOptions& options) {
-  const bool is_relu = model.config().activation == "relu";
-  if (std::isnan(options.kept_fraction) || options.kept_fraction < 0 ||
-      options.kept_fraction > 1) {
-    return InvalidArgument("a kept fraction of ", options.kept_fraction,
-                           ", expected above 0 to 1");
-  }
-  if (options.kept_fraction == 0 && !is_relu) {
-    return InvalidArgument(
-        model.path(), ": no neuron of a model with ", model.config().activation,
-        " is exactly 0, so say how many to keep: --sparsity gate:0.5");
-  }
-  for (const LayerWeights& layer : model.weights().layers) {
-    if (layer.has_split_gate() && layer.importance) continue;
-    return InvalidArgument(
-        model.path(),
-        ": not calibrated, so bundles cannot be read without "
-        "their gates; run: flashelm calibrate -m ",
-        model.path(), " -f TEXT -o OUT.felm");
-  }
-  return OkStatus();
+uint64_t SparseFfn::NumBytes(const ModelFile& model,
+                             const SparsityOptions& options,
+                             uint32_t num_threads) {
+  return IdsBytes(model) +
+         NeuronSelector::NumBytes(model, options, num_threads);
 }
 
 Result<std::unique_ptr<SparseFfn>> SparseFfn::Create(
     const ModelFile& model, const SparsityOptions& options,
     const WeightStore& weights, BundleStore& bundles, ThreadPool& pool,
     MemoryBudget& budget) {
-  FLASHELM_RETURN_IF_ERROR(Check(model, options));
-  std::unique_ptr<SparseFfn> ffn(
-      new SparseFfn(model, options, weights, bundles, pool));
+  std::unique_ptr<SparseFfn> ffn(new SparseFfn(model, bundles, pool));
+  FLASHELM_ASSIGN_OR_RETURN(
+      ffn->selector_,
+      NeuronSelector::Create(model, options, weights, pool, budget));
   FLASHELM_ASSIGN_OR_RETURN(
       ffn->buffer_,
-      AlignedBuffer::Create(NumBytes(model), budget, "sparse FFN"));
-  const uint64_t max_ffn_dim = MaxFfnDim(model.config());
-  std::byte* const at = ffn->buffer_.data();
-  ffn->ids_ = {reinterpret_cast<uint32_t*>(at), max_ffn_dim};
-  ffn->scores_ = {
-      reinterpret_cast<float*>(at + BufferLayout(max_ffn_dim).scores),
-      2 * max_ffn_dim};
+      AlignedBuffer::Create(IdsBytes(model), budget, "sparse FFN"));
+  ffn->ids_ = ffn->buffer_.As<uint32_t>();
+  const bool is_relu = ffn->activation_ == Activation::kRelu;
+  ffn->stats_.knows_active = is_relu && model.has_split_gates();
+  ffn->stats_.knows_kept_active = is_relu;
+  ffn->stats_.knows_skipped = options.selector == Selector::kGate;
   return ffn;
 }
 
-SparseFfn::SparseFfn(const ModelFile& model, const SparsityOptions& options,
-                     const WeightStore& weights, BundleStore& bundles,
+SparseFfn::SparseFfn(const ModelFile& model, BundleStore& bundles,
                      ThreadPool& pool)
     : model_(model),
-      options_(options),
-      weights_(weights),
       bundles_(bundles),
       pool_(pool),
       activation_(model.config().activation == "relu" ? Activation::kRelu
@@ -135,57 +101,17 @@ uint64_t SparseFfn::StrideOf(uint32_t layer) const {
       .stride_bytes;
 }
 
-Status SparseFfn::Begin(uint32_t layer, size_t num_tokens) {
+Status SparseFfn::Begin(uint32_t layer, uint32_t position, size_t num_tokens) {
   layer_ = layer;
+  position_ = position;
   num_tokens_ = num_tokens;
-  stats_.num_neurons += num_tokens * model_.config().layers[layer].ffn_dim;
   return bundles_.Begin(layer);
 }
 
 Status SparseFfn::AddGates(size_t first, size_t count, Scratch& scratch) {
-  if (options_.kept_fraction > 0) {
-    // Which are the largest is known when all are.
-    const size_t ffn_dim = model_.config().layers[layer_].ffn_dim;
-    if (first + count < ffn_dim) return OkStatus();
-    first = 0;
-    count = ffn_dim;
-  }
-  for (size_t t = 0; t < num_tokens_; ++t) {
-    SelectOfToken(scratch.gates + t * scratch.gates_stride, first, count);
-  }
+  if (!selector_->takes_gates_one_by_one()) return OkStatus();
+  selector_->SelectByGates(first, count, num_tokens_, scratch, stats_);
   return bundles_.Add(ids_.first(CollectNeurons(first, count, scratch)));
-}
-
-void SparseFfn::SelectOfToken(float* gates, size_t first, size_t count) {
-  const size_t last = first + count;
-  if (activation_ == Activation::kRelu) {
-    // NaN stays, as in the dense FFN.
-    for (size_t i = first; i < last; ++i) {
-      if (gates[i] <= 0) gates[i] = 0;
-    }
-  }
-  const auto num_kept = static_cast<uint32_t>(
-      std::ceil(options_.kept_fraction * static_cast<double>(count)));
-  if (options_.kept_fraction > 0 && num_kept < count) {
-    const PartRef& importance = *model_.weights().layers[layer_].importance;
-    const auto* weights = reinterpret_cast<const float*>(
-        weights_.ResidentRecord(importance.segment, 0) +
-        importance.offset_bytes);
-    float skipped = 0;
-    const size_t num_selected =
-        SelectTop(gates, weights, activation_, static_cast<uint32_t>(count),
-                  num_kept, scores_.data(), ids_.data(), &skipped);
-    stats_.max_skipped = std::max<double>(stats_.max_skipped, skipped);
-    uint32_t next = 0;
-    for (const uint32_t kept : ids_.first(num_selected)) {
-      std::fill(gates + next, gates + kept, 0.0f);
-      next = kept + 1;
-    }
-    std::fill(gates + next, gates + count, 0.0f);
-  }
-  stats_.num_kept +=
-      static_cast<uint64_t>(static_cast<ptrdiff_t>(count) -
-                            std::count(gates + first, gates + last, 0.0f));
 }
 
 size_t SparseFfn::CollectNeurons(size_t first, size_t count,
@@ -205,6 +131,8 @@ void SparseFfn::AddBundles(std::span<const Bundle> bundles,
                            const BatchProduct& product, Scratch& scratch) {
   const LayerWeights& weights = model_.weights().layers[layer_];
   const uint64_t stride = StrideOf(layer_);
+  const bool has_gates = weights.has_split_gate();
+  std::atomic<uint64_t> num_kept_active = 0;
   // Calls run(index of the first, its data, count) for bundles side by side.
   const auto for_rows = [&](size_t begin, size_t end, const auto& run) {
     while (begin < end) {
@@ -221,16 +149,27 @@ void SparseFfn::AddBundles(std::span<const Bundle> bundles,
                  [&](size_t first, const std::byte* data, size_t count) {
                    product.Rows(ViewOfPart(data, weights.up, stride), count,
                                 part, scratch.up + first, kFfnTile);
+                   if (has_gates) return;
+                   product.Rows(ViewOfPart(data, weights.gate, stride), count,
+                                part, scratch.gate + first, kFfnTile);
                  });
+        uint64_t num_active = 0;
         for (size_t t = 0; t < num_tokens_; ++t) {
           float* gate = scratch.gate + t * kFfnTile;
           const float* gates = scratch.gates + t * scratch.gates_stride;
-          for (size_t i = begin; i < end; ++i) gate[i] = gates[bundles[i].id];
+          for (size_t i = begin; i < end; ++i) {
+            const float kept = gates[bundles[i].id];
+            // Other tokens may have asked for it.
+            if (has_gates || kept == 0) gate[i] = kept;
+            num_active += gate[i] > 0 ? 1 : 0;
+          }
           GluActivate(activation_, gate + begin,
                       scratch.up + t * kFfnTile + begin, end - begin,
                       gate + begin);
         }
+        num_kept_active.fetch_add(num_active, std::memory_order_relaxed);
       });
+  stats_.num_kept_active += num_kept_active;
 
   // Row by row, also where they are quantized: the sums of whole blocks that
   // the dense FFN takes depend on rows which are not here.
@@ -261,6 +200,11 @@ void SparseFfn::EndRange(Scratch& scratch) {
 
 Status SparseFfn::Finish(const BatchProduct& product, Scratch& scratch) {
   const uint32_t ffn_dim = model_.config().layers[layer_].ffn_dim;
+  if (!selector_->takes_gates_one_by_one()) {
+    selector_->Select(layer_, position_, num_tokens_, scratch, stats_);
+    FLASHELM_RETURN_IF_ERROR(
+        bundles_.Add(ids_.first(CollectNeurons(0, ffn_dim, scratch))));
+  }
   std::fill_n(scratch.partial, num_tokens_ * model_.config().model_dim, 0.0f);
   uint32_t range = 0;
   // Ends the ranges before the one that `neuron` is in.

@@ -12,6 +12,7 @@
 #include "core/base/thread_pool.h"
 #include "core/batch_product.h"
 #include "core/model_file.h"
+#include "core/neuron_selector.h"
 #include "core/scratch.h"
 #include "core/sparsity.h"
 #include "kernels/activation.h"
@@ -26,36 +27,39 @@ BundleStoreOptions BundleOptions(const ModelFile& model,
                                  const SparsityOptions& options,
                                  const std::vector<uint32_t>& cached_bundles);
 
-// After "LLM in a flash" (Alizadeh et al., arXiv 2312.11514): selects neurons
-// token by token, has their bundles read, and adds them in the order of the
-// neurons. Which neurons are computed depends on the weights and the token
-// alone, and a neuron that is not computed counts as one whose gate is 0: so a
-// token has the same bits alone and in a batch, and a ReLU model with f32 or
-// bf16 weights, whose other gates are 0, those of the dense FFN. Down columns
-// are multiplied with f32 activations, whatever their encoding; the dense FFN
-// rounds those for q8 and q4 to int8.
+// After "LLM in a flash" (Alizadeh et al., arXiv 2312.11514): has the bundles
+// of the neurons that a NeuronSelector keeps read, and adds them in the order
+// of the neurons. Which neurons are computed depends on the weights, the
+// predictor and the token alone, and a neuron that is not computed counts as
+// one whose gate is 0: so a token has the same bits alone and in a batch, and
+// where all neurons with another gate are kept and weights are f32 or bf16,
+// those of the dense FFN. Gates that are not split off are computed from the
+// bundles, those of the neurons kept alone. Down columns are multiplied with
+// f32 activations, whatever their encoding; the dense FFN rounds those for q8
+// and q4 to int8.
 //
 // Owns nothing but its buffers; all that it refers to outlives it. Used by one
 // thread, which the pool's workers help. Allocates nothing after Create().
 class SparseFfn {
  public:
-  static uint64_t NumBytes(const ModelFile& model);
-  // kInvalidArgument: a selector that the file has no data for, a fraction that
-  // is none, or lossless selection of a model that is not ReLU.
-  // kResourceExhausted: the budget has less.
+  static uint64_t NumBytes(const ModelFile& model,
+                           const SparsityOptions& options,
+                           uint32_t num_threads);
+  // As NeuronSelector::Create().
   static Result<std::unique_ptr<SparseFfn>> Create(
       const ModelFile& model, const SparsityOptions& options,
       const WeightStore& weights, BundleStore& bundles, ThreadPool& pool,
       MemoryBudget& budget);
-  static Status Check(const ModelFile& model, const SparsityOptions& options);
+  // Once the store has loaded, before Begin(); as NeuronSelector has it.
+  Status OpenPredictors() { return selector_->OpenPredictors(); }
 
-  // A layer's FFN is Begin(), AddGates() for all its neurons in order, and
-  // Finish(). kUnavailable from any of them: a read failed; x is undefined, and
-  // what is begun next is not affected.
-  Status Begin(uint32_t layer, size_t num_tokens);
+  // A layer's FFN, for tokens at `position` and those after it, is Begin();
+  // AddGates() for all neurons in order, where the file has gates split off;
+  // and Finish(). kUnavailable from any of them: a read failed; x is undefined,
+  // and what is begun next is not affected.
+  Status Begin(uint32_t layer, uint32_t position, size_t num_tokens);
   // The gates of neurons [first, first + count) are in the scratch's `gates`,
-  // where those of neurons that are left out become 0. Starts to read bundles
-  // as soon as it is known which.
+  // which this overwrites. Starts to read bundles where it is known which.
   Status AddGates(size_t first, size_t count, Scratch& scratch);
   // x += FFN(normed), for the tokens of `product`.
   Status Finish(const BatchProduct& product, Scratch& scratch);
@@ -63,12 +67,8 @@ class SparseFfn {
   const SparsityStats& stats() const { return stats_; }
 
  private:
-  SparseFfn(const ModelFile& model, const SparsityOptions& options,
-            const WeightStore& weights, BundleStore& bundles, ThreadPool& pool);
+  SparseFfn(const ModelFile& model, BundleStore& bundles, ThreadPool& pool);
 
-  // Zeroes the gates of neurons [first, first + count) that are left out.
-  // `gates`: of a token, from neuron 0 on.
-  void SelectOfToken(float* gates, size_t first, size_t count);
   // Those of the neurons [first, first + count) that some token needs,
   // ascending, into ids_.
   size_t CollectNeurons(size_t first, size_t count, const Scratch& scratch);
@@ -79,19 +79,18 @@ class SparseFfn {
   uint64_t StrideOf(uint32_t layer) const;
 
   const ModelFile& model_;
-  const SparsityOptions options_;
-  const WeightStore& weights_;
   BundleStore& bundles_;
   ThreadPool& pool_;
   const Activation activation_;
+  std::unique_ptr<NeuronSelector> selector_;
 
   AlignedBuffer buffer_;
   std::span<uint32_t> ids_;  // [max ffn_dim]
-  std::span<float> scores_;  // [2 * max ffn_dim] of SelectTop()
   SparsityStats stats_;
 
   // What is begun.
   uint32_t layer_ = 0;
+  uint32_t position_ = 0;
   size_t num_tokens_ = 0;
 };
 

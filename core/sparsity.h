@@ -3,32 +3,69 @@
 #define FLASHELM_CORE_SPARSITY_H_
 
 #include <cstdint>
+#include <string_view>
 
 namespace flashelm {
 
 enum class Selector : uint8_t {
-  kOff,   // All of them, as the model was made.
-  kGate,  // By their gates, which are all computed.
+  kOff,      // All of them, as the model was made.
+  kGate,     // By their gates, which are all computed.
+  kLowBit,   // By a predictor: their gates at one or two bits.
+  kLowRank,  // By a predictor: two thin matrices, trained.
+  // What others are measured against: no neuron's input is looked at.
+  kRandom,     // Any, others for each layer and position.
+  kMagnitude,  // Those of the largest up row and down column, for all tokens.
 };
+
+// As --sparsity names them.
+constexpr std::string_view SelectorName(Selector selector) {
+  switch (selector) {
+    case Selector::kOff:
+      return "off";
+    case Selector::kGate:
+      return "gate";
+    case Selector::kLowBit:
+      return "low-bit";
+    case Selector::kLowRank:
+      return "low-rank";
+    case Selector::kRandom:
+      return "random";
+    case Selector::kMagnitude:
+      return "magnitude";
+  }
+  return "";
+}
 
 struct SparsityOptions {
   Selector selector = Selector::kOff;
   // Of each layer's neurons, how many are kept, above 0 to 1. 0, for ReLU only:
-  // those whose gate is positive, which loses nothing.
+  // those whose gate is positive, which loses nothing, or those of which a
+  // predictor says so.
   double kept_fraction = 0;
   // Tokens whose neurons stay in DRAM, as far as there is room.
   uint32_t window_tokens = 5;
 
   bool is_on() const { return selector != Selector::kOff; }
+  // Whether a predictor of the file selects.
+  bool needs_predictor() const {
+    return selector == Selector::kLowBit || selector == Selector::kLowRank;
+  }
 };
 
-// What a sparse FFN left out, summed over tokens and layers.
+// What a sparse FFN left out, summed over tokens and layers. Active is a neuron
+// of a ReLU model whose gate is positive.
 struct SparsityStats {
   uint64_t num_neurons = 0;  // Of all FFNs, for each token.
   uint64_t num_kept = 0;
-  // The largest of any token and layer: what was left out of the FFN's output
-  // has at most this many times the L2 norm of its input.
+  uint64_t num_active = 0;       // Of all; where knows_active.
+  uint64_t num_kept_active = 0;  // Of those kept; where knows_kept_active.
+  // The largest of any token and layer, where knows_skipped: what was left out
+  // of the FFN's output has at most this many times the L2 norm of its input.
   double max_skipped = 0;
+
+  bool knows_active = false;       // With ReLU, and all gates computed.
+  bool knows_kept_active = false;  // With ReLU.
+  bool knows_skipped = false;      // Where gates select.
 };
 
 }  // namespace flashelm

@@ -78,7 +78,7 @@ Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
                        position);
     }
     FLASHELM_RETURN_IF_ERROR(AttentionBlock(layer, num_tokens, position));
-    FLASHELM_RETURN_IF_ERROR(FfnBlock(layer, num_tokens));
+    FLASHELM_RETURN_IF_ERROR(FfnBlock(layer, num_tokens, position));
   }
   if (!wanted.empty()) {
     FLASHELM_RETURN_IF_ERROR(OutputHead(wanted, logits));
@@ -240,14 +240,15 @@ void Transformer::AttendOfOneToken(uint32_t layer, uint32_t position,
 
 // x += sum over neurons i of act(g_i . b) (u_i . b) d_i, with b = RMSNorm(x):
 // range by range, each summed from zero with its neurons in order.
-Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
+Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
+                             uint32_t position) {
   const LayerWeights& weights = weights_.layers[layer];
   const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
   const size_t model_dim = config_.model_dim;
 
   NormTokens(weights.ffn_norm, num_tokens);
   if (sparse_ != nullptr) {
-    Status status = SparseFfnBlock(layer, num_tokens);
+    Status status = SparseFfnBlock(layer, num_tokens, position);
     if (!status.ok()) store_.Abort();
     return status;
   }
@@ -280,18 +281,25 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens) {
 
 // The same with some of the neurons. Bundles are read while more gates are
 // computed.
-Status Transformer::SparseFfnBlock(uint32_t layer, size_t num_tokens) {
-  const PartRef& gate = weights_.layers[layer].gate;
+Status Transformer::SparseFfnBlock(uint32_t layer, size_t num_tokens,
+                                   uint32_t position) {
+  const LayerWeights& weights = weights_.layers[layer];
   const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
-  FLASHELM_RETURN_IF_ERROR(sparse_->Begin(layer, num_tokens));
-  FLASHELM_RETURN_IF_ERROR(
-      MatMulRuns(gate, ffn_dim, config_.model_dim, s_.normed, config_.model_dim,
-                 num_tokens, s_.gates, s_.gates_stride,
-                 std::max(kMinGateBytes / segments_[gate.segment].stride_bytes,
-                          uint64_t{CeilDiv(ffn_dim, kGateParts)}),
-                 [&](uint64_t first, uint64_t count) {
-                   return sparse_->AddGates(first, count, s_);
-                 }));
+  const size_t model_dim = config_.model_dim;
+  FLASHELM_RETURN_IF_ERROR(sparse_->Begin(layer, position, num_tokens));
+  if (weights.has_split_gate()) {
+    const uint64_t stride = segments_[weights.gate.segment].stride_bytes;
+    FLASHELM_RETURN_IF_ERROR(
+        MatMulRuns(weights.gate, ffn_dim, model_dim, s_.normed, model_dim,
+                   num_tokens, s_.gates, s_.gates_stride,
+                   std::max<uint64_t>(CeilDiv(kMinGateBytes, stride),
+                                      CeilDiv(ffn_dim, kGateParts)),
+                   [&](uint64_t first, uint64_t count) {
+                     return sparse_->AddGates(first, count, s_);
+                   }));
+  }
+  product_.SetTokens(IsQuantized(weights.up), s_.normed, model_dim, model_dim,
+                     num_tokens);
   return sparse_->Finish(product_, s_);
 }
 

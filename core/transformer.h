@@ -50,8 +50,8 @@ class Transformer {
  private:
   Status Embed(std::span<const TokenId> tokens);
   Status AttentionBlock(uint32_t layer, size_t num_tokens, uint32_t position);
-  Status FfnBlock(uint32_t layer, size_t num_tokens);
-  Status SparseFfnBlock(uint32_t layer, size_t num_tokens);
+  Status FfnBlock(uint32_t layer, size_t num_tokens, uint32_t position);
+  Status SparseFfnBlock(uint32_t layer, size_t num_tokens, uint32_t position);
   Status OutputHead(std::span<const uint32_t> wanted, float* logits);
 
   void RotateAndStoreKeys(uint32_t layer, size_t num_tokens, uint32_t position);

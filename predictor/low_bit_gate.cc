@@ -107,9 +107,9 @@ LowBitGate::LowBitGate(const Shape& shape, std::span<const std::byte> bytes,
   assert(IsValid(shape) && bytes.size() == NumBytes(shape));
 }
 
-size_t LowBitGate::prepared_floats() const {
-  const size_t num_codes = LowBitNumBlocks(shape_.bits, shape_.model_dim) *
-                           LowBitBlockCodes(shape_.bits);
+size_t LowBitGate::PreparedFloats(const Shape& shape) {
+  const size_t num_codes = LowBitNumBlocks(shape.bits, shape.model_dim) *
+                           LowBitBlockCodes(shape.bits);
   return kHeaderFloats + num_codes * sizeof(int16_t) / sizeof(float);
 }
 

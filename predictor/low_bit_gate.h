@@ -39,6 +39,8 @@ class LowBitGate final : public Predictor {
 
   // Of a valid shape. Needs no check against overflow.
   static uint64_t NumBytes(const Shape& shape);
+  // Floats that Prepare() writes.
+  static size_t PreparedFloats(const Shape& shape);
 
   // Writes the rows [first, first + num_rows) of the gate matrix to their
   // places in `bytes`. Rows may come in several calls, in any order; calls for
@@ -57,7 +59,7 @@ class LowBitGate final : public Predictor {
   size_t model_dim() const override { return shape_.model_dim; }
   size_t num_neurons() const override { return shape_.num_neurons; }
   size_t num_bytes() const override { return NumBytes(shape_); }
-  size_t prepared_floats() const override;
+  size_t prepared_floats() const override { return PreparedFloats(shape_); }
   float threshold() const override { return threshold_; }
   void Prepare(const float* x, float* prepared) const override;
   void Score(const float* prepared, size_t begin, size_t end,

@@ -1,5 +1,6 @@
 #include "predictor/predictor_file.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -23,6 +24,11 @@ std::vector<std::byte> Join(const Header& header,
   std::memcpy(bytes.data(), &header, sizeof(header));
   std::memcpy(bytes.data() + sizeof(header), weights.data(), weights.size());
   return bytes;
+}
+
+auto TooShort(std::string_view name, size_t found) {
+  return DataLoss(name, ": ", found, " bytes, expected at least ",
+                  kPredictorHeaderBytes);
 }
 
 auto WrongSize(std::string_view name, size_t found, uint64_t expected) {
@@ -51,12 +57,38 @@ std::vector<std::byte> StorePredictor(const LowRankPredictor::Shape& shape,
               weights);
 }
 
+Result<PredictorKind> ReadPredictorKind(std::span<const std::byte> header,
+                                        std::string_view name) {
+  if (header.size() < kPredictorHeaderBytes) {
+    return TooShort(name, header.size());
+  }
+  uint32_t kind = 0;
+  std::memcpy(&kind, header.data(), sizeof(kind));
+  for (const PredictorKind known :
+       {PredictorKind::kLowBit, PredictorKind::kLowRank}) {
+    if (kind == static_cast<uint32_t>(known)) return known;
+  }
+  return DataLoss(name, ": a predictor of kind ", kind, ", expected 1 or 2");
+}
+
+uint64_t MaxPreparedFloats(uint64_t num_bytes, uint32_t num_neurons,
+                           uint32_t model_dim) {
+  uint64_t most = 0;
+  for (const unsigned bits : {1u, 2u}) {
+    most = std::max<uint64_t>(
+        most, LowBitGate::PreparedFloats({bits, num_neurons, model_dim}));
+  }
+  // The rank is largest where numbers are smallest.
+  const uint64_t bytes_per_rank =
+      2 * (uint64_t{num_neurons} + uint64_t{model_dim});
+  return std::max(most, num_bytes / std::max<uint64_t>(1, bytes_per_rank));
+}
+
 Result<StoredPredictor> OpenPredictor(std::span<const std::byte> bytes,
                                       uint32_t num_neurons, uint32_t model_dim,
                                       std::string_view name) {
   if (bytes.size() < kPredictorHeaderBytes) {
-    return DataLoss(name, ": ", bytes.size(), " bytes, expected at least ",
-                    kPredictorHeaderBytes);
+    return TooShort(name, bytes.size());
   }
   Header header;
   std::memcpy(&header, bytes.data(), sizeof(header));

@@ -41,6 +41,16 @@ struct StoredPredictor {
   std::unique_ptr<Predictor> predictor;
 };
 
+// What the header of a predictor says that it is; `header` begins with it.
+// kDataLoss: too short, or no kind that there is.
+Result<PredictorKind> ReadPredictorKind(std::span<const std::byte> header,
+                                        std::string_view name);
+
+// Floats that Prepare() of a predictor of so many bytes writes, header
+// included: at least as many as for any that OpenPredictor() takes.
+uint64_t MaxPreparedFloats(uint64_t num_bytes, uint32_t num_neurons,
+                           uint32_t model_dim);
+
 // A view of `bytes`, any at any address, which outlive it: of a predictor for
 // so many neurons. Messages begin with `name`. kDataLoss: it is none.
 Result<StoredPredictor> OpenPredictor(std::span<const std::byte> bytes,

@@ -62,7 +62,8 @@ struct ResidencyPlan {
   // they are resident, or in `apart`.
   std::vector<uint32_t> sweep;
   uint32_t head = 0;
-  // Segments that are read by someone else: none of their records is resident.
+  // Segments that are read by someone else, or not at all: none of their
+  // records is resident.
   std::vector<uint32_t> apart;
   // The ring. No slots are needed when everything in the sweep is resident.
   uint32_t num_slots = 0;

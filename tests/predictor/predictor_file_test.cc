@@ -42,6 +42,9 @@ TEST(PredictorFileTest, GivesThePredictorBack) {
     const LowBitGate gate({bits, kNumNeurons, kModelDim},
                           std::span(bytes).subspan(kPredictorHeaderBytes), 0);
     EXPECT_EQ(ScoresOf(*opened->predictor), ScoresOf(gate));
+    EXPECT_EQ(*ReadPredictorKind(bytes, "it"), opened->kind);
+    EXPECT_GE(MaxPreparedFloats(bytes.size(), kNumNeurons, kModelDim),
+              opened->predictor->prepared_floats());
   }
   for (const WeightType type : {WeightType::kF32, WeightType::kBf16}) {
     const LowRankPredictor::Shape shape = {type, kNumNeurons, kModelDim, 3};
@@ -56,6 +59,32 @@ TEST(PredictorFileTest, GivesThePredictorBack) {
     EXPECT_EQ(opened->predictor->threshold(), -2);
     EXPECT_EQ(ScoresOf(*opened->predictor),
               ScoresOf(LowRankPredictor(shape, weights, 0)));
+    EXPECT_EQ(*ReadPredictorKind(bytes, "it"), opened->kind);
+  }
+}
+
+TEST(PredictorFileTest, NoRankIsPreparedInMoreThanTheMost) {
+  for (const WeightType type : {WeightType::kF32, WeightType::kBf16}) {
+    for (const uint32_t rank : {1u, 100u, 1000u}) {
+      const LowRankPredictor::Shape shape = {type, kNumNeurons, kModelDim,
+                                             rank};
+      EXPECT_GE(MaxPreparedFloats(
+                    kPredictorHeaderBytes + LowRankPredictor::NumBytes(shape),
+                    kNumNeurons, kModelDim),
+                rank);
+    }
+  }
+}
+
+TEST(PredictorFileTest, KnowsNoOtherKind) {
+  std::vector<std::byte> bytes = StoredLowBit(2, 0);
+  EXPECT_FALSE(ReadPredictorKind(
+      std::span(bytes).first(kPredictorHeaderBytes - 1), "it"));
+  for (const int kind : {0, 3}) {
+    bytes[0] = static_cast<std::byte>(kind);
+    const auto read = ReadPredictorKind(bytes, "it");
+    ASSERT_FALSE(read);
+    EXPECT_EQ(read.error().code(), StatusCode::kDataLoss);
   }
 }
 

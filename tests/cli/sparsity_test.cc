@@ -1,0 +1,109 @@
+// --sparsity as a user sees it: which selectors a file has, and what they cost.
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "tests/cli/command.h"
+#include "tests/core/checkpoint_builder.h"
+#include "tests/core/predicted_model.h"
+
+namespace flashelm::test {
+namespace {
+
+using nlohmann::json;
+
+class SparsityTest : public testing::Test {
+ protected:
+  std::string File(const std::string& name) { return directory_.File(name); }
+
+  static void ExpectRefused(const PredictedModel& model,
+                            const std::string& sparsity,
+                            const std::string& message) {
+    SCOPED_TRACE(sparsity);
+    const auto result = Flashelm({"run", "-m", model.path(), "-p", "Once", "-n",
+                                  "1", "--sparsity", sparsity});
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_NE(result.err.find(message), std::string::npos) << result.err;
+  }
+
+  json PerplexityAgainstDense(const PredictedModel& model,
+                              const std::string& sparsity) {
+    WriteFile(File("text.txt"), "Once upon a time there was a little dog. ");
+    const auto result = Flashelm(
+        {"perplexity", "-m", model.path(), "-f", File("text.txt"), "--against",
+         "dense", "--sparsity", sparsity, "-c", "32", "--json"});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return json::parse(result.out);
+  }
+
+ private:
+  TempDirectory directory_;
+};
+
+TEST_F(SparsityTest, APredictorOfASwigluModelSelectsAPart) {
+  PredictedModelOptions options;
+  options.activation = "swish";
+  const PredictedModel model(options);
+  ExpectRefused(model, "low-bit", "--sparsity low-bit:0.5");
+  ExpectRefused(model, "low-rank:0.5", "has a low-bit predictor");
+  ExpectRefused(model, "gate:0.5", "its gates in the bundles");
+  const auto run = [&](std::vector<std::string> flags) {
+    flags.insert(flags.begin(),
+                 {"run", "-m", model.path(), "-p", "Once upon a time", "-n",
+                  "8", "--temp", "0", "--stats", File("stats.json")});
+    const auto result = Flashelm(flags);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return result.out;
+  };
+  // The dense model is what runs by itself, however the file is read.
+  const std::string dense = run({});
+  const json without = json::parse(ReadFile(File("stats.json")));
+  EXPECT_EQ(run({"--io", "mmap", "--allow-unenforced"}), dense);
+  EXPECT_EQ(run({"--sparsity", "low-bit:1"}), dense);
+  const json stats = json::parse(ReadFile(File("stats.json")));
+  EXPECT_EQ(stats["kept_fraction"], 1);
+  for (const char* key : {"max_skipped", "recall", "precision"}) {
+    ASSERT_TRUE(stats.contains(key) && without.contains(key)) << key;
+    EXPECT_TRUE(stats[key].is_null() && without[key].is_null()) << key;
+  }
+  EXPECT_TRUE(without["kept_fraction"].is_null());
+
+  EXPECT_EQ(PerplexityAgainstDense(model, "low-bit:1")["mean_kl"], 0);
+  EXPECT_GT(PerplexityAgainstDense(model, "low-bit:0.2")["mean_kl"], 0);
+}
+
+TEST_F(SparsityTest, ReluSaysHowWellNeuronsWereChosen) {
+  PredictedModelOptions options;
+  options.has_predictors = false;
+  options.split_gate = true;
+  const PredictedModel model(options);
+  const json exact = PerplexityAgainstDense(model, "auto");
+  EXPECT_EQ(exact["mean_kl"], 0);
+  EXPECT_EQ(exact["max_skipped"], 0);
+  EXPECT_EQ(exact["recall"], 1);
+  EXPECT_EQ(exact["precision"], 1);
+  for (const std::string baseline : {"random:0.5", "magnitude:0.5"}) {
+    const json measured = PerplexityAgainstDense(model, baseline);
+    EXPECT_EQ(measured["kept_fraction"], 0.5);
+    EXPECT_TRUE(measured["max_skipped"].is_null());
+    EXPECT_GT(measured["mean_kl"], 0);
+    // Half of the gates are positive.
+    EXPECT_NEAR(measured["recall"], 0.5, 0.1);
+    EXPECT_NEAR(measured["precision"], 0.5, 0.1);
+  }
+  ExpectRefused(model, "low-bit",
+                "flashelm calibrate -m ORIGINAL -f TEXT -o OUT.felm "
+                "--selector low-bit");
+  ExpectRefused(model, "low-rank:0.3", "--selector low-rank");
+  ExpectRefused(model, "random", "--sparsity random:0.5");
+  ExpectRefused(model, "magnitude", "--sparsity magnitude:0.5");
+  ExpectRefused(model, "magnitude:0", "no part of the neurons");
+  ExpectRefused(model, "auto:0.5", "no selector");
+  ExpectRefused(model, "low", "low-rank, low-bit");
+}
+
+}  // namespace
+}  // namespace flashelm::test
