@@ -253,7 +253,7 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
           (std::min<uint64_t>(args.batch, max_context) + max_context);
   FLASHELM_ASSIGN_OR_RETURN(plan.sparsity,
                             ResolveSparsity(args.sparsity, model));
-  plan.sparsity.window_tokens = args.window;
+  if (args.window > 0) plan.sparsity.window_tokens = args.window;
   plan.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
   plan.num_threads =
       args.threads == 0

@@ -16,8 +16,9 @@ struct SparsityOptions {
   // Of each layer's neurons, how many are kept, above 0 to 1. 0, for ReLU only:
   // those whose gate is positive, which loses nothing.
   double kept_fraction = 0;
-  // Tokens whose neurons stay in DRAM, as far as there is room.
-  uint32_t window_tokens = 5;
+  // Tokens whose neurons stay in DRAM, as far as there is room; UINT32_MAX: as
+  // long as there is room.
+  uint32_t window_tokens = UINT32_MAX;
 
   bool is_on() const { return selector != Selector::kOff; }
 };

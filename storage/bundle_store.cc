@@ -20,7 +20,6 @@ BundleCacheOptions CacheOptions(const Segment& segment, size_t layer,
   cache.record_bytes = segment.stride_bytes;
   cache.num_slots = options.cache_slots[layer];
   cache.window_tokens = options.window_tokens;
-  if (!options.hot.empty()) cache.hot = options.hot[layer];
   return cache;
 }
 
@@ -86,11 +85,9 @@ BundleStore::~BundleStore() {
 Status BundleStore::CheckOptions(const WeightFile& file,
                                  std::span<const uint32_t> segments,
                                  const BundleStoreOptions& options) {
-  if (options.cache_slots.size() != segments.size() ||
-      (!options.hot.empty() && options.hot.size() != segments.size())) {
+  if (options.cache_slots.size() != segments.size()) {
     return InvalidArgument(file.path(), ": ", segments.size(), " layers, but ",
-                           options.cache_slots.size(), " caches and ",
-                           options.hot.size(), " sets of hot records");
+                           options.cache_slots.size(), " caches");
   }
   if (options.staging_bytes % kIoAlignment != 0 ||
       options.max_read_bytes % kIoAlignment != 0 ||

@@ -24,8 +24,6 @@ struct BundleStoreOptions {
   // Per layer: records that its cache holds; more than there are records are
   // not taken.
   std::vector<uint64_t> cache_slots;
-  // Per layer, or empty: records that stay once they are there.
-  std::vector<std::vector<uint32_t>> hot;
   uint32_t window_tokens = BundleCacheOptions::kNoWindow;
   // Where reads go, multiples of kIoAlignment: all of it, and of a single read
   // at most, into which any record has to fit.

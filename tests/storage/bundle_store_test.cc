@@ -165,11 +165,6 @@ TEST(BundleStoreTest, RandomSetsGiveRightBytesAndCountsThatAddUp) {
     if (random() % 2 == 0) {
       options.window_tokens = static_cast<uint32_t>(random() % 4);
     }
-    if (random() % 2 == 0) {
-      options.hot.resize(3);
-      options.hot[1] = {3, 77, 12};
-      options.cache_slots[1] += 3;
-    }
     options.max_read_bytes = (2 + random() % 20) * kPage;
     options.staging_bytes = options.max_read_bytes + random() % 40 * kPage;
     options.cost = {static_cast<double>(random() % 20000), 1.0};
@@ -624,16 +619,6 @@ struct BadOptions {
 const BadOptions kBadOptions[] = {
     {"a cache too few",
      [](BundleStoreOptions& o) { o.cache_slots.pop_back(); }},
-    {"a set of hot records too few",
-     [](BundleStoreOptions& o) { o.hot.resize(2); }},
-    {"hot records that there are not",
-     [](BundleStoreOptions& o) {
-       o.hot = {{}, {}, {75}};
-     }},
-    {"more hot records than slots",
-     [](BundleStoreOptions& o) {
-       o.hot = {Sequence(0, 11), {}, {}};
-     }},
     {"half a page", [](BundleStoreOptions& o) { o.staging_bytes += 512; }},
     {"reads of half a page",
      [](BundleStoreOptions& o) { o.max_read_bytes += 512; }},
