@@ -283,6 +283,9 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
         profile.uring_refusal.empty() ? "" : ": ", profile.uring_refusal);
   }
   const IoBackend backend = setup.rate->backend;
+  if (const auto cost = FitReadCost(profile, backend)) {
+    setup.options.bundle_read_cost = *cost;
+  }
   if (backend == IoBackend::kPread) plan.io = backend;
   // Requests are no larger than the slots that they go to, which follow from
   // the budget; what is fastest for large ones may be slow for those. A plan

@@ -97,10 +97,21 @@ Status BundleStore::CheckOptions(const WeightFile& file,
                            options.staging_bytes, ", expected whole pages of ",
                            kIoAlignment, " and room for one read");
   }
-  if (!(options.cost.request_ns >= 0) || !(options.cost.bytes_per_ns >= 0)) {
+  if (options.max_dense_read_bytes != 0 &&
+      (options.max_dense_read_bytes % kIoAlignment != 0 ||
+       options.max_dense_read_bytes < options.max_read_bytes ||
+       options.max_dense_read_bytes > options.staging_bytes)) {
+    return InvalidArgument(
+        file.path(), ": dense reads of at most ", options.max_dense_read_bytes,
+        " bytes, expected whole pages of ", kIoAlignment, ", ",
+        options.max_read_bytes, " to ", options.staging_bytes, " bytes");
+  }
+  if (!(options.cost.request_ns >= 0) || !(options.cost.bytes_per_ns >= 0) ||
+      !(options.cost.sequential_bytes_per_ns >= 0)) {
     return InvalidArgument(file.path(), ": reads that cost ",
                            options.cost.request_ns, " ns each, and 1 ns for ",
-                           options.cost.bytes_per_ns, " bytes");
+                           options.cost.bytes_per_ns, " bytes, or ",
+                           options.cost.sequential_bytes_per_ns, " in order");
   }
   for (const uint32_t index : segments) {
     if (index >= file.segments().size()) {
@@ -144,7 +155,11 @@ Result<std::unique_ptr<BundleStore>> BundleStore::Create(
     store->layers_.push_back(
         {segments[layer],
          ReadPlanner(segment, options.cost, options.max_read_bytes),
-         std::move(*cache), BundleStats()});
+         std::nullopt, std::move(*cache), BundleStats()});
+    if (options.max_dense_read_bytes > 0) {
+      store->layers_.back().dense_planner = ReadPlanner::Whole(
+          segment, options.cost, options.max_dense_read_bytes);
+    }
   }
   const uint64_t max_records = MaxRecords(file, segments);
   FLASHELM_ASSIGN_OR_RETURN(
@@ -189,10 +204,21 @@ Status BundleStore::Fetch(uint32_t layer, std::span<const uint32_t> ids) {
   stats.num_wanted += ids.size();
   stats.num_hits += ids.size() - missing_.size();
   stats.num_misses += missing_.size();
+  ChoosePlanner();
   Poll();
   Status status = SubmitReads();
   if (!status.ok()) return Fail(std::move(status));
   return OkStatus();
+}
+
+void BundleStore::ChoosePlanner() {
+  Layer& layer = layers_[layer_];
+  planner_ = &layer.planner;
+  if (layer.dense_planner && layer.dense_planner->PredictNs(missing_) <
+                                 layer.planner.PredictNs(missing_)) {
+    planner_ = &*layer.dense_planner;
+    layer.stats.num_dense_fetches += 1;
+  }
 }
 
 Result<std::optional<BundleStore::Batch>> BundleStore::Next() {
@@ -232,12 +258,11 @@ Result<std::optional<BundleStore::Batch>> BundleStore::Next() {
 }
 
 Status BundleStore::SubmitReads() {
-  const ReadPlanner& planner = layers_[layer_].planner;
   requests_.clear();
   uint64_t num_bytes = 0;
   while (num_submitted_ < missing_.size() && !free_tags_.empty()) {
     const PlannedRead plan =
-        planner.PlanFirst(missing_.subspan(num_submitted_));
+        planner_->PlanFirst(missing_.subspan(num_submitted_));
     std::byte* const target = staging_->Take(plan.num_bytes);
     if (target == nullptr) break;
     const uint32_t tag = free_tags_.back();
@@ -415,6 +440,7 @@ BundleStoreStats BundleStore::stats() const {
     total.bundles.read_bytes += stats.read_bytes;
     total.bundles.fresh_bytes += stats.fresh_bytes;
     total.bundles.io_wait_ns += stats.io_wait_ns;
+    total.bundles.num_dense_fetches += stats.num_dense_fetches;
   }
   total.io_busy_ns = reader_.stats().busy_ns - busy_ns_at_start_;
   return total;

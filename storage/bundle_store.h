@@ -29,6 +29,10 @@ struct BundleStoreOptions {
   // at most, into which any record has to fit.
   uint64_t staging_bytes = uint64_t{8} << 20;
   uint64_t max_read_bytes = uint64_t{256} << 10;
+  // Where the cost says that it is faster, all that lies between a fetch's
+  // missing records is read too, at most so many bytes at a time; a multiple of
+  // kIoAlignment, not below max_read_bytes. 0: never.
+  uint64_t max_dense_read_bytes = 0;
   ReadCost cost;
   // How long a read may take before the device counts as failed.
   std::chrono::nanoseconds read_timeout = std::chrono::seconds(30);
@@ -43,6 +47,7 @@ struct BundleStats {
   uint64_t read_bytes = 0;   // Of those: gaps and parts of pages included.
   uint64_t fresh_bytes = 0;  // Of bundles wanted, as they came from a read.
   uint64_t io_wait_ns = 0;   // With the caller waiting for a read.
+  uint64_t num_dense_fetches = 0;  // Of num_tokens: read as one span.
 };
 
 struct BundleStoreStats {
@@ -123,6 +128,7 @@ class BundleStore {
   struct Layer {
     uint32_t segment;
     ReadPlanner planner;
+    std::optional<ReadPlanner> dense_planner;
     BundleCache cache;
     BundleStats stats;
   };
@@ -150,6 +156,8 @@ class BundleStore {
   const Segment& segment() const {
     return file_.segments()[layers_[layer_].segment];
   }
+  // How this fetch's missing records are read.
+  void ChoosePlanner();
   // Starts reads as long as there are memory and tags for them.
   Status SubmitReads();
   // Notes a read's end.
@@ -190,8 +198,9 @@ class BundleStore {
   std::span<const uint32_t> ids_;
   size_t num_handed_out_ = 0;  // Of ids_.
   std::span<const uint32_t> missing_;
-  size_t num_submitted_ = 0;  // Of missing_.
-  size_t num_taken_ = 0;      // Of missing_.
+  const ReadPlanner* planner_ = nullptr;  // Of the layer.
+  size_t num_submitted_ = 0;              // Of missing_.
+  size_t num_taken_ = 0;                  // Of missing_.
   // Tags of the reads that were begun and not taken, in a circle.
   std::vector<uint32_t> order_;
   size_t first_in_order_ = 0;

@@ -225,6 +225,7 @@ TEST_F(CliTest, ACalibratedReluModelLosesNothing) {
   EXPECT_LT(stats["kept_fraction"], 0.3);
   EXPECT_GT(stats["cache_hit_rate"], 0.2);
   EXPECT_EQ(stats["max_skipped"], 0);
+  EXPECT_TRUE(stats["dense_fetches"].is_number_unsigned());
   EXPECT_EQ(Flashelm({"run", "-m", sparse, "-p", "Once upon a time", "-n", "20",
                       "--temp", "0", "--sparsity", "off"})
                 .out,
@@ -267,12 +268,14 @@ TEST_F(CliTest, StatsHaveEveryAgreedKey) {
                           "io_wait_ms",
                           "compute_ms",
                           "cache_hit_rate",
+                          "dense_fetches",
                           "simd"}) {
     EXPECT_TRUE(stats.contains(key)) << key;
   }
   EXPECT_EQ(stats["n_gen"], 3);
   EXPECT_EQ(stats["n_prompt"], 2);
   EXPECT_TRUE(stats["cache_hit_rate"].is_null());
+  EXPECT_TRUE(stats["dense_fetches"].is_null());
 }
 
 TEST_F(CliTest, SimdIsWhatWasAskedFor) {
