@@ -1,4 +1,4 @@
-// What is planned from the frequencies of neurons.
+// What is planned and forecast from the frequencies of neurons.
 
 #include <gtest/gtest.h>
 
@@ -12,6 +12,7 @@
 #include "core/convert/calibrated_file.h"
 #include "core/memory_plan.h"
 #include "core/neuron_frequency.h"
+#include "core/sparse_forecast.h"
 #include "tests/core/test_model.h"
 #include "tests/temp_directory.h"
 
@@ -186,6 +187,71 @@ TEST(SparsePlanTest, SharesTheCacheByFrequency) {
   const std::vector<uint32_t> cached = middle(relu, 0);
   EXPECT_LT(cached[5], 5u);
   EXPECT_GT(Sum(cached), 1600u);
+}
+
+TEST(SparseForecastTest, FollowsFromFrequenciesAndCache) {
+  const CalibratedSample sample(
+      "tiny-stories-relu",
+      [](uint32_t, uint32_t neuron) { return neuron % 4 == 0 ? 0.8f : 0.1f; });
+  SparsityOptions options;
+  options.selector = Selector::kGate;
+  MemoryPlan plan;
+  plan.cached_bundles.assign(6, 0);
+  ReadCost cost;
+  cost.request_ns = 1000;
+  cost.bytes_per_ns = 1;
+  const auto forecast = [&] {
+    const auto made = ForecastSparse(*sample.model, options, plan, cost);
+    EXPECT_TRUE(made && *made);
+    return made && *made ? **made : SparseForecast();
+  };
+  // Up row and down column, 256 numbers of 2 bytes each.
+  constexpr double kStride = 1024;
+  const double kept = 3456 * (0.25 * 0.8 + 0.75 * 0.1);
+  SparseForecast now = forecast();
+  EXPECT_NEAR(now.kept_fraction, 0.275, 1e-6);
+  EXPECT_NEAR(static_cast<double>(now.kept_bytes), kept * kStride, 10);
+  EXPECT_EQ(now.fresh_bytes, now.kept_bytes);
+  EXPECT_EQ(now.num_bundles, 3456u);
+  EXPECT_NEAR(now.read_ms, kept * (1000 + kStride) * 1e-6, 1e-6);
+  // Reading all of it in order is faster on a device that is bad at the rest.
+  cost.sequential_bytes_per_ns = 4;
+  EXPECT_NEAR(forecast().read_ms, 3456 * kStride / 4 * 1e-6, 1e-6);
+  // The quarter that is used most.
+  for (uint32_t i = 0; i < 6; ++i) {
+    plan.cached_bundles[i] = sample.model->config().layers[i].ffn_dim / 4;
+  }
+  now = forecast();
+  EXPECT_EQ(now.cached_bundles, 3456u / 4);
+  EXPECT_NEAR(static_cast<double>(now.fresh_bytes), 3456 * 0.075 * kStride, 10);
+  // No more than are active are kept, nor than asked for.
+  options.kept_fraction = 0.5;
+  EXPECT_NEAR(forecast().kept_fraction, 0.275, 1e-6);
+  options.kept_fraction = 0.125;
+  EXPECT_NEAR(forecast().kept_fraction, 0.125, 1e-6);
+  EXPECT_NEAR(static_cast<double>(forecast().fresh_bytes),
+              3456 * 0.125 / 0.275 * 0.075 * kStride, 10);
+  for (uint32_t i = 0; i < 6; ++i) {
+    plan.cached_bundles[i] = sample.model->config().layers[i].ffn_dim;
+  }
+  EXPECT_EQ(forecast().fresh_bytes, 0u);
+  EXPECT_EQ(forecast().read_ms, 0);
+}
+
+TEST(SparseForecastTest, SaysNothingWithoutFrequenciesUnlessTheKeptAreGiven) {
+  const CalibratedSample sample("tiny-stories-relu", nullptr);
+  SparsityOptions options;
+  options.selector = Selector::kGate;
+  MemoryPlan plan;
+  plan.cached_bundles.assign(6, 64);
+  const auto unknown = ForecastSparse(*sample.model, options, plan, {});
+  ASSERT_TRUE(unknown);
+  EXPECT_FALSE(*unknown);
+  options.kept_fraction = 0.25;
+  const auto known = ForecastSparse(*sample.model, options, plan, {});
+  ASSERT_TRUE(known && *known);
+  EXPECT_DOUBLE_EQ((*known)->kept_fraction, 0.25);
+  EXPECT_EQ((*known)->fresh_bytes, (3456u - 6 * 64) * 1024 / 4);
 }
 
 }  // namespace
