@@ -8,23 +8,23 @@ namespace flashelm {
 
 std::optional<ReadCost> FitReadCost(const DeviceProfile& profile,
                                     IoBackend backend) {
-  std::map<uint64_t, const DeviceRate*> deepest;  // By size of requests.
+  std::map<uint64_t, const DeviceRate*> fastest;  // By size of requests.
   for (const DeviceRate& rate : profile.rates) {
     if (rate.backend != backend || rate.order != ReadOrder::kRandom ||
         rate.bytes_per_second == 0) {
       continue;
     }
-    const DeviceRate*& best = deepest[rate.shape.request_bytes];
-    if (best == nullptr || rate.shape.queue_depth > best->shape.queue_depth) {
+    const DeviceRate*& best = fastest[rate.shape.request_bytes];
+    if (best == nullptr || rate.bytes_per_second > best->bytes_per_second) {
       best = &rate;
     }
   }
-  if (deepest.size() < 2) return std::nullopt;
+  if (fastest.size() < 2) return std::nullopt;
   // A request of b bytes took t ns; a + b / r is sought. Divided by t, so that
   // errors are relative: minimal is the sum of (a * u + s * v - 1)^2, with
   // u = 1 / t, v = b / t = rate, s = 1 / r.
   double uu = 0, uv = 0, vv = 0, u_sum = 0, v_sum = 0;
-  for (const auto& [request_bytes, rate] : deepest) {
+  for (const auto& [request_bytes, rate] : fastest) {
     const double v = static_cast<double>(rate->bytes_per_second) * 1e-9;
     const double u = v / static_cast<double>(request_bytes);
     uu += u * u;

@@ -11,10 +11,10 @@
 namespace flashelm {
 
 // The cost that comes closest to a profile's random rates with a reader, kUring
-// or kPread: for each size of requests, those with the deepest queue that was
-// measured; by least squares of the relative errors, so that small requests
-// count as much as large ones. Nothing: fewer than two sizes were measured, or
-// larger requests took no longer.
+// or kPread: for each size of requests the fastest rate, of whatever queue
+// depth keeps the device busy; by least squares of the relative errors, so that
+// small requests count as much as large ones. Nothing: fewer than two sizes
+// were measured, or larger requests took no longer.
 std::optional<ReadCost> FitReadCost(const DeviceProfile& profile,
                                     IoBackend backend);
 

@@ -27,7 +27,7 @@ DeviceProfile ProfileOf(double request_ns, double bytes_per_ns) {
   DeviceProfile profile;
   for (const uint64_t size : kSizes) {
     profile.rates.push_back(Rate(size, 32, request_ns, bytes_per_ns));
-    // Shallow queues are not what a busy device is.
+    // With shallow queues it is not busy.
     profile.rates.push_back(Rate(size, 1, 20 * request_ns + 1e5, 0.1));
   }
   return profile;
