@@ -98,8 +98,8 @@ void AddSparsity(CLI::App* app, EngineArgs* args) {
       ->capture_default_str();
   app->add_option("--window", args->window,
                   "With sparsity, tokens whose neurons stay in RAM, as far as "
-                  "there is room")
-      ->check(CLI::Range(1u, 65535u).description(""))
+                  "there is room; 0: as long as there is room")
+      ->check(CLI::Range(0u, 65535u).description(""))
       ->type_name("K")
       ->capture_default_str();
 }

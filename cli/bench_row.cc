@@ -195,6 +195,7 @@ Json EmptyRow() {
                           "fresh_bytes_per_token",
                           "bundle_misses_per_token",
                           "bundle_reads_per_token",
+                          "dense_fetches",
                           "simd",
                           "samples",
                           "prompt_samples"}) {

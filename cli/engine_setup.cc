@@ -262,7 +262,7 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
           (std::min<uint64_t>(args.batch, max_context) + max_context);
   FLASHELM_ASSIGN_OR_RETURN(plan.sparsity,
                             ResolveSparsity(args.sparsity, model));
-  plan.sparsity.window_tokens = args.window;
+  if (args.window > 0) plan.sparsity.window_tokens = args.window;
   plan.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
   plan.num_threads =
       args.threads == 0
@@ -292,6 +292,9 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
         profile.uring_refusal.empty() ? "" : ": ", profile.uring_refusal);
   }
   const IoBackend backend = setup.rate->backend;
+  if (const auto cost = FitReadCost(profile, backend)) {
+    setup.options.bundle_read_cost = *cost;
+  }
   if (backend == IoBackend::kPread) plan.io = backend;
   // Requests are no larger than the slots that they go to, which follow from
   // the budget; what is fastest for large ones may be slow for those. A plan

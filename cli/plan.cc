@@ -13,6 +13,7 @@
 #include "core/forecast.h"
 #include "core/sampler.h"
 #include "core/simd.h"
+#include "core/sparse_forecast.h"
 
 namespace flashelm::cli {
 namespace {
@@ -45,7 +46,7 @@ Result<Rates> Measure(const ModelFile& model, const EngineSetup& setup,
   if (setup.rate) {
     rates.from_profile = true;
     rates.read = setup.rate;
-  } else if (plan.streamed_bytes_per_token > 0) {
+  } else if (plan.streamed_bytes_per_token > 0 || options.sparsity.is_on()) {
     FLASHELM_ASSIGN_OR_RETURN(const DeviceProfile profile,
                               MeasureModelFile(model, options.io, cancel));
     rates.read = FastestRate(profile, IoBackend::kAuto, UINT64_MAX);
@@ -58,6 +59,7 @@ Result<Rates> Measure(const ModelFile& model, const EngineSetup& setup,
 }
 
 Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,
+                    const std::optional<SparseForecast>& sparse,
                     const Rates& rates) {
   ForecastInput input;
   input.weight_bytes = plan.weight_bytes;
@@ -68,6 +70,14 @@ Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,
       plan.streamed_bytes_per_token -
       plan.residency.StreamedBytes(segments, /*with_head=*/false);
   input.batch = plan.batch;
+  if (sparse) {
+    uint64_t bundle_bytes = 0;
+    for (const uint32_t index : plan.residency.apart) {
+      bundle_bytes += segments[index].num_bytes();
+    }
+    input.weight_bytes -= bundle_bytes - sparse->kept_bytes;
+    input.more_read_ms = sparse->read_ms;
+  }
   if (rates.read) {
     input.read_bytes_per_second =
         static_cast<double>(rates.read->bytes_per_second);
@@ -79,6 +89,7 @@ Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,
 
 Json ToJson(const ModelFile& model, const PlanOptions& options,
             const MemoryPlan& plan, const std::string& io, const Rates& rates,
+            const std::optional<SparseForecast>& sparse,
             const Forecast& forecast) {
   Json json;
   AddModelKeys(model, json);
@@ -110,9 +121,19 @@ Json ToJson(const ModelFile& model, const PlanOptions& options,
                       {"sweep_ms", OrNull(forecast.sweep_ms)},
                       {"prompt_tps", OrNull(forecast.prompt_tps)}};
   if (options.sparsity.is_on()) {
+    // Which bundles a prompt needs is not known.
     json["pinned_bytes"] = nullptr;
-    json["forecast"] = nullptr;
+    for (const char* key :
+         {"sweep_read_ms", "sweep_compute_ms", "sweep_ms", "prompt_tps"}) {
+      json["forecast"][key] = nullptr;
+    }
+    if (!sparse) json["forecast"] = nullptr;
   }
+  json["kept_fraction"] = sparse ? Json(sparse->kept_fraction) : Json(nullptr);
+  json["cached_bundles"] =
+      sparse ? Json(sparse->cached_bundles) : Json(nullptr);
+  json["fresh_bytes_per_token"] =
+      sparse ? Json(sparse->fresh_bytes) : Json(nullptr);
   if (options.io == IoBackend::kMmap) {
     // What the system will keep of the file is not known, nor refused.
     json["minimum_budget_bytes"] = nullptr;
@@ -153,8 +174,31 @@ void PrintParts(const ModelFile& model, const PlanOptions& options,
   print("from flash per token (M - P)", plan.streamed_bytes_per_token);
 }
 
+void PrintSparseForecast(const std::optional<SparseForecast>& sparse,
+                         const Forecast& forecast) {
+  if (!sparse) {
+    fmt::print(
+        "\nNo forecast: the file does not say how often neurons are active. "
+        "Calibrate it anew.\n");
+    return;
+  }
+  fmt::print(
+      "\nAbout {:.1f} % of the neurons are computed for a token, by the "
+      "calibration; of {}\nbundles {} are cached, and {} are read. This takes "
+      "neurons as independent and those\nthat are used most as cached for "
+      "good: real text mostly reads less.\n",
+      100 * sparse->kept_fraction, sparse->num_bundles, sparse->cached_bundles,
+      FormatBytes(sparse->fresh_bytes));
+  fmt::print(
+      "About {:.2f} tokens/s then: {:.1f} ms for each, the larger of {:.1f} ms "
+      "of reading\nand {:.1f} ms of computing.\n",
+      *forecast.gen_tps, *forecast.token_ms, *forecast.read_ms,
+      forecast.compute_ms);
+}
+
 void PrintForecast(const ModelFile& model, const EngineSetup& setup,
                    const MemoryPlan& plan, const Rates& rates,
+                   const std::optional<SparseForecast>& sparse,
                    const Forecast& forecast) {
   fmt::print("\n");
   if (rates.read) {
@@ -175,9 +219,7 @@ void PrintForecast(const ModelFile& model, const EngineSetup& setup,
     return;
   }
   if (setup.options.plan.sparsity.is_on()) {
-    fmt::print(
-        "\nNo forecast with --sparsity: which neurons a token needs depends on "
-        "the text.\n");
+    PrintSparseForecast(sparse, forecast);
     return;
   }
   fmt::print(
@@ -212,13 +254,23 @@ Status RunPlan(const PlanArgs& args) {
   }
   FLASHELM_ASSIGN_OR_RETURN(const Rates rates,
                             Measure(model, setup, plan, cancel));
-  const Forecast forecast = ForecastOf(model, plan, rates);
+  std::optional<SparseForecast> sparse;
+  if (options.sparsity.is_on()) {
+    ReadCost cost = setup.options.bundle_read_cost;
+    if (cost.sequential_bytes_per_ns == 0 && rates.read) {
+      cost.sequential_bytes_per_ns =
+          static_cast<double>(rates.read->bytes_per_second) * 1e-9;
+    }
+    FLASHELM_ASSIGN_OR_RETURN(
+        sparse, ForecastSparse(model, options.sparsity, plan, cost));
+  }
+  const Forecast forecast = ForecastOf(model, plan, sparse, rates);
   if (args.json) {
-    fmt::print(
-        "{}\n",
-        Dump(ToJson(model, options, plan, args.engine.io, rates, forecast), 2));
+    fmt::print("{}\n", Dump(ToJson(model, options, plan, args.engine.io, rates,
+                                   sparse, forecast),
+                            2));
   } else {
-    PrintForecast(model, setup, plan, rates, forecast);
+    PrintForecast(model, setup, plan, rates, sparse, forecast);
   }
   return OkStatus();
 }

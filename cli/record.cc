@@ -48,6 +48,7 @@ void ForEachSum(SessionStats& to, const SessionStats& from,
   visit(to.bundles.num_reads, from.bundles.num_reads);
   visit(to.bundles.read_bytes, from.bundles.read_bytes);
   visit(to.bundles.fresh_bytes, from.bundles.fresh_bytes);
+  visit(to.bundles.num_dense_fetches, from.bundles.num_dense_fetches);
 }
 
 }  // namespace
@@ -134,6 +135,9 @@ void AddBundleKeys(const Measurement& measurement, Json& json) {
   json["fresh_bytes_per_token"] = per_pass(bundles.fresh_bytes);
   json["bundle_misses_per_token"] = per_pass(bundles.num_misses);
   json["bundle_reads_per_token"] = per_pass(bundles.num_reads);
+  json["dense_fetches"] = sparsity.num_neurons > 0
+                              ? Json(bundles.num_dense_fetches)
+                              : Json(nullptr);
 }
 
 }  // namespace

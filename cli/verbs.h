@@ -48,7 +48,7 @@ struct EngineArgs {
   std::string simd = "auto";
   std::string device_profile;     // A file; empty: the reader finds out.
   std::string sparsity = "auto";  // "off", "gate", "gate:0.5", ...
-  uint32_t window = 5;            // Tokens whose neurons stay in RAM.
+  uint32_t window = 0;            // Tokens whose neurons stay in RAM; 0: all.
 };
 
 // Where a text comes from; exactly one of the two is set.

@@ -11,6 +11,7 @@
 #include "core/base/status.h"
 #include "core/model_file.h"
 #include "storage/device_profile.h"  // IWYU pragma: export
+#include "storage/read_cost.h"       // IWYU pragma: export
 
 namespace flashelm {
 

@@ -94,6 +94,7 @@ Status Engine::CreateSparseFfn(const EngineOptions& options) {
   BundleStoreOptions bundle_options =
       BundleOptions(model_, options.plan.sparsity, plan_.cached_bundles);
   bundle_options.read_timeout = options.read_timeout;
+  bundle_options.cost = options.bundle_read_cost;
   FLASHELM_ASSIGN_OR_RETURN(
       bundles_,
       BundleStore::Create(file, plan_.residency.apart, bundle_options,

@@ -33,6 +33,8 @@ struct EngineOptions {
   uint64_t max_trace_sweeps = 0;
   // What the device gets at a time; zeros: the reader finds out.
   ReadShape read_shape;
+  // What reads of single bundles cost.
+  ReadCost bundle_read_cost;
   // Makes the reader, given the file and the depth it needs; empty for what
   // `plan.io` says. Tests put faults in here.
   std::function<Result<std::unique_ptr<AsyncReader>>(

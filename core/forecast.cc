@@ -15,10 +15,12 @@ Forecast MakeForecast(const ForecastInput& input) {
       ms((weights - static_cast<double>(input.head_bytes)) * input.batch,
          input.batch_compute_bytes_per_second);
   if (input.streamed_bytes == 0) {
-    forecast.read_ms = forecast.sweep_read_ms = 0;
+    forecast.read_ms = input.more_read_ms;
+    forecast.sweep_read_ms = 0;
   } else if (input.read_bytes_per_second) {
     forecast.read_ms = ms(static_cast<double>(input.streamed_bytes),
-                          *input.read_bytes_per_second);
+                          *input.read_bytes_per_second) +
+                       input.more_read_ms;
     forecast.sweep_read_ms = ms(
         static_cast<double>(input.streamed_bytes - input.head_streamed_bytes),
         *input.read_bytes_per_second);

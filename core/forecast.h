@@ -13,7 +13,8 @@ struct ForecastInput {
   // Of both, the output head's part: only a prompt's last sweep needs it.
   uint64_t head_bytes = 0;
   uint64_t head_streamed_bytes = 0;
-  uint32_t batch = 1;  // Prompt tokens per sweep.
+  double more_read_ms = 0;  // Per generated token, besides.
+  uint32_t batch = 1;       // Prompt tokens per sweep.
   // S: sequential reads. Nothing: not measured.
   std::optional<double> read_bytes_per_second;
   // D: weights in RAM, multiplied with one token.
@@ -24,7 +25,8 @@ struct ForecastInput {
 
 // Bounds: reading and computing overlap perfectly, and nothing else takes time.
 struct Forecast {
-  // Per generated token: (M - P) / S, M / D, and the larger of the two.
+  // Per generated token: (M - P) / S and what is read besides, M / D, and the
+  // larger of the two.
   std::optional<double> read_ms;
   double compute_ms = 0;
   std::optional<double> token_ms;

@@ -8,7 +8,9 @@
 #include "core/base/format.h"
 #include "core/base/process_memory.h"
 #include "core/base/thread.h"
+#include "core/cache_share.h"
 #include "core/kv_cache.h"
+#include "core/neuron_frequency.h"
 #include "core/neuron_selector.h"
 #include "core/scratch.h"
 #include "core/sparse_ffn.h"
@@ -44,6 +46,9 @@ constexpr uint64_t kSlotSizes[] = {1 << 20, 512 << 10, 256 << 10, 128 << 10};
 // is worth more than the few weights that could be pinned in its place.
 constexpr uint64_t kBatchShare = 8;
 constexpr uint64_t kRingShare = 4;
+
+// Both arrays of a layer's cache of bundles are whole pages.
+constexpr uint64_t kCacheRounding = 2 * kIoAlignment;
 
 uint64_t KernelBytes(uint64_t user_bytes) {
   return kKernelBytes + RoundUp(user_bytes / kPagesRatio, kIoAlignment);
@@ -105,6 +110,11 @@ class Planner {
         return InvalidArgument(
             "bundles are not read one by one through --io "
             "mmap; take uring, pread or auto");
+      }
+      // Of others, gates above 0 say little of which neurons are kept.
+      if (model_.config().activation == "relu") {
+        FLASHELM_ASSIGN_OR_RETURN(frequency_,
+                                  NeuronFrequency::Read(model_, unlimited_));
       }
     }
     AddFixedLines();
@@ -235,33 +245,30 @@ class Planner {
                model_.weight_file(), plan_.residency.apart,
                BundleOptions(model_, options_.sparsity, plan_.cached_bundles));
   }
+  // What a cache of all bundles takes, at most.
   uint64_t AllBundleBytes() const {
     uint64_t total = 0;
     for (const uint32_t index : plan_.residency.apart) {
-      total += RoundUp(segments_[index].num_bytes(), kIoAlignment);
+      const Segment& segment = segments_[index];
+      total += segment.num_records *
+                   BundleCache::NumSlotBytes(segment.stride_bytes) +
+               kCacheRounding;
     }
     return total;
   }
-  // The same part of every layer's bundles.
   void CacheBundles(uint64_t bytes) {
-    const uint64_t total = AllBundleBytes();
+    std::vector<LayerBundles> layers;
+    for (uint32_t i = 0; i < plan_.residency.apart.size(); ++i) {
+      const Segment& segment = segments_[plan_.residency.apart[i]];
+      layers.push_back({segment.num_records,
+                        BundleCache::NumSlotBytes(segment.stride_bytes),
+                        frequency_.of_layer(i)});
+    }
+    const uint64_t rounding = layers.size() * kCacheRounding;
+    plan_.cached_bundles =
+        ShareCache(layers, bytes - std::min(bytes, rounding));
     const uint64_t fixed = plan_.sparse_bytes;
-    for (double part = std::min(
-             1.0, static_cast<double>(bytes) / static_cast<double>(total));
-         part > 0; part -= 0.001) {
-      for (size_t i = 0; i < plan_.cached_bundles.size(); ++i) {
-        const uint64_t num_bundles =
-            segments_[plan_.residency.apart[i]].num_records;
-        plan_.cached_bundles[i] =
-            static_cast<uint32_t>(part * static_cast<double>(num_bundles));
-      }
-      plan_.sparse_bytes = SparseBytes();
-      if (plan_.sparse_bytes - fixed <= bytes) break;
-    }
-    if (plan_.sparse_bytes - fixed > bytes) {
-      std::fill(plan_.cached_bundles.begin(), plan_.cached_bundles.end(), 0u);
-      plan_.sparse_bytes = SparseBytes();
-    }
+    plan_.sparse_bytes = SparseBytes();
     Add("cache of bundles", plan_.sparse_bytes - fixed);
   }
 
@@ -419,6 +426,8 @@ class Planner {
   const ModelFile& model_;
   const PlanOptions& options_;
   const std::vector<Segment>& segments_;
+  MemoryBudget unlimited_{kUnlimitedBytes};  // For what is not kept.
+  NeuronFrequency frequency_;
   MemoryPlan plan_;
   uint64_t norm_bytes_ = 0;
   uint64_t predictor_bytes_ = 0;

@@ -61,8 +61,9 @@ struct MemoryPlan {
   uint64_t activation_bytes = 0;
 
   ResidencyPlan residency;
-  // With sparsity: bundles that the cache has room for, by layer, and what a
-  // sparse FFN and its store of bundles take.
+  // With sparsity: bundles that the cache has room for, by layer, as
+  // ShareCache() gives them; and what a sparse FFN and its store of bundles
+  // take.
   std::vector<uint32_t> cached_bundles;
   uint64_t sparse_bytes = 0;
   uint32_t context = 0;
@@ -78,7 +79,7 @@ struct MemoryPlan {
 // Depends on its arguments and on the program alone, so that a budget once
 // feasible stays so. kBudgetInfeasible: with the smallest budget that would do.
 // kInvalidArgument: a context longer than the model's, no thread or more than
-// kMaxThreads.
+// kMaxThreads. With sparsity also as NeuronFrequency::Read().
 Result<MemoryPlan> MakePlan(const ModelFile& model, const PlanOptions& options);
 
 // "12.3 MiB", for people.

@@ -58,6 +58,11 @@ BundleStoreOptions BundleOptions(const ModelFile& model,
   result.staging_bytes =
       std::clamp(RoundUp(layer_bytes, kIoAlignment), 2 * result.max_read_bytes,
                  result.staging_bytes);
+  // Large enough for the sequential rate, small enough to have some in flight.
+  constexpr uint64_t kMaxDenseReadBytes = uint64_t{1} << 20;
+  result.max_dense_read_bytes =
+      std::clamp(RoundDown(result.staging_bytes / 4, kIoAlignment),
+                 result.max_read_bytes, kMaxDenseReadBytes);
   return result;
 }
 

@@ -42,8 +42,9 @@ struct SparsityOptions {
   // those whose gate is positive, which loses nothing, or those of which a
   // predictor says so.
   double kept_fraction = 0;
-  // Tokens whose neurons stay in DRAM, as far as there is room.
-  uint32_t window_tokens = 5;
+  // Tokens whose neurons stay in DRAM, as far as there is room; UINT32_MAX: as
+  // long as there is room.
+  uint32_t window_tokens = UINT32_MAX;
 
   bool is_on() const { return selector != Selector::kOff; }
   // Whether a predictor of the file selects.

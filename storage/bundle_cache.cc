@@ -26,10 +26,13 @@ uint64_t SlotBytes(const BundleCacheOptions& options) {
 uint64_t BundleCache::NumBytes(const BundleCacheOptions& options) {
   const uint64_t num_slots = NumSlots(options);
   return RoundUp(num_slots * SlotBytes(options), kIoAlignment) +
-         RoundUp(num_slots * sizeof(Slot) +
-                     options.num_records * sizeof(uint32_t) +
-                     CeilDiv(options.num_records, 8),
-                 kIoAlignment);
+         RoundUp(
+             num_slots * sizeof(Slot) + options.num_records * sizeof(uint32_t),
+             kIoAlignment);
+}
+
+uint64_t BundleCache::NumSlotBytes(uint64_t record_bytes) {
+  return RoundUp(record_bytes, kSlotAlignment) + sizeof(Slot);
 }
 
 Result<BundleCache> BundleCache::Create(const BundleCacheOptions& options,
@@ -43,10 +46,6 @@ Result<BundleCache> BundleCache::Create(const BundleCacheOptions& options,
     return InvalidArgument("a cache of ", num_slots, " slots of ",
                            options.record_bytes, " bytes");
   }
-  if (options.hot.size() > num_slots) {
-    return InvalidArgument("a cache of ", num_slots, " slots for ",
-                           options.hot.size(), " hot records");
-  }
   BundleCache cache;
   cache.record_bytes_ = options.record_bytes;
   cache.slot_bytes_ = SlotBytes(options);
@@ -58,24 +57,13 @@ Result<BundleCache> BundleCache::Create(const BundleCacheOptions& options,
   const uint64_t record_table_bytes = options.num_records * sizeof(uint32_t);
   FLASHELM_ASSIGN_OR_RETURN(
       cache.tables_,
-      AlignedBuffer::Create(slot_table_bytes + record_table_bytes +
-                                CeilDiv(options.num_records, 8),
-                            budget, "bundle cache tables"));
+      AlignedBuffer::Create(slot_table_bytes + record_table_bytes, budget,
+                            "bundle cache tables"));
   std::byte* at = cache.tables_.data();
   cache.slots_ = {reinterpret_cast<Slot*>(at), num_slots};
   at += slot_table_bytes;
   cache.slot_of_ = {reinterpret_cast<uint32_t*>(at), options.num_records};
-  at += record_table_bytes;
-  cache.is_hot_ = {reinterpret_cast<uint8_t*>(at),
-                   CeilDiv(options.num_records, 8)};
   std::ranges::fill(cache.slot_of_, kNone);
-  for (const uint32_t record : options.hot) {
-    if (record >= options.num_records || cache.IsHot(record)) {
-      return InvalidArgument("hot record ", record, " of ", options.num_records,
-                             " twice, or none");
-    }
-    cache.is_hot_[record / 8] |= static_cast<uint8_t>(1u << (record % 8));
-  }
   // Slot 0 is taken first.
   for (uint64_t slot = num_slots; slot > 0; --slot) {
     cache.slots_[slot - 1].record = kNone;
@@ -86,21 +74,33 @@ Result<BundleCache> BundleCache::Create(const BundleCacheOptions& options,
   return cache;
 }
 
-void BundleCache::Unlink(uint32_t slot) {
+void BundleCache::Unlink(List& list, uint32_t slot) {
   const Slot& info = slots_[slot];
-  (info.later == kNone ? latest_ : slots_[info.later].earlier) = info.earlier;
-  (info.earlier == kNone ? earliest_ : slots_[info.earlier].later) = info.later;
+  (info.later == kNone ? list.latest : slots_[info.later].earlier) =
+      info.earlier;
+  (info.earlier == kNone ? list.earliest : slots_[info.earlier].later) =
+      info.later;
 }
 
-void BundleCache::LinkAsLatest(uint32_t slot) {
+void BundleCache::LinkAsLatest(List& list, uint32_t slot) {
   slots_[slot].later = kNone;
-  slots_[slot].earlier = latest_;
-  (latest_ == kNone ? earliest_ : slots_[latest_].later) = slot;
-  latest_ = slot;
+  slots_[slot].earlier = list.latest;
+  (list.latest == kNone ? list.earliest : slots_[list.latest].later) = slot;
+  list.latest = slot;
+}
+
+void BundleCache::JoinLists() {
+  if (current_.earliest == kNone) return;
+  slots_[current_.earliest].earlier = earlier_.latest;
+  (earlier_.latest == kNone ? earlier_.earliest
+                            : slots_[earlier_.latest].later) =
+      current_.earliest;
+  earlier_.latest = current_.latest;
+  current_ = List();
 }
 
 void BundleCache::Free(uint32_t slot) {
-  Unlink(slot);
+  Unlink(earlier_, slot);
   slot_of_[slots_[slot].record] = kNone;
   slots_[slot].record = kNone;
   slots_[slot].earlier = first_free_;
@@ -111,11 +111,13 @@ void BundleCache::Free(uint32_t slot) {
 void BundleCache::BeginToken() {
   ++token_;
   ++stats_.num_tokens;
-  // The list is in the order of use, so those that are too old end it.
-  while (earliest_ != kNone &&
-         token_ - slots_[earliest_].last_used > window_tokens_ &&
-         window_tokens_ != BundleCacheOptions::kNoWindow) {
-    Free(earliest_);
+  JoinLists();
+  if (window_tokens_ != BundleCacheOptions::kNoWindow) {
+    // The list is in the order of use, so those that are too old end it.
+    while (earlier_.earliest != kNone &&
+           token_ - slots_[earlier_.earliest].last_used > window_tokens_) {
+      Free(earlier_.earliest);
+    }
   }
 }
 
@@ -129,10 +131,11 @@ size_t BundleCache::Use(std::span<const uint32_t> active,
       missing[num_missing++] = record;
       continue;
     }
-    slots_[slot].last_used = token_;
-    if (slots_[slot].is_hot != 0) continue;
-    Unlink(slot);
-    LinkAsLatest(slot);
+    Slot& info = slots_[slot];
+    info.last_used = token_;
+    info.chances = std::min(info.chances + 1, kMaxChances);
+    Unlink(earlier_, slot);
+    LinkAsLatest(current_, slot);
   }
   stats_.num_hits += active.size() - num_missing;
   stats_.num_misses += num_missing;
@@ -142,10 +145,16 @@ size_t BundleCache::Use(std::span<const uint32_t> active,
 const std::byte* BundleCache::Insert(uint32_t record, const std::byte* data) {
   assert(slot_of_[record] == kNone);
   if (num_free_ == 0) {
-    if (earliest_ == kNone || slots_[earliest_].last_used == token_) {
-      return nullptr;
+    if (earlier_.earliest == kNone) return nullptr;
+    // Ends, as every round takes a chance away.
+    while (window_tokens_ == BundleCacheOptions::kNoWindow &&
+           slots_[earlier_.earliest].chances > 0) {
+      const uint32_t slot = earlier_.earliest;
+      --slots_[slot].chances;
+      Unlink(earlier_, slot);
+      LinkAsLatest(earlier_, slot);
     }
-    Free(earliest_);
+    Free(earlier_.earliest);
     ++stats_.num_evicted;
   }
   const uint32_t slot = first_free_;
@@ -154,8 +163,8 @@ const std::byte* BundleCache::Insert(uint32_t record, const std::byte* data) {
   --num_free_;
   info.record = record;
   info.last_used = token_;
-  info.is_hot = IsHot(record) ? 1 : 0;
-  if (info.is_hot == 0) LinkAsLatest(slot);
+  info.chances = 0;
+  LinkAsLatest(current_, slot);
   slot_of_[record] = slot;
   ++stats_.num_inserted;
   std::memcpy(SlotData(slot), data, record_bytes_);

@@ -22,8 +22,6 @@ struct BundleCacheOptions {
   // A record stays for so many tokens after the last one that used it; with 0
   // only that token itself finds it.
   uint32_t window_tokens = kNoWindow;
-  // Records that stay once they are there. In any order, at most num_slots.
-  std::span<const uint32_t> hot = {};
 };
 
 struct BundleCacheStats {
@@ -34,20 +32,29 @@ struct BundleCacheStats {
   uint64_t num_evicted = 0;  // For want of slots; not those that left with age.
 };
 
-// The cache of one segment. A record that is active is used at that token; the
-// slots go to those used last, and to hot ones. What is in them says only what
-// has to be read: never what is computed.
+// The cache of one segment. A record that is active is used at that token. With
+// a window, the slot that was used longest ago goes to another record. Without
+// one, records collect a chance each time they are found, up to kMaxChances,
+// and where one would have to go it gives up a chance instead and counts as
+// used just now: so those that come back often outlast those that came once,
+// which spares about a tenth of the reads where few tokens miss much. What is
+// in the slots says only what has to be read: never what is computed.
 //
 // All memory is taken once. A token costs time in proportion to the records
-// that are active. Used by one thread.
+// that are active, on average. Used by one thread.
 class BundleCache {
  public:
+  static constexpr uint32_t kMaxChances = 7;
+
   // Bytes that Create() charges.
   static uint64_t NumBytes(const BundleCacheOptions& options);
+  // What one more slot adds to that; twice, a sum of them is rounded up to
+  // kIoAlignment.
+  static uint64_t NumSlotBytes(uint64_t record_bytes);
 
-  // `budget` outlives the cache; `options.hot` is not kept.
-  // kInvalidArgument: 2^32 - 1 records or more, hot records twice, beyond the
-  // last record or more than slots. kResourceExhausted: the budget has less.
+  // `budget` outlives the cache.
+  // kInvalidArgument: 2^32 - 1 records or more. kResourceExhausted: the budget
+  // has less.
   static Result<BundleCache> Create(const BundleCacheOptions& options,
                                     MemoryBudget& budget);
 
@@ -65,7 +72,7 @@ class BundleCache {
   }
 
   // The record, [record_bytes], aligned to 64 bytes, or null. Lasts until the
-  // token after the last one that used it, and of a hot record for ever.
+  // token after the last one that used it.
   const std::byte* Find(uint32_t record) const {
     const uint32_t slot = slot_of_[record];
     return slot == kNone ? nullptr : SlotData(slot);
@@ -73,7 +80,7 @@ class BundleCache {
 
   // Copies a record of the current token's active set that is not there to a
   // slot, and returns where it is, lasting as with Find(). Null: all slots have
-  // records of this token or hot ones.
+  // records of this token.
   const std::byte* Insert(uint32_t record, const std::byte* data);
 
   uint64_t num_slots() const { return slots_.size(); }
@@ -85,11 +92,16 @@ class BundleCache {
   struct Slot {
     uint64_t last_used;  // Number of a token.
     uint32_t record;
-    uint32_t is_hot;
-    // The neighbours in the list of those that may be evicted: used later, and
-    // earlier. Of a free slot, `earlier` is another free one.
+    uint32_t chances;
+    // The neighbours in the list that it is in: used later, and earlier. Of a
+    // free slot, `earlier` is another free one.
     uint32_t later;
     uint32_t earlier;
+  };
+  // Slots in the order of their use.
+  struct List {
+    uint32_t latest = kNone;
+    uint32_t earliest = kNone;
   };
 
   BundleCache() = default;
@@ -97,12 +109,11 @@ class BundleCache {
   std::byte* SlotData(uint32_t slot) const {
     return data_.data() + slot * slot_bytes_;
   }
-  bool IsHot(uint32_t record) const {
-    return (is_hot_[record / 8] >> (record % 8) & 1) != 0;
-  }
-  void Unlink(uint32_t slot);
-  void LinkAsLatest(uint32_t slot);
-  // Makes a slot free that may be evicted.
+  void Unlink(List& list, uint32_t slot);
+  void LinkAsLatest(List& list, uint32_t slot);
+  // Puts all of `current_` behind `earlier_`.
+  void JoinLists();
+  // Makes a slot of `earlier_` free.
   void Free(uint32_t slot);
 
   uint64_t record_bytes_ = 0;
@@ -112,9 +123,8 @@ class BundleCache {
   AlignedBuffer tables_;  // What the spans below point to.
   std::span<Slot> slots_;
   std::span<uint32_t> slot_of_;  // Per record, or kNone.
-  std::span<uint8_t> is_hot_;    // A bit for each record.
-  uint32_t latest_ = kNone;      // The ends of the list.
-  uint32_t earliest_ = kNone;
+  List earlier_;  // Used before the current token: may be evicted.
+  List current_;  // Used by it.
   uint32_t first_free_ = kNone;
   uint64_t num_free_ = 0;
   uint64_t token_ = 0;  // Number of the current one; the first is 1.

@@ -20,7 +20,6 @@ BundleCacheOptions CacheOptions(const Segment& segment, size_t layer,
   cache.record_bytes = segment.stride_bytes;
   cache.num_slots = options.cache_slots[layer];
   cache.window_tokens = options.window_tokens;
-  if (!options.hot.empty()) cache.hot = options.hot[layer];
   return cache;
 }
 
@@ -86,11 +85,9 @@ BundleStore::~BundleStore() {
 Status BundleStore::CheckOptions(const WeightFile& file,
                                  std::span<const uint32_t> segments,
                                  const BundleStoreOptions& options) {
-  if (options.cache_slots.size() != segments.size() ||
-      (!options.hot.empty() && options.hot.size() != segments.size())) {
+  if (options.cache_slots.size() != segments.size()) {
     return InvalidArgument(file.path(), ": ", segments.size(), " layers, but ",
-                           options.cache_slots.size(), " caches and ",
-                           options.hot.size(), " sets of hot records");
+                           options.cache_slots.size(), " caches");
   }
   if (options.staging_bytes % kIoAlignment != 0 ||
       options.max_read_bytes % kIoAlignment != 0 ||
@@ -100,10 +97,21 @@ Status BundleStore::CheckOptions(const WeightFile& file,
                            options.staging_bytes, ", expected whole pages of ",
                            kIoAlignment, " and room for one read");
   }
-  if (!(options.cost.request_ns >= 0) || !(options.cost.bytes_per_ns >= 0)) {
+  if (options.max_dense_read_bytes != 0 &&
+      (options.max_dense_read_bytes % kIoAlignment != 0 ||
+       options.max_dense_read_bytes < options.max_read_bytes ||
+       options.max_dense_read_bytes > options.staging_bytes)) {
+    return InvalidArgument(
+        file.path(), ": dense reads of at most ", options.max_dense_read_bytes,
+        " bytes, expected whole pages of ", kIoAlignment, ", ",
+        options.max_read_bytes, " to ", options.staging_bytes, " bytes");
+  }
+  if (!(options.cost.request_ns >= 0) || !(options.cost.bytes_per_ns >= 0) ||
+      !(options.cost.sequential_bytes_per_ns >= 0)) {
     return InvalidArgument(file.path(), ": reads that cost ",
                            options.cost.request_ns, " ns each, and 1 ns for ",
-                           options.cost.bytes_per_ns, " bytes");
+                           options.cost.bytes_per_ns, " bytes, or ",
+                           options.cost.sequential_bytes_per_ns, " in order");
   }
   for (const uint32_t index : segments) {
     if (index >= file.segments().size()) {
@@ -147,7 +155,11 @@ Result<std::unique_ptr<BundleStore>> BundleStore::Create(
     store->layers_.push_back(
         {segments[layer],
          ReadPlanner(segment, options.cost, options.max_read_bytes),
-         std::move(*cache), BundleStats()});
+         std::nullopt, std::move(*cache), BundleStats()});
+    if (options.max_dense_read_bytes > 0) {
+      store->layers_.back().dense_planner = ReadPlanner::Whole(
+          segment, options.cost, options.max_dense_read_bytes);
+    }
   }
   const uint64_t max_records = MaxRecords(file, segments);
   FLASHELM_ASSIGN_OR_RETURN(
@@ -173,6 +185,7 @@ Status BundleStore::Begin(uint32_t layer) {
   EndFetch();
   layer_ = layer;
   is_fetching_ = true;
+  is_dense_ = false;
   layers_[layer].cache.BeginToken();
   ++layers_[layer].stats.num_tokens;
   return OkStatus();
@@ -203,6 +216,7 @@ Status BundleStore::Add(std::span<const uint32_t> ids) {
   stats.num_wanted += ids.size();
   stats.num_hits += ids.size() - num_missing;
   stats.num_misses += num_missing;
+  ChoosePlanner();
   Poll();
   Status status = SubmitReads();
   if (!status.ok()) return Fail(std::move(status));
@@ -212,6 +226,18 @@ Status BundleStore::Add(std::span<const uint32_t> ids) {
 Status BundleStore::Fetch(uint32_t layer, std::span<const uint32_t> ids) {
   FLASHELM_RETURN_IF_ERROR(Begin(layer));
   return Add(ids);
+}
+
+void BundleStore::ChoosePlanner() {
+  Layer& layer = layers_[layer_];
+  const auto left = missing_.subspan(num_submitted_);
+  planner_ = &layer.planner;
+  if (layer.dense_planner &&
+      layer.dense_planner->PredictNs(left) < layer.planner.PredictNs(left)) {
+    planner_ = &*layer.dense_planner;
+    layer.stats.num_dense_fetches += is_dense_ ? 0 : 1;
+    is_dense_ = true;
+  }
 }
 
 Result<std::optional<BundleStore::Batch>> BundleStore::Next() {
@@ -250,12 +276,11 @@ bool BundleStore::HasOldestEnded() const {
 }
 
 Status BundleStore::SubmitReads() {
-  const ReadPlanner& planner = layers_[layer_].planner;
   requests_.clear();
   uint64_t num_bytes = 0;
   while (num_submitted_ < missing_.size() && !free_tags_.empty()) {
     const PlannedRead plan =
-        planner.PlanFirst(missing_.subspan(num_submitted_));
+        planner_->PlanFirst(missing_.subspan(num_submitted_));
     std::byte* const target = staging_->Take(plan.num_bytes);
     if (target == nullptr) break;
     const uint32_t tag = free_tags_.back();
@@ -429,6 +454,7 @@ BundleStoreStats BundleStore::stats() const {
     total.bundles.read_bytes += stats.read_bytes;
     total.bundles.fresh_bytes += stats.fresh_bytes;
     total.bundles.io_wait_ns += stats.io_wait_ns;
+    total.bundles.num_dense_fetches += stats.num_dense_fetches;
   }
   total.io_busy_ns = reader_.stats().busy_ns - busy_ns_at_start_;
   return total;

@@ -24,13 +24,15 @@ struct BundleStoreOptions {
   // Per layer: records that its cache holds; more than there are records are
   // not taken.
   std::vector<uint64_t> cache_slots;
-  // Per layer, or empty: records that stay once they are there.
-  std::vector<std::vector<uint32_t>> hot;
   uint32_t window_tokens = BundleCacheOptions::kNoWindow;
   // Where reads go, multiples of kIoAlignment: all of it, and of a single read
   // at most, into which any record has to fit.
   uint64_t staging_bytes = uint64_t{8} << 20;
   uint64_t max_read_bytes = uint64_t{256} << 10;
+  // Where the cost says that it is faster, all that lies between a fetch's
+  // missing records is read too, at most so many bytes at a time; a multiple of
+  // kIoAlignment, not below max_read_bytes. 0: never.
+  uint64_t max_dense_read_bytes = 0;
   ReadCost cost;
   // How long a read may take before the device counts as failed.
   std::chrono::nanoseconds read_timeout = std::chrono::seconds(30);
@@ -45,6 +47,7 @@ struct BundleStats {
   uint64_t read_bytes = 0;   // Of those: gaps and parts of pages included.
   uint64_t fresh_bytes = 0;  // Of bundles wanted, as they came from a read.
   uint64_t io_wait_ns = 0;   // With the caller waiting for a read.
+  uint64_t num_dense_fetches = 0;  // Of num_tokens: some read as one span.
 };
 
 struct BundleStoreStats {
@@ -134,6 +137,7 @@ class BundleStore {
   struct Layer {
     uint32_t segment;
     ReadPlanner planner;
+    std::optional<ReadPlanner> dense_planner;
     BundleCache cache;
     BundleStats stats;
   };
@@ -161,6 +165,9 @@ class BundleStore {
   const Segment& segment() const {
     return file_.segments()[layers_[layer_].segment];
   }
+  // How those of this fetch's missing records are read that no read was begun
+  // for.
+  void ChoosePlanner();
   // Starts reads as long as there are memory and tags for them.
   Status SubmitReads();
   // Notes a read's end.
@@ -198,12 +205,14 @@ class BundleStore {
 
   // What is fetched.
   bool is_fetching_ = false;
+  bool is_dense_ = false;  // In part, at least.
   uint32_t layer_ = 0;
   std::span<const uint32_t> ids_;
   size_t num_handed_out_ = 0;  // Of ids_.
   std::span<const uint32_t> missing_;
-  size_t num_submitted_ = 0;  // Of missing_.
-  size_t num_taken_ = 0;      // Of missing_.
+  const ReadPlanner* planner_ = nullptr;  // Of the layer.
+  size_t num_submitted_ = 0;              // Of missing_.
+  size_t num_taken_ = 0;                  // Of missing_.
   // Tags of the reads that were begun and not taken, in a circle.
   std::vector<uint32_t> order_;
   size_t first_in_order_ = 0;

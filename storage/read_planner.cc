@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "core/base/checked_math.h"
@@ -14,8 +16,20 @@ ReadPlanner::ReadPlanner(const Segment& segment, const ReadCost& cost,
     : offset_bytes_(segment.offset_bytes),
       stride_bytes_(segment.stride_bytes),
       max_read_bytes_(max_read_bytes),
+      request_ns_(cost.request_ns),
+      bytes_per_ns_(cost.bytes_per_ns),
       max_gap_bytes_(cost.request_ns * cost.bytes_per_ns) {
   assert(cost.request_ns >= 0 && cost.bytes_per_ns >= 0);
+}
+
+ReadPlanner ReadPlanner::Whole(const Segment& segment, const ReadCost& cost,
+                               uint64_t max_read_bytes) {
+  ReadPlanner planner(segment, cost, max_read_bytes);
+  if (cost.sequential_bytes_per_ns > 0) {
+    planner.bytes_per_ns_ = cost.sequential_bytes_per_ns;
+  }
+  planner.max_gap_bytes_ = std::numeric_limits<double>::infinity();
+  return planner;
 }
 
 uint64_t ReadPlanner::MaxRecordBytes(const Segment& segment) {
@@ -63,6 +77,28 @@ size_t ReadPlanner::Plan(std::span<const uint32_t> ids,
     ids = ids.subspan(read.num_wanted);
   }
   return num_reads;
+}
+
+double ReadPlanner::PredictNs(std::span<const uint32_t> ids) const {
+  if (ids.empty()) return 0;
+  double num_reads = 0;
+  double num_bytes = 0;
+  if (std::isinf(max_gap_bytes_)) {
+    // The device moves along the whole span, whatever is left out of it.
+    const uint64_t span_bytes =
+        RoundUp((ids.back() + uint64_t{1}) * stride_bytes_, kIoAlignment) -
+        RoundDown(ids[0] * stride_bytes_, kIoAlignment);
+    num_reads = static_cast<double>(CeilDiv(span_bytes, max_read_bytes_));
+    num_bytes = static_cast<double>(span_bytes);
+  } else {
+    while (!ids.empty()) {
+      const PlannedRead read = PlanFirst(ids);
+      num_reads += 1;
+      num_bytes += static_cast<double>(read.num_bytes);
+      ids = ids.subspan(read.num_wanted);
+    }
+  }
+  return num_reads * request_ns_ + num_bytes / bytes_per_ns_;
 }
 
 }  // namespace flashelm

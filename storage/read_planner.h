@@ -10,10 +10,13 @@
 
 namespace flashelm {
 
-// What reads cost on a device that is kept busy.
+// Of a device that is kept busy: n reads take n * request_ns and 1 ns for every
+// bytes_per_ns bytes.
 struct ReadCost {
   double request_ns = 10e3;   // Of one more request, whatever its size.
-  double bytes_per_ns = 1.3;  // Of large ones.
+  double bytes_per_ns = 1.3;  // Of single reads anywhere.
+  // Of large reads one after the other. 0: as anywhere.
+  double sequential_bytes_per_ns = 0;
 };
 
 // Consecutive records of a segment, and the pages of the file that cover them.
@@ -34,6 +37,10 @@ class ReadPlanner {
   // `cost`: neither is negative.
   ReadPlanner(const Segment& segment, const ReadCost& cost,
               uint64_t max_read_bytes);
+  // Reads all that lies between the first wanted record and the last, one read
+  // after the other, at the sequential rate.
+  static ReadPlanner Whole(const Segment& segment, const ReadCost& cost,
+                           uint64_t max_read_bytes);
 
   // Bytes of the pages that any single record of the segment needs at most.
   static uint64_t MaxRecordBytes(const Segment& segment);
@@ -46,10 +53,15 @@ class ReadPlanner {
   size_t Plan(std::span<const uint32_t> ids,
               std::span<PlannedRead> reads) const;
 
+  // How long those reads take, by the cost.
+  double PredictNs(std::span<const uint32_t> ids) const;
+
  private:
   uint64_t offset_bytes_;
   uint64_t stride_bytes_;
   uint64_t max_read_bytes_;
+  double request_ns_;
+  double bytes_per_ns_;
   double max_gap_bytes_;
 };
 

@@ -225,6 +225,21 @@ TEST_F(CliTest, ACalibratedReluModelLosesNothing) {
   EXPECT_LT(stats["kept_fraction"], 0.3);
   EXPECT_GT(stats["cache_hit_rate"], 0.2);
   EXPECT_EQ(stats["max_skipped"], 0);
+  EXPECT_TRUE(stats["dense_fetches"].is_number_unsigned());
+  // All bundles fit what there is of RAM, and so none is read twice.
+  const auto planned = Flashelm({"plan", "-m", sparse, "--json"});
+  ASSERT_EQ(planned.exit_code, 0) << planned.err;
+  const json plan = json::parse(planned.out);
+  EXPECT_GT(plan["kept_fraction"], 0.01);
+  EXPECT_LT(plan["kept_fraction"], 0.3);
+  EXPECT_EQ(plan["cached_bundles"], 3456);
+  EXPECT_EQ(plan["fresh_bytes_per_token"], 0);
+  EXPECT_EQ(plan["forecast"]["token_ms"], plan["forecast"]["compute_ms"]);
+  EXPECT_TRUE(plan["forecast"]["prompt_tps"].is_null());
+  const auto told = Flashelm({"plan", "-m", sparse});
+  EXPECT_NE(told.out.find("3456 are cached, and 0 B are read"),
+            std::string::npos)
+      << told.out;
   EXPECT_EQ(Flashelm({"run", "-m", sparse, "-p", "Once upon a time", "-n", "20",
                       "--temp", "0", "--sparsity", "off"})
                 .out,
@@ -267,12 +282,14 @@ TEST_F(CliTest, StatsHaveEveryAgreedKey) {
                           "io_wait_ms",
                           "compute_ms",
                           "cache_hit_rate",
+                          "dense_fetches",
                           "simd"}) {
     EXPECT_TRUE(stats.contains(key)) << key;
   }
   EXPECT_EQ(stats["n_gen"], 3);
   EXPECT_EQ(stats["n_prompt"], 2);
   EXPECT_TRUE(stats["cache_hit_rate"].is_null());
+  EXPECT_TRUE(stats["dense_fetches"].is_null());
 }
 
 TEST_F(CliTest, SimdIsWhatWasAskedFor) {

@@ -94,6 +94,9 @@ TEST_F(PlanTest, HasTheAgreedKeys) {
                           "compute_bytes_per_second",
                           "batch_compute_bytes_per_second",
                           "forecast",
+                          "kept_fraction",
+                          "cached_bundles",
+                          "fresh_bytes_per_token",
                           "simd"}) {
     EXPECT_TRUE(plan.contains(key)) << key;
   }

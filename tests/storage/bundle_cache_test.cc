@@ -3,10 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <map>
+#include <functional>
+#include <numeric>
 #include <optional>
 #include <random>
-#include <set>
 #include <vector>
 
 #include "core/base/types.h"
@@ -135,33 +135,32 @@ TEST(BundleCacheTest, RecordsLeaveWithTheWindow) {
   }
 }
 
-TEST(BundleCacheTest, HotRecordsStayOnceTheyAreThere) {
-  const Ids hot = {7, 2};
-  BundleCacheOptions options = Options(20, 4);
-  options.window_tokens = 3;
-  options.hot = hot;
-  Rig rig(options);
-  EXPECT_EQ(rig.Held(), Ids());
-  EXPECT_EQ(rig.Token({2, 7}), (Ids{2, 7}));
-  for (int round = 0; round < 10; ++round) {
-    rig.Token({8, 9, 10});
-    rig.Token({11, 12, 13});
+TEST(BundleCacheTest, WhatWasFoundOftenOutlastsWhatCameOnce) {
+  for (const bool has_window : {false, true}) {
+    BundleCacheOptions options = Options(50, 4);
+    if (has_window) options.window_tokens = 1000;
+    Rig rig(options);
+    // Found twice, so two others go before it does.
+    for (int token = 0; token < 3; ++token) rig.Token({7});
+    uint32_t other = 10;
+    const auto pass = [&] {
+      for (int token = 0; token < 4; ++token) rig.Token({other++});
+    };
+    pass();
+    EXPECT_EQ(rig.cache->Find(7) == nullptr, has_window);
+    pass();
+    EXPECT_EQ(rig.cache->Find(7) == nullptr, has_window);
+    pass();
+    EXPECT_EQ(rig.cache->Find(7), nullptr);
   }
-  EXPECT_EQ(rig.Token({2, 7}), Ids());
-  for (int token = 0; token < 5; ++token) rig.Token({});
-  EXPECT_EQ(rig.Held(), (Ids{2, 7}));
 }
 
-TEST(BundleCacheTest, OnlyHotRecordsLeaveNoRoomForOthers) {
-  const Ids hot = {0, 1};
-  BundleCacheOptions options = Options(5, 2);
-  options.hot = hot;
-  Rig rig(options);
-  rig.Token({3, 4});
-  EXPECT_EQ(rig.Held(), (Ids{3, 4}));
-  rig.Token({0, 1});
-  rig.Token({3, 4});
-  EXPECT_EQ(rig.Held(), (Ids{0, 1}));
+TEST(BundleCacheTest, ChancesHaveAnEnd) {
+  Rig rig(Options(5, 2));
+  for (int token = 0; token < 1000; ++token) rig.Token({0, 1});
+  EXPECT_EQ(rig.Token({2}), (Ids{2}));
+  EXPECT_NE(rig.cache->Find(2), nullptr);
+  EXPECT_EQ(rig.Held().size(), 2u);
 }
 
 TEST(BundleCacheTest, WithoutSlotsEverythingIsMissed) {
@@ -175,55 +174,63 @@ TEST(BundleCacheTest, WithoutSlotsEverythingIsMissed) {
 // The same rules, written the plain way.
 class PlainCache {
  public:
-  PlainCache(uint64_t num_slots, uint64_t window, const Ids& hot)
-      : num_slots_(num_slots), window_(window), hot_(hot.begin(), hot.end()) {}
+  PlainCache(uint64_t num_slots, uint64_t window)
+      : num_slots_(num_slots), window_(window) {}
 
   Ids Token(const Ids& active) {
     ++token_;
-    std::erase_if(last_used_, [&](const auto& entry) {
-      return !hot_.contains(entry.first) && token_ - entry.second > window_;
-    });
+    earlier_.insert(earlier_.end(), current_.begin(), current_.end());
+    current_.clear();
+    if (HasWindow()) {
+      std::erase_if(earlier_, [&](const Entry& entry) {
+        return token_ - entry.last_used > window_;
+      });
+    }
     Ids missing;
     for (const uint32_t record : active) {
-      if (last_used_.contains(record)) {
-        last_used_[record] = token_;
-      } else {
+      const auto found = std::ranges::find(earlier_, record, &Entry::record);
+      if (found == earlier_.end()) {
         missing.push_back(record);
+        continue;
       }
+      current_.push_back({record, token_, std::min(found->chances + 1, 7)});
+      earlier_.erase(found);
     }
     return missing;
   }
-  // Of several used last at the same token, any may go.
-  void Insert(uint32_t record, bool is_taken, const BundleCache& cache) {
-    if (last_used_.size() == num_slots_) {
-      uint64_t oldest = token_;
-      for (const auto& [other, used] : last_used_) {
-        if (!hot_.contains(other)) oldest = std::min(oldest, used);
+  bool Insert(uint32_t record) {
+    if (earlier_.size() + current_.size() == num_slots_) {
+      if (earlier_.empty()) return false;
+      while (!HasWindow() && earlier_.front().chances > 0) {
+        --earlier_.front().chances;
+        std::ranges::rotate(earlier_, earlier_.begin() + 1);
       }
-      ASSERT_EQ(is_taken, oldest < token_);
-      if (!is_taken) return;
-      const auto gone = std::ranges::find_if(last_used_, [&](const auto& e) {
-        return cache.Find(e.first) == nullptr;
-      });
-      ASSERT_NE(gone, last_used_.end());
-      ASSERT_FALSE(hot_.contains(gone->first));
-      ASSERT_EQ(gone->second, oldest);
-      last_used_.erase(gone);
+      earlier_.erase(earlier_.begin());
     }
-    ASSERT_TRUE(is_taken);
-    last_used_[record] = token_;
+    current_.push_back({record, token_, 0});
+    return true;
   }
   Ids Held() const {
     Ids held;
-    for (const auto& [record, used] : last_used_) held.push_back(record);
+    for (const auto* entries : {&earlier_, &current_}) {
+      for (const Entry& entry : *entries) held.push_back(entry.record);
+    }
+    std::ranges::sort(held);
     return held;
   }
 
  private:
+  struct Entry {
+    uint32_t record;
+    uint64_t last_used;
+    int chances;
+  };
+  bool HasWindow() const { return window_ != BundleCacheOptions::kNoWindow; }
+
   const uint64_t num_slots_;
   const uint64_t window_;
-  const std::set<uint32_t> hot_;
-  std::map<uint32_t, uint64_t> last_used_;
+  std::vector<Entry> earlier_;  // The one that goes next is the first.
+  std::vector<Entry> current_;
   uint64_t token_ = 0;
 };
 
@@ -237,15 +244,8 @@ TEST(BundleCacheTest, RandomTokensAgreeWithThePlainRules) {
     options.window_tokens = random() % 3 == 0
                                 ? BundleCacheOptions::kNoWindow
                                 : static_cast<uint32_t>(random() % 6);
-    Ids hot;
-    for (uint32_t id = 0; id < options.num_records; ++id) {
-      if (hot.size() < options.num_slots && random() % 8 == 0) {
-        hot.push_back(id);
-      }
-    }
-    options.hot = hot;
     Rig rig(options);
-    PlainCache plain(options.num_slots, options.window_tokens, hot);
+    PlainCache plain(options.num_slots, options.window_tokens);
     for (int token = 0; token < 40; ++token) {
       const uint64_t one_of = 1 + random() % 6;
       Ids active;
@@ -261,11 +261,77 @@ TEST(BundleCacheTest, RandomTokensAgreeWithThePlainRules) {
         const std::byte* slot =
             rig.cache->Insert(record, rig.Bytes(record).data());
         ASSERT_EQ(slot, rig.cache->Find(record));
-        ASSERT_NO_FATAL_FAILURE(
-            plain.Insert(record, slot != nullptr, *rig.cache));
+        ASSERT_EQ(slot != nullptr, plain.Insert(record));
       }
       ASSERT_EQ(rig.Held(), plain.Held());
     }
+  }
+}
+
+// The part of what tokens use that is found, when each neuron is used with its
+// own probability.
+double HitRate(const std::vector<double>& probability, uint64_t num_slots,
+               uint32_t window_tokens) {
+  BundleCacheOptions options = Options(probability.size(), num_slots);
+  options.record_bytes = 8;
+  options.window_tokens = window_tokens;
+  Rig rig(options);
+  std::mt19937_64 random(77);
+  const auto run = [&](int num_tokens) {
+    for (int token = 0; token < num_tokens; ++token) {
+      Ids active;
+      for (uint32_t id = 0; id < probability.size(); ++id) {
+        const double dice = static_cast<double>(random() >> 11) * 0x1p-53;
+        if (dice < probability[id]) active.push_back(id);
+      }
+      rig.Token(active);
+    }
+  };
+  run(100);
+  const BundleCacheStats before = rig.cache->stats();
+  run(400);
+  const BundleCacheStats& after = rig.cache->stats();
+  const auto hits = static_cast<double>(after.num_hits - before.num_hits);
+  return hits /
+         (hits + static_cast<double>(after.num_misses - before.num_misses));
+}
+
+TEST(BundleCacheTest, MoreIsUsedThanThereAreSlotsAndAllSlotsHit) {
+  // The same neurons over and over, in the order of their ids, which a cache
+  // that takes in whatever comes would miss without end.
+  const std::vector<double> always(200, 1.0);
+  for (const uint64_t num_slots : {1, 20, 100, 199}) {
+    EXPECT_DOUBLE_EQ(HitRate(always, num_slots, BundleCacheOptions::kNoWindow),
+                     static_cast<double>(num_slots) / 200);
+  }
+  // Nine of ten, at random: nobody knows which ones will be there.
+  const std::vector<double> mostly(200, 0.9);
+  for (const uint64_t num_slots : {20, 100, 180}) {
+    EXPECT_GT(HitRate(mostly, num_slots, BundleCacheOptions::kNoWindow),
+              0.97 * static_cast<double>(num_slots) / 200);
+  }
+}
+
+TEST(BundleCacheTest, ComesNearerToTheBestFixedChoiceThanRecency) {
+  // Few neurons that are used often, many that are not, as in a ReLU FFN.
+  std::vector<double> probability;
+  for (int id = 0; id < 400; ++id) {
+    probability.push_back(0.9 / (1 + 0.05 * (id * 7 % 400)));
+  }
+  std::vector<double> sorted = probability;
+  std::ranges::sort(sorted, std::greater<>());
+  const double total = std::accumulate(sorted.begin(), sorted.end(), 0.0);
+  for (const uint32_t num_slots : {100u, 200u}) {
+    SCOPED_TRACE(num_slots);
+    const double best =
+        std::accumulate(sorted.begin(), sorted.begin() + num_slots, 0.0) /
+        total;
+    const double with_chances =
+        HitRate(probability, num_slots, BundleCacheOptions::kNoWindow);
+    // A window that never ends is plain recency.
+    const double recency = HitRate(probability, num_slots, 1u << 30);
+    EXPECT_GT(best, recency);
+    EXPECT_GT(with_chances, recency + 0.25 * (best - recency));
   }
 }
 
@@ -288,19 +354,7 @@ TEST(BundleCacheTest, TakesWhatItSaysAndNotAPageLess) {
 }
 
 TEST(BundleCacheTest, RefusesOptionsAgainstTheRules) {
-  const Ids twice = {3, 3};
-  const Ids beyond = {20};
-  const Ids three = {1, 2, 3};
   BundleCacheOptions many = Options(uint64_t{UINT32_MAX}, 2);
-  for (const Ids* hot : {&twice, &beyond, &three}) {
-    BundleCacheOptions options = Options(20, 2);
-    options.hot = *hot;
-    MemoryBudget budget(uint64_t{1} << 30);
-    const auto cache = BundleCache::Create(options, budget);
-    ASSERT_FALSE(cache);
-    EXPECT_EQ(cache.error().code(), StatusCode::kInvalidArgument);
-    EXPECT_EQ(budget.used_bytes(), 0u);
-  }
   MemoryBudget budget(uint64_t{1} << 40);
   const auto cache = BundleCache::Create(many, budget);
   ASSERT_FALSE(cache);

@@ -165,14 +165,13 @@ TEST(BundleStoreTest, RandomSetsGiveRightBytesAndCountsThatAddUp) {
     if (random() % 2 == 0) {
       options.window_tokens = static_cast<uint32_t>(random() % 4);
     }
-    if (random() % 2 == 0) {
-      options.hot.resize(3);
-      options.hot[1] = {3, 77, 12};
-      options.cache_slots[1] += 3;
-    }
     options.max_read_bytes = (2 + random() % 20) * kPage;
     options.staging_bytes = options.max_read_bytes + random() % 40 * kPage;
     options.cost = {static_cast<double>(random() % 20000), 1.0};
+    if (random() % 2 == 0) {
+      options.cost.sequential_bytes_per_ns = 2.0;
+      options.max_dense_read_bytes = options.staging_bytes;
+    }
     Rig rig(options, {},
             random() % 2 == 0 ? CompletionOrder::kAsTheyCome
                               : CompletionOrder::kReversed,
@@ -323,6 +322,38 @@ TEST(BundleStoreTest, MergesReadsAsTheCostSays) {
   EXPECT_EQ(stats.num_reads, 2u);
   EXPECT_EQ(stats.read_bytes, (14 + 2) * kPage);
   EXPECT_EQ(stats.fresh_bytes, 4 * 6144u);
+}
+
+TEST(BundleStoreTest, ReadsTheSpanOfAFetchWhereThatIsFaster) {
+  // In order, the device is four times as fast.
+  BundleStoreOptions options = DefaultOptions(0);
+  options.cost = {1.0 * kPage, 1.0, 4.0};
+  const Ids few = {0, 40};
+  const Ids many = Sequence(0, 75, 2);
+  Rig never(options);
+  ASSERT_TRUE(Ok(never.Token(2, few)));
+  ASSERT_TRUE(Ok(never.Token(2, many)));
+  EXPECT_EQ(never.store->layer_stats(2).num_dense_fetches, 0u);
+  options.max_dense_read_bytes = 32 * kPage;
+  Rig rig(options);
+  ASSERT_TRUE(Ok(rig.Token(2, few)));
+  EXPECT_EQ(rig.store->layer_stats(2).num_dense_fetches, 0u);
+  EXPECT_EQ(rig.store->layer_stats(2).num_reads, 2u);
+  ASSERT_TRUE(Ok(rig.Token(2, many)));
+  const BundleStats stats = rig.store->layer_stats(2);
+  EXPECT_EQ(stats.num_dense_fetches, 1u);
+  // 75 records are 113 pages.
+  EXPECT_EQ(stats.num_reads, 2u + 4u);
+  EXPECT_LT(stats.num_reads, never.store->layer_stats(2).num_reads);
+  EXPECT_GT(stats.read_bytes, (4 + 105) * kPage);
+  EXPECT_EQ(stats.fresh_bytes, (few.size() + many.size()) * 6144u);
+  // What the cache has is no reason to read the rest.
+  options.cache_slots.assign(kLayers.size(), 75);
+  Rig cached(options);
+  ASSERT_TRUE(Ok(cached.Token(2, many)));
+  ASSERT_TRUE(Ok(cached.Token(2, Sequence(0, 75, 6))));
+  EXPECT_EQ(cached.store->stats().bundles.num_dense_fetches, 1u);
+  EXPECT_EQ(cached.store->stats().bundles.num_reads, 4u);
 }
 
 TEST(BundleStoreTest, MissesThatExceedTheStagingComeInRounds) {
@@ -646,16 +677,6 @@ struct BadOptions {
 const BadOptions kBadOptions[] = {
     {"a cache too few",
      [](BundleStoreOptions& o) { o.cache_slots.pop_back(); }},
-    {"a set of hot records too few",
-     [](BundleStoreOptions& o) { o.hot.resize(2); }},
-    {"hot records that there are not",
-     [](BundleStoreOptions& o) {
-       o.hot = {{}, {}, {75}};
-     }},
-    {"more hot records than slots",
-     [](BundleStoreOptions& o) {
-       o.hot = {Sequence(0, 11), {}, {}};
-     }},
     {"half a page", [](BundleStoreOptions& o) { o.staging_bytes += 512; }},
     {"reads of half a page",
      [](BundleStoreOptions& o) { o.max_read_bytes += 512; }},
@@ -663,6 +684,20 @@ const BadOptions kBadOptions[] = {
      [](BundleStoreOptions& o) { o.staging_bytes = 4 * kPage; }},
     {"records larger than reads",
      [](BundleStoreOptions& o) { o.max_read_bytes = kPage; }},
+    {"dense reads larger than the staging",
+     [](BundleStoreOptions& o) {
+       o.max_dense_read_bytes = o.staging_bytes + kPage;
+     }},
+    {"dense reads smaller than others",
+     [](BundleStoreOptions& o) {
+       o.max_dense_read_bytes = o.max_read_bytes - kPage;
+     }},
+    {"half a page of dense reads",
+     [](BundleStoreOptions& o) {
+       o.max_dense_read_bytes = o.max_read_bytes + kPage / 2;
+     }},
+    {"a negative sequential rate",
+     [](BundleStoreOptions& o) { o.cost.sequential_bytes_per_ns = -1; }},
     {"a cost below nothing",
      [](BundleStoreOptions& o) { o.cost.request_ns = -1; }},
 };

@@ -200,5 +200,38 @@ TEST(ReadPlannerTest, KnowsWhatTheWorstPlacedRecordNeeds) {
   EXPECT_EQ(ReadPlanner::MaxRecordBytes(MakeSegment(1, 4098)), 2 * kPage);
 }
 
+TEST(ReadPlannerTest, PredictsWhatTheCostSaysOfItsReads) {
+  // 10 ns for a request, 2 bytes for each ns: a gap of 20 bytes.
+  const ReadPlanner planner(MakeSegment(100, kPage), {10, 2}, 4 * kPage);
+  const double page_ns = kPage / 2.0;
+  EXPECT_EQ(planner.PredictNs({}), 0);
+  EXPECT_EQ(planner.PredictNs(std::vector<uint32_t>{7}), 10 + page_ns);
+  // Two reads, of one page and of two.
+  EXPECT_EQ(planner.PredictNs(std::vector<uint32_t>{7, 9, 10}),
+            20 + 3 * page_ns);
+  // Two reads, of four pages and of one.
+  EXPECT_EQ(planner.PredictNs(std::vector<uint32_t>{1, 2, 3, 4, 5}),
+            20 + 5 * page_ns);
+}
+
+TEST(ReadPlannerTest, WholeReadsEverythingInBetweenAtTheSequentialRate) {
+  const ReadPlanner planner =
+      ReadPlanner::Whole(MakeSegment(100, kPage), {10, 2, 4}, 8 * kPage);
+  const std::vector<uint32_t> ids = {3, 9, 50, 60};
+  const std::vector<PlannedRead> reads = Plan(planner, ids);
+  // A read begins at a wanted record, so a gap that it has no room for is left
+  // out.
+  ASSERT_EQ(reads.size(), 3u);
+  EXPECT_EQ(reads[0].offset_bytes, kOffset + 3 * kPage);
+  EXPECT_EQ(reads[0].num_bytes, 7 * kPage);
+  EXPECT_EQ(reads[1].offset_bytes, kOffset + 50 * kPage);
+  // Which is no reason to count the gap as passed over in no time.
+  EXPECT_EQ(planner.PredictNs(ids), 8 * 10 + 58 * kPage / 4.0);
+  // Without a rate for that, at the other.
+  EXPECT_EQ(ReadPlanner::Whole(MakeSegment(100, kPage), {10, 2}, 8 * kPage)
+                .PredictNs(ids),
+            8 * 10 + 58 * kPage / 2.0);
+}
+
 }  // namespace
 }  // namespace flashelm

@@ -1,0 +1,41 @@
+// What sparse decoding will read, from how often neurons were active.
+#ifndef FLASHELM_CORE_SPARSE_FORECAST_H_
+#define FLASHELM_CORE_SPARSE_FORECAST_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "core/base/status.h"
+#include "core/memory_plan.h"
+#include "core/model_file.h"
+#include "core/sparsity.h"
+#include "storage/read_planner.h"
+
+namespace flashelm {
+
+// Per generated token, of all layers; estimates.
+struct SparseForecast {
+  double kept_fraction = 0;  // Of all neurons, those that are computed.
+  uint64_t kept_bytes = 0;   // Of their bundles.
+  uint64_t cached_bundles = 0;
+  uint64_t num_bundles = 0;
+  uint64_t fresh_bytes = 0;  // Of bundles that are not cached.
+  double read_ms = 0;        // To read those.
+};
+
+// As if tokens used neurons independently of each other and of the tokens
+// before, and the cache held those for good that are used most often. Real
+// tokens resemble those before them, so that they read less; a text unlike the
+// one of the calibration may read more. Neurons that are kept by their gate's
+// size count as used equally often. Reading takes what `cost` says of single
+// bundles, or of all of a layer where that is less.
+// Nothing: the file does not say how often neurons are active, and the options
+// do not say how many are kept. kUnavailable, kDataLoss, kResourceExhausted: as
+// NeuronFrequency::Read().
+Result<std::optional<SparseForecast>> ForecastSparse(
+    const ModelFile& model, const SparsityOptions& options,
+    const MemoryPlan& plan, const ReadCost& cost);
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_SPARSE_FORECAST_H_

@@ -1,0 +1,258 @@
+// What is planned and forecast from the frequencies of neurons.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/convert/calibrated_file.h"
+#include "core/memory_plan.h"
+#include "core/neuron_frequency.h"
+#include "core/sparse_forecast.h"
+#include "tests/core/test_model.h"
+#include "tests/temp_directory.h"
+
+namespace flashelm::test {
+namespace {
+
+using FrequencyOf = std::function<float(uint32_t layer, uint32_t neuron)>;
+
+// A sample model with its gates split off, and frequencies as they come.
+class CalibratedSample {
+ public:
+  CalibratedSample(const std::string& sample, const FrequencyOf& frequency_of) {
+    const ConvertedModel converted(SampleModelDirectory(sample),
+                                   Encoding::kBf16);
+    const auto in = ModelFile::Open(converted.path());
+    EXPECT_TRUE(in) << in.error().message();
+    CalibratedFileOptions options;
+    for (uint32_t i = 0; i < in->config().num_layers(); ++i) {
+      const uint32_t ffn_dim = in->config().layers[i].ffn_dim;
+      auto& order = options.neuron_order.emplace_back(ffn_dim);
+      std::iota(order.begin(), order.end(), 0u);
+      if (!frequency_of) continue;
+      auto& frequency = options.frequency.emplace_back();
+      for (uint32_t n = 0; n < ffn_dim; ++n) {
+        frequency.push_back(frequency_of(i, n));
+      }
+    }
+    const std::string path = directory_.path() + "/calibrated.felm";
+    const auto written = WriteCalibratedFile(*in, path, options);
+    EXPECT_TRUE(written) << written.error().message();
+    auto opened = ModelFile::Open(path);
+    EXPECT_TRUE(opened) << opened.error().message();
+    model.emplace(std::move(*opened));
+  }
+
+  MemoryPlan Plan(uint64_t budget, double kept_fraction = 0) const {
+    PlanOptions options;
+    options.budget_bytes = budget;
+    options.context = 64;
+    options.max_batch = 8;
+    options.whole_process = false;
+    options.sparsity.selector = Selector::kGate;
+    options.sparsity.kept_fraction = kept_fraction;
+    const auto plan = MakePlan(*model, options);
+    EXPECT_TRUE(plan) << plan.error().message();
+    return plan ? *plan : MemoryPlan();
+  }
+
+  std::optional<ModelFile> model;
+
+ private:
+  TempDirectory directory_;
+};
+
+uint64_t Sum(const std::vector<uint32_t>& values) {
+  return std::accumulate(values.begin(), values.end(), uint64_t{0});
+}
+
+// The budget with which all but the bundles is resident, at least.
+uint64_t WithoutBundles(const CalibratedSample& sample,
+                        double kept_fraction = 0) {
+  const MemoryPlan all = sample.Plan(kUnlimitedBytes, kept_fraction);
+  for (const PlanLine& line : all.lines) {
+    if (line.name == "cache of bundles") return all.total_bytes - line.bytes;
+  }
+  ADD_FAILURE() << "no cache";
+  return 0;
+}
+
+TEST(NeuronFrequencyTest, ReadsWhatWasWritten) {
+  const auto frequency_of = [](uint32_t layer, uint32_t neuron) {
+    return static_cast<float>(layer * 1100 + neuron) / 10000;
+  };
+  const CalibratedSample sample("tiny-stories-relu", frequency_of);
+  MemoryBudget budget(uint64_t{1} << 20);
+  const auto read = NeuronFrequency::Read(*sample.model, budget);
+  ASSERT_TRUE(read) << read.error().message();
+  ASSERT_TRUE(read->is_known());
+  for (uint32_t i = 0; i < sample.model->config().num_layers(); ++i) {
+    const auto layer = read->of_layer(i);
+    ASSERT_EQ(layer.size(), sample.model->config().layers[i].ffn_dim);
+    for (uint32_t n = 0; n < layer.size(); ++n) {
+      ASSERT_EQ(layer[n], frequency_of(i, n));
+    }
+  }
+  MemoryBudget little(kIoAlignment);
+  const auto refused = NeuronFrequency::Read(*sample.model, little);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), StatusCode::kResourceExhausted);
+}
+
+TEST(NeuronFrequencyTest, AFileThatIsNotCalibratedHasNone) {
+  const ConvertedModel converted(SampleModelDirectory("tiny-stories-relu"),
+                                 Encoding::kBf16);
+  const auto model = ModelFile::Open(converted.path());
+  ASSERT_TRUE(model);
+  MemoryBudget budget(uint64_t{1} << 20);
+  const auto read = NeuronFrequency::Read(*model, budget);
+  ASSERT_TRUE(read) << read.error().message();
+  EXPECT_FALSE(read->is_known());
+  EXPECT_TRUE(read->of_layer(3).empty());
+}
+
+TEST(NeuronFrequencyTest, RefusesWhatIsNoFrequency) {
+  for (const float bad : {-0.1f, 1.1f, std::nanf("")}) {
+    const CalibratedSample sample(
+        "tiny-stories-relu", [&](uint32_t layer, uint32_t neuron) {
+          return layer == 4 && neuron == 700 ? bad : 0.5f;
+        });
+    PlanOptions options;
+    options.sparsity.selector = Selector::kGate;
+    const auto plan = MakePlan(*sample.model, options);
+    ASSERT_FALSE(plan);
+    EXPECT_EQ(plan.error().code(), StatusCode::kDataLoss);
+    EXPECT_NE(plan.error().message().find("neuron 700 of layer 4"),
+              std::string::npos)
+        << plan.error().message();
+  }
+}
+
+TEST(SparsePlanTest, FillsAnyBudgetWithBundles) {
+  const CalibratedSample sample(
+      "tiny-stories-relu", [](uint32_t layer, uint32_t neuron) {
+        return 0.5f / static_cast<float>(1 + neuron % (20 + 10 * layer));
+      });
+  const uint64_t least = WithoutBundles(sample);
+  const MemoryPlan all = sample.Plan(kUnlimitedBytes);
+  EXPECT_EQ(Sum(all.cached_bundles), 3456u);
+  uint64_t last = 0;
+  for (int step = 1; step < 20; ++step) {
+    const uint64_t budget =
+        least + (all.total_bytes - least) * static_cast<uint64_t>(step) / 20;
+    SCOPED_TRACE(budget);
+    const MemoryPlan plan = sample.Plan(budget);
+    EXPECT_LE(plan.total_bytes, budget);
+    // Whole pages of six layers, and tables of pages.
+    EXPECT_LT(budget - plan.total_bytes, uint64_t{96} << 10);
+    EXPECT_GE(Sum(plan.cached_bundles), last);
+    last = Sum(plan.cached_bundles);
+  }
+  EXPECT_GT(last, 3000u);
+}
+
+TEST(SparsePlanTest, SharesTheCacheByFrequency) {
+  const auto middle = [](const CalibratedSample& sample, double kept) {
+    const uint64_t least = WithoutBundles(sample, kept);
+    const uint64_t most = sample.Plan(kUnlimitedBytes, kept).total_bytes;
+    return sample.Plan((least + most) / 2, kept).cached_bundles;
+  };
+  const auto expect_equal_parts = [](const CalibratedSample& sample,
+                                     const std::vector<uint32_t>& cached) {
+    const double part = static_cast<double>(Sum(cached)) / 3456;
+    EXPECT_NEAR(part, 0.5, 0.05);
+    for (size_t i = 0; i < cached.size(); ++i) {
+      EXPECT_NEAR(cached[i], part * sample.model->config().layers[i].ffn_dim,
+                  1.5);
+    }
+  };
+  const CalibratedSample equal("tiny-stories-relu",
+                               [](uint32_t, uint32_t) { return 0.1f; });
+  expect_equal_parts(equal, middle(equal, 0));
+  const CalibratedSample none("tiny-stories-relu", nullptr);
+  expect_equal_parts(none, middle(none, 0));
+  // The gates of SwiGLU say nothing.
+  const auto first_layers = [](uint32_t layer, uint32_t) {
+    return layer < 5 ? 0.1f : 0.001f;
+  };
+  const CalibratedSample swiglu("tiny-stories", first_layers);
+  expect_equal_parts(swiglu, middle(swiglu, 0.5));
+  // The last layer's 1024 neurons are hardly used.
+  const CalibratedSample relu("tiny-stories-relu", first_layers);
+  const std::vector<uint32_t> cached = middle(relu, 0);
+  EXPECT_LT(cached[5], 5u);
+  EXPECT_GT(Sum(cached), 1600u);
+}
+
+TEST(SparseForecastTest, FollowsFromFrequenciesAndCache) {
+  const CalibratedSample sample(
+      "tiny-stories-relu",
+      [](uint32_t, uint32_t neuron) { return neuron % 4 == 0 ? 0.8f : 0.1f; });
+  SparsityOptions options;
+  options.selector = Selector::kGate;
+  MemoryPlan plan;
+  plan.cached_bundles.assign(6, 0);
+  ReadCost cost;
+  cost.request_ns = 1000;
+  cost.bytes_per_ns = 1;
+  const auto forecast = [&] {
+    const auto made = ForecastSparse(*sample.model, options, plan, cost);
+    EXPECT_TRUE(made && *made);
+    return made && *made ? **made : SparseForecast();
+  };
+  // Up row and down column, 256 numbers of 2 bytes each.
+  constexpr double kStride = 1024;
+  const double kept = 3456 * (0.25 * 0.8 + 0.75 * 0.1);
+  SparseForecast now = forecast();
+  EXPECT_NEAR(now.kept_fraction, 0.275, 1e-6);
+  EXPECT_NEAR(static_cast<double>(now.kept_bytes), kept * kStride, 10);
+  EXPECT_EQ(now.fresh_bytes, now.kept_bytes);
+  EXPECT_EQ(now.num_bundles, 3456u);
+  EXPECT_NEAR(now.read_ms, kept * (1000 + kStride) * 1e-6, 1e-6);
+  // Reading all of it in order is faster on a device that is bad at the rest.
+  cost.sequential_bytes_per_ns = 4;
+  EXPECT_NEAR(forecast().read_ms, 3456 * kStride / 4 * 1e-6, 1e-6);
+  // The quarter that is used most.
+  for (uint32_t i = 0; i < 6; ++i) {
+    plan.cached_bundles[i] = sample.model->config().layers[i].ffn_dim / 4;
+  }
+  now = forecast();
+  EXPECT_EQ(now.cached_bundles, 3456u / 4);
+  EXPECT_NEAR(static_cast<double>(now.fresh_bytes), 3456 * 0.075 * kStride, 10);
+  // No more than are active are kept, nor than asked for.
+  options.kept_fraction = 0.5;
+  EXPECT_NEAR(forecast().kept_fraction, 0.275, 1e-6);
+  options.kept_fraction = 0.125;
+  EXPECT_NEAR(forecast().kept_fraction, 0.125, 1e-6);
+  EXPECT_NEAR(static_cast<double>(forecast().fresh_bytes),
+              3456 * 0.125 / 0.275 * 0.075 * kStride, 10);
+  for (uint32_t i = 0; i < 6; ++i) {
+    plan.cached_bundles[i] = sample.model->config().layers[i].ffn_dim;
+  }
+  EXPECT_EQ(forecast().fresh_bytes, 0u);
+  EXPECT_EQ(forecast().read_ms, 0);
+}
+
+TEST(SparseForecastTest, SaysNothingWithoutFrequenciesUnlessTheKeptAreGiven) {
+  const CalibratedSample sample("tiny-stories-relu", nullptr);
+  SparsityOptions options;
+  options.selector = Selector::kGate;
+  MemoryPlan plan;
+  plan.cached_bundles.assign(6, 64);
+  const auto unknown = ForecastSparse(*sample.model, options, plan, {});
+  ASSERT_TRUE(unknown);
+  EXPECT_FALSE(*unknown);
+  options.kept_fraction = 0.25;
+  const auto known = ForecastSparse(*sample.model, options, plan, {});
+  ASSERT_TRUE(known && *known);
+  EXPECT_DOUBLE_EQ((*known)->kept_fraction, 0.25);
+  EXPECT_EQ((*known)->fresh_bytes, (3456u - 6 * 64) * 1024 / 4);
+}
+
+}  // namespace
+}  // namespace flashelm::test
