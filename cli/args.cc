@@ -10,6 +10,7 @@
 #include "cli/verbs.h"
 #include "core/memory_plan.h"
 #include "core/simd.h"
+#include "core/train_predictor.h"
 
 namespace flashelm::cli {
 namespace {
@@ -102,6 +103,53 @@ void AddSparsity(CLI::App* app, EngineArgs* args) {
       ->check(CLI::Range(0u, 65535u).description(""))
       ->type_name("K")
       ->capture_default_str();
+}
+
+// What calibrate needs to know about predictors.
+void AddPredictor(CLI::App* app, CalibrateArgs* args) {
+  app->add_option("--selector", args->selector,
+                  "What will choose neurons: gate: their gates, exactly; "
+                  "low-rank: a trained predictor; low-bit: the gate rows at 1 "
+                  "or 2 bits")
+      ->check(CLI::IsMember({"gate", "low-rank", "low-bit"}))
+      ->capture_default_str();
+  app->add_option("--recall", args->recall,
+                  "low-rank, low-bit: part of the active neurons that is to be "
+                  "found (default 0.95)")
+      ->check(CLI::Range(0.5, 1.0).description(""))
+      ->type_name("R");
+  app->add_option("--bits", args->bits, "low-bit: bits of a weight (default 2)")
+      ->check(CLI::Range(1u, 2u).description(""))
+      ->type_name("1|2");
+  CLI::Option* rank =
+      app->add_option("--rank", args->rank,
+                      "low-rank: the rank of every layer; by default the "
+                      "smallest that is sharp enough, layer by layer")
+          ->check(CLI::Range(1u, 65536u).description(""))
+          ->type_name("N");
+  app->add_option("--max-predictor-bytes", args->max_predictor_percent,
+                  "low-rank: percent of a layer's FFN in bf16 that its "
+                  "predictor may take (default 5)")
+      ->check(CLI::Range(0.01, 100.0).description(""))
+      ->type_name("PCT")
+      ->excludes(rank);
+  app->add_option("--epochs", args->epochs,
+                  "low-rank: passes over the samples (default 4)")
+      ->check(CLI::Range(0u, 1000u).description(""))
+      ->type_name("N");
+  app->add_option("--seed", args->seed, "low-rank: of training (default 1)")
+      ->type_name("N");
+  app->add_option("--kept", args->kept,
+                  "low-rank, low-bit with SwiGLU models: part of a token's "
+                  "neurons that counts as active (default 0.5)")
+      ->check(CLI::Range(0.001, 0.999).description(""))
+      ->type_name("F");
+  app->add_option("--max-samples", args->max_samples,
+                  "low-rank, low-bit: tokens to learn from, spread over the "
+                  "text; they wait on disk beside the output (default 4096)")
+      ->check(CLI::Range(kMinTrainingSamples, 1u << 24).description(""))
+      ->type_name("N");
+  app->add_flag("--json", args->json, "Print JSON");
 }
 
 void AddEngine(CLI::App* app, EngineArgs* args) {
@@ -437,6 +485,7 @@ int ParseAndRun(int argc, char** argv) {
                   "Tokens of the text that are looked at; 0: all")
       ->type_name("N")
       ->capture_default_str();
+  AddPredictor(sub, &calibrate);
   sub->callback([&] { verb = [&] { return RunCalibrate(calibrate); }; });
 
   BenchArgs bench;

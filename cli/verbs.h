@@ -101,6 +101,17 @@ struct CalibrateArgs {
   std::string order = "co-activation";
   uint32_t n_ctx = 256;
   uint64_t max_tokens = 32768;  // 0: all of the text.
+  std::string selector = "gate";
+  // What only some selectors take; nothing where it was not given.
+  std::optional<uint32_t> bits;
+  std::optional<uint32_t> rank;
+  std::optional<double> recall;
+  std::optional<double> kept;
+  std::optional<double> max_predictor_percent;
+  std::optional<uint32_t> max_samples;
+  std::optional<uint32_t> epochs;
+  std::optional<uint64_t> seed;
+  bool json = false;
 };
 
 struct BenchArgs {

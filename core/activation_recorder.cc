@@ -44,9 +44,9 @@ void ActivationRecorder::BeginBatch(size_t num_tokens) {
   num_in_batch_ = num_tokens;
 }
 
-void ActivationRecorder::Record(uint32_t layer, uint32_t first, size_t count,
-                                size_t num_tokens, const float* gates,
-                                size_t stride) {
+void ActivationRecorder::OnGates(uint32_t layer, uint32_t first, size_t count,
+                                 size_t num_tokens, const float* gates,
+                                 size_t stride) {
   for (size_t i = 0; i < count; ++i) {
     const size_t neuron = first + i;
     uint64_t* bits = samples_[layer] + neuron * kSampleWords;

@@ -10,6 +10,7 @@
 
 #include "core/base/memory.h"
 #include "core/base/status.h"
+#include "core/ffn_observer.h"
 #include "core/model_config.h"
 
 namespace flashelm {
@@ -18,7 +19,7 @@ namespace flashelm {
 // a sample for which it was, a bit for each: of activations themselves nothing
 // is stored. A neuron is active where its gate is positive, which is exact for
 // ReLU; for SwiGLU it is a guess at which neurons go together.
-class ActivationRecorder {
+class ActivationRecorder final : public FfnObserver {
  public:
   // Tokens of the sample, spread evenly over the text.
   static constexpr uint32_t kSampleTokens = 1024;
@@ -29,12 +30,12 @@ class ActivationRecorder {
   static Result<std::unique_ptr<ActivationRecorder>> Create(
       const ModelConfig& config, uint64_t num_tokens, MemoryBudget& budget);
 
-  // Before a batch of tokens goes through the layers.
-  void BeginBatch(size_t num_tokens);
-  // Gates of neurons [first, first + count) of a layer: token t's begin at
-  // gates + t * stride. Calls for different neurons may overlap.
-  void Record(uint32_t layer, uint32_t first, size_t count, size_t num_tokens,
-              const float* gates, size_t stride);
+  void BeginBatch(size_t num_tokens) override;
+  void OnInputs(uint32_t /*layer*/, size_t /*num_tokens*/,
+                const float* /*inputs*/, size_t /*stride*/) override {}
+  void OnGates(uint32_t layer, uint32_t first, size_t count, size_t num_tokens,
+               const float* gates, size_t stride) override;
+  Status EndLayer(uint32_t /*layer*/) override { return OkStatus(); }
 
   uint64_t num_tokens() const { return num_tokens_ + num_in_batch_; }
   // [ffn_dim]: tokens for which each neuron was active.

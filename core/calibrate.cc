@@ -4,6 +4,7 @@
 #include <bit>
 #include <numeric>
 
+#include "core/base/checked_math.h"
 #include "predictor/neuron_order.h"
 
 namespace flashelm {
@@ -31,19 +32,56 @@ double RunLength(std::span<const uint64_t> samples, size_t num_neurons,
              : static_cast<double>(num_active) / static_cast<double>(num_runs);
 }
 
+// Tells several.
+class FfnObservers final : public FfnObserver {
+ public:
+  explicit FfnObservers(std::span<FfnObserver* const> observers)
+      : observers_(observers) {}
+
+  void BeginBatch(size_t num_tokens) override {
+    for (FfnObserver* observer : observers_) observer->BeginBatch(num_tokens);
+  }
+  void OnInputs(uint32_t layer, size_t num_tokens, const float* inputs,
+                size_t stride) override {
+    for (FfnObserver* observer : observers_) {
+      observer->OnInputs(layer, num_tokens, inputs, stride);
+    }
+  }
+  void OnGates(uint32_t layer, uint32_t first, size_t count, size_t num_tokens,
+               const float* gates, size_t stride) override {
+    for (FfnObserver* observer : observers_) {
+      observer->OnGates(layer, first, count, num_tokens, gates, stride);
+    }
+  }
+  Status EndLayer(uint32_t layer) override {
+    for (FfnObserver* observer : observers_) {
+      FLASHELM_RETURN_IF_ERROR(observer->EndLayer(layer));
+    }
+    return OkStatus();
+  }
+
+ private:
+  const std::span<FfnObserver* const> observers_;
+};
+
 }  // namespace
+
+uint64_t NumPositions(uint64_t num_tokens, uint32_t n_ctx) {
+  return num_tokens + CeilDiv(num_tokens, n_ctx - 1);
+}
 
 Status RecordActivations(Session& session, std::span<const TokenId> tokens,
                          TokenId bos_id, uint32_t n_ctx,
                          const CancelToken& cancel,
                          const std::function<void(uint64_t)>& progress,
-                         ActivationRecorder& recorder) {
+                         std::span<FfnObserver* const> observers) {
   if (tokens.empty()) return InvalidArgument("the text has no tokens");
   if (n_ctx < 2 || n_ctx > session.context()) {
     return InvalidArgument("windows of ", n_ctx, " positions, expected 2 to ",
                            session.context());
   }
-  session.set_recorder(&recorder);
+  FfnObservers all(observers);
+  session.set_observer(&all);
   const size_t window = n_ctx - 1;
   std::vector<TokenId> inputs;
   Status status;
@@ -57,7 +95,7 @@ Status RecordActivations(Session& session, std::span<const TokenId> tokens,
     if (status.ok()) status = session.Run(inputs, {}, cancel);
     if (status.ok() && progress) progress(first + piece.size());
   }
-  session.set_recorder(nullptr);
+  session.set_observer(nullptr);
   return status;
 }
 

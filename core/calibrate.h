@@ -9,12 +9,13 @@
 
 #include "core/activation_recorder.h"
 #include "core/base/cancel.h"
+#include "core/ffn_observer.h"
 #include "core/session.h"
 
 namespace flashelm {
 
 // Runs the session's model over `tokens`, a text encoded without BOS, in
-// windows of n_ctx positions, BOS first, and records what its neurons do.
+// windows of n_ctx positions, BOS first, for `observers` to see.
 // Overwrites the session's sequence. `progress`, which may be empty, gets
 // tokens done. kInvalidArgument: no tokens, or an n_ctx below 2 or above the
 // context. Other errors as Session::Run().
@@ -22,7 +23,10 @@ Status RecordActivations(Session& session, std::span<const TokenId> tokens,
                          TokenId bos_id, uint32_t n_ctx,
                          const CancelToken& cancel,
                          const std::function<void(uint64_t)>& progress,
-                         ActivationRecorder& recorder);
+                         std::span<FfnObserver* const> observers);
+
+// Positions that it computes: the tokens, and a BOS for each window.
+uint64_t NumPositions(uint64_t num_tokens, uint32_t n_ctx);
 
 enum class NeuronOrder : uint8_t { kFile, kFrequency, kCoActivation };
 

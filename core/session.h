@@ -54,9 +54,9 @@ class Session {
   // kInvalidArgument: beyond position().
   Status Truncate(uint32_t position);
 
-  // As Transformer::set_recorder().
-  void set_recorder(ActivationRecorder* recorder) {
-    transformer_.set_recorder(recorder);
+  // As Transformer::set_observer().
+  void set_observer(FfnObserver* observer) {
+    transformer_.set_observer(observer);
   }
 
   uint32_t position() const { return position_; }

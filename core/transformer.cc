@@ -63,7 +63,7 @@ Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
   const size_t num_tokens = tokens.size();
   // Before the sweep's reads begin: rows are looked up one by one, and each
   // would wait behind all of them.
-  if (recorder_ != nullptr) recorder_->BeginBatch(num_tokens);
+  if (observer_ != nullptr) observer_->BeginBatch(num_tokens);
   FLASHELM_RETURN_IF_ERROR(Embed(tokens));
   FLASHELM_RETURN_IF_ERROR(store_.BeginSweep(/*with_head=*/!wanted.empty()));
   const size_t half = config_.head_dim / 2;
@@ -259,11 +259,14 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
   }
   product_.SetTokens(IsQuantized(weights.gate) || IsQuantized(weights.up),
                      s_.normed, model_dim, model_dim, num_tokens);
+  if (observer_ != nullptr) {
+    observer_->OnInputs(layer, num_tokens, s_.normed, model_dim);
+  }
   std::fill_n(s_.partial, num_tokens * model_dim, 0.0f);
   for (uint32_t neuron = 0; neuron < ffn_dim;) {
     FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
                               store_.Next(weights.up.segment, neuron));
-    if (num_tokens == 1 && run.num_records == ffn_dim && recorder_ == nullptr) {
+    if (num_tokens == 1 && run.num_records == ffn_dim && observer_ == nullptr) {
       FfnRangesOfOneToken(weights, run);
       return OkStatus();
     }
@@ -276,7 +279,10 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
       neuron += count;
     }
   }
-  return OkStatus();
+  if (observer_ == nullptr) return OkStatus();
+  Status status = observer_->EndLayer(layer);
+  if (!status.ok()) store_.Abort();
+  return status;
 }
 
 // The same with some of the neurons. Bundles are read while more gates are
@@ -326,9 +332,9 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
     }
     product_.Rows(ViewOf(run, skip + begin, weights.up, stride), end - begin,
                   part, up, kFfnTile);
-    if (recorder_ != nullptr) {
-      recorder_->Record(layer, first + static_cast<uint32_t>(begin),
-                        end - begin, num_tokens, gate, kFfnTile);
+    if (observer_ != nullptr) {
+      observer_->OnGates(layer, first + static_cast<uint32_t>(begin),
+                         end - begin, num_tokens, gate, kFfnTile);
     }
     for (size_t t = 0; t < num_tokens; ++t) {
       GluActivate(activation_, gate + t * kFfnTile, up + t * kFfnTile,

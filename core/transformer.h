@@ -5,11 +5,11 @@
 #include <cstdint>
 #include <span>
 
-#include "core/activation_recorder.h"
 #include "core/base/cancel.h"
 #include "core/base/thread_pool.h"
 #include "core/batch_product.h"
 #include "core/down_columns.h"
+#include "core/ffn_observer.h"
 #include "core/kv_cache.h"
 #include "core/model_file.h"
 #include "core/scratch.h"
@@ -43,9 +43,9 @@ class Transformer {
                  std::span<const uint32_t> wanted, const CancelToken& cancel,
                  float* logits);
 
-  // Whom to tell what the neurons of each layer did; may be null. Outlives the
-  // next calls.
-  void set_recorder(ActivationRecorder* recorder) { recorder_ = recorder; }
+  // Whom to tell what the FFN of each layer does; may be null. Outlives the
+  // next calls. A sparse FFN tells nothing.
+  void set_observer(FfnObserver* observer) { observer_ = observer; }
 
  private:
   Status Embed(std::span<const TokenId> tokens);
@@ -89,7 +89,7 @@ class Transformer {
   KvCache& cache_;
   Scratch& s_;
   SparseFfn* const sparse_;  // Computes the FFN where it is not null.
-  ActivationRecorder* recorder_ = nullptr;
+  FfnObserver* observer_ = nullptr;
   BatchProduct product_;
   DownColumns down_columns_;
   const Activation activation_;

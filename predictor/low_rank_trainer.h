@@ -88,6 +88,12 @@ Result<TrainedLowRank> TrainLowRank(uint32_t num_neurons, uint32_t model_dim,
                                     const float* gate, SampleSource& source,
                                     const LowRankTrainerOptions& options);
 
+// An upper bound on the memory that TrainLowRank() takes for so many samples,
+// the gate matrix not counted.
+uint64_t LowRankTrainerBytes(uint32_t num_neurons, uint32_t model_dim,
+                             uint64_t num_samples,
+                             const LowRankTrainerOptions& options);
+
 }  // namespace flashelm
 
 #endif  // FLASHELM_PREDICTOR_LOW_RANK_TRAINER_H_

@@ -53,6 +53,38 @@ Status CheckOutputPath(const std::string& path,
   return OkStatus();
 }
 
+Status ReserveBytes([[maybe_unused]] int fd, uint64_t num_bytes,
+                    std::string_view name) {
+  if (num_bytes == 0) return OkStatus();
+#ifdef __linux__
+  if (fallocate(fd, 0, 0, static_cast<off_t>(num_bytes)) != 0 &&
+      (errno == ENOSPC || errno == EFBIG || errno == EDQUOT)) {
+    const int error = errno;
+    return ErrnoStatus(error, StatusMessage::Join("cannot reserve ", num_bytes,
+                                                  " bytes for ", name));
+  }
+#endif
+  return OkStatus();
+}
+
+Status WriteBytes(int fd, uint64_t offset, std::span<const std::byte> bytes,
+                  std::string_view name) {
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t wrote = pwrite(fd, bytes.data() + done, bytes.size() - done,
+                                 static_cast<off_t>(offset + done));
+    if (wrote < 0) {
+      if (errno == EINTR) continue;
+      const int error = errno;
+      return ErrnoStatus(
+          error, StatusMessage::Join("cannot write ", bytes.size(),
+                                     " bytes at byte ", offset, " of ", name));
+    }
+    done += static_cast<size_t>(wrote);
+  }
+  return OkStatus();
+}
+
 OutputFile::OutputFile(UniqueFd fd, std::string path,
                        std::string temporary_path)
     : fd_(std::move(fd)),
@@ -83,19 +115,7 @@ Result<OutputFile> OutputFile::Create(const std::string& path,
     return ErrnoStatus(error, StatusMessage::Join("cannot write ", temporary));
   }
   OutputFile file(std::move(fd), path, std::move(temporary));
-  if (expected_bytes > 0) {
-    // Only a definite "no room" counts; not every file system can reserve.
-#ifdef __linux__
-    if (fallocate(file.fd_.get(), 0, 0, static_cast<off_t>(expected_bytes)) !=
-            0 &&
-        (errno == ENOSPC || errno == EFBIG || errno == EDQUOT)) {
-      error = errno;
-      return ErrnoStatus(error,
-                         StatusMessage::Join("cannot reserve ", expected_bytes,
-                                             " bytes for ", path));
-    }
-#endif
-  }
+  FLASHELM_RETURN_IF_ERROR(ReserveBytes(file.fd_.get(), expected_bytes, path));
   return file;
 }
 
@@ -110,7 +130,8 @@ Status OutputFile::Append(std::span<const std::byte> bytes) {
     FLASHELM_RETURN_IF_ERROR(Flush());
   }
   if (bytes.size() >= kBufferBytes) {
-    FLASHELM_RETURN_IF_ERROR(Write(flushed_bytes_, bytes));
+    FLASHELM_RETURN_IF_ERROR(
+        WriteBytes(fd_.get(), flushed_bytes_, bytes, path_));
     flushed_bytes_ += bytes.size();
     return OkStatus();
   }
@@ -120,31 +141,14 @@ Status OutputFile::Append(std::span<const std::byte> bytes) {
 
 Status OutputFile::WriteAt(uint64_t offset, std::span<const std::byte> bytes) {
   FLASHELM_RETURN_IF_ERROR(Flush());
-  return Write(offset, bytes);
+  return WriteBytes(fd_.get(), offset, bytes, path_);
 }
 
 Status OutputFile::Flush() {
-  FLASHELM_RETURN_IF_ERROR(Write(flushed_bytes_, buffer_));
+  FLASHELM_RETURN_IF_ERROR(
+      WriteBytes(fd_.get(), flushed_bytes_, buffer_, path_));
   flushed_bytes_ += buffer_.size();
   buffer_.clear();
-  return OkStatus();
-}
-
-Status OutputFile::Write(uint64_t offset, std::span<const std::byte> bytes) {
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t wrote =
-        pwrite(fd_.get(), bytes.data() + done, bytes.size() - done,
-               static_cast<off_t>(offset + done));
-    if (wrote < 0) {
-      if (errno == EINTR) continue;
-      const int error = errno;
-      return ErrnoStatus(
-          error, StatusMessage::Join("cannot write ", bytes.size(),
-                                     " bytes at byte ", offset, " of ", path_));
-    }
-    done += static_cast<size_t>(wrote);
-  }
   return OkStatus();
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/base/status.h"
@@ -19,6 +20,15 @@ namespace flashelm {
 // kNotFound: no such directory. kInvalidArgument: the rest.
 Status CheckOutputPath(const std::string& path,
                        const std::vector<std::string>& inputs);
+
+// Reserves the first bytes of an open file on the disk. Only a definite "no
+// room" is an error: not every file system can reserve. `name` is for the
+// message. kResourceExhausted: no room.
+Status ReserveBytes(int fd, uint64_t num_bytes, std::string_view name);
+
+// Writes all of `bytes` at `offset`. Errors as ErrnoStatus().
+Status WriteBytes(int fd, uint64_t offset, std::span<const std::byte> bytes,
+                  std::string_view name);
 
 // Writes to a temporary name beside `path`; Commit() syncs it and gives it the
 // real one. Without a Commit(), the destructor removes it, and what stood at
@@ -52,7 +62,6 @@ class OutputFile {
  private:
   OutputFile(UniqueFd fd, std::string path, std::string temporary_path);
   Status Flush();
-  Status Write(uint64_t offset, std::span<const std::byte> bytes);
 
   UniqueFd fd_;
   std::string path_;

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -11,19 +11,16 @@
 #include "core/base/format.h"
 #include "core/base/memory.h"
 #include "core/model_layout.h"
-#include "kernels/matmul.h"
+#include "core/record_reader.h"
 #include "predictor/predictor_file.h"
 #include "storage/checksum.h"
 #include "storage/output_file.h"
-#include "storage/verify.h"
 #include "storage/weight_file.h"
 #include "storage/weight_file_writer.h"
 
 namespace flashelm {
 namespace {
 
-// One read at most, unless the input's checksums cover more.
-constexpr uint64_t kSlabBytes = uint64_t{8} << 20;
 // Half of what a manifest may take, and some levels less than it may nest.
 constexpr uint64_t kMaxCalibrationBytes = uint64_t{4} << 20;
 constexpr JsonLimits kCalibrationLimits = {12, 1u << 17};
@@ -42,17 +39,6 @@ std::string WeightsHash(const std::vector<Segment>& segments,
         segment.num_checksums() * ChecksumBytes(segment.checksum)));
   }
   return fmt::format("{:016x}", hash.Digest64());
-}
-
-// The file's checksums; as much memory as they take.
-Result<AlignedBuffer> LoadChecksums(const WeightFile& file,
-                                    MemoryBudget& budget) {
-  FLASHELM_ASSIGN_OR_RETURN(
-      AlignedBuffer table,
-      AlignedBuffer::Create(file.header().sections[kChecksums].raw_bytes,
-                            budget, "checksums"));
-  FLASHELM_RETURN_IF_ERROR(file.ReadChecksums(table.bytes()));
-  return table;
 }
 
 // Segments and tensors are those of the layout, in its order.
@@ -154,18 +140,6 @@ Result<Json> CleanCalibration(const Json& calibration) {
   return clean;
 }
 
-// The sum of squares of the first `num_elements` values, in one order.
-double SquaredNorm(const float* values, size_t num_elements) {
-  std::array<double, 8> sums{};
-  for (size_t i = 0; i < num_elements; ++i) {
-    const double value = values[i];
-    sums[i % sums.size()] += value * value;
-  }
-  double sum = 0;
-  for (const double part : sums) sum += part;
-  return sum;
-}
-
 class Rewriter {
  public:
   Rewriter(const ModelFile& in, const CalibratedFileOptions& options,
@@ -189,11 +163,6 @@ class Rewriter {
     uint64_t num_bytes = 0;
   };
 
-  uint64_t SlabRecords(const Segment& segment) const;
-  // Reads and verifies records [first, first + count) of an input's segment,
-  // from a slab's begin on. The pointer is good until the next call.
-  Result<const std::byte*> ReadSlab(const Segment& segment, uint64_t first,
-                                    uint64_t count);
   Status Append(std::span<const std::byte> records);
 
   Status CopySegment(const Segment& from);
@@ -209,42 +178,26 @@ class Rewriter {
                 uint64_t count, bool with_importance);
   std::vector<PartCopy> PartCopies(const LayerWeights& weights,
                                    const Segment& to) const;
-  float Importance(const LayerWeights& weights, const Segment& from,
-                   const std::byte* record);
-  double NormOf(const PartRef& part, const Segment& from,
-                const std::byte* record);
+  float Importance(const LayerWeights& weights, const std::byte* record);
 
   const ModelFile& in_;
   const WeightFile& file_;
   const CalibratedFileOptions& options_;
   WeightFileWriter& writer_;
   MemoryBudget budget_{UINT64_MAX};
-  AlignedBuffer table_;              // The checksums of the input.
-  AlignedBuffer slab_;               // As read.
-  AlignedBuffer block_;              // As it will be written.
-  AlignedBuffer predictor_;          // A record of a predictor segment.
-  std::vector<uint32_t> new_place_;  // By the neuron's place in the input.
-  std::vector<float> values_;        // [model_dim]: a row, decoded.
+  std::optional<RecordReader> reader_;  // After Prepare().
+  AlignedBuffer block_;                 // As it will be written.
+  AlignedBuffer predictor_;             // A record of a predictor segment.
+  std::vector<uint32_t> new_place_;     // By the neuron's place in the input.
+  std::vector<float> values_;           // [model_dim]: a row, decoded.
   uint64_t done_bytes_ = 0;
   uint64_t total_bytes_ = 0;
 };
 
-uint64_t Rewriter::SlabRecords(const Segment& segment) const {
-  const uint64_t unit = segment.unit_records();
-  const uint64_t units =
-      std::min(kSlabBytes, options_.block_bytes) / segment.stride_bytes / unit;
-  return std::min(segment.num_records, unit * std::max<uint64_t>(1, units));
-}
-
 Status Rewriter::Prepare() {
-  uint64_t slab_bytes = 0;
   uint64_t record_bytes = 0;
   uint64_t block_bytes = 0;
   uint64_t predictor_bytes = 0;
-  for (const Segment& segment : file_.segments()) {
-    slab_bytes =
-        std::max(slab_bytes, SlabRecords(segment) * segment.stride_bytes);
-  }
   for (const Segment& segment : writer_.segments()) {
     if (HasNeurons(segment.kind)) {
       record_bytes = std::max(record_bytes, segment.stride_bytes);
@@ -253,9 +206,8 @@ Status Rewriter::Prepare() {
       predictor_bytes = std::max(predictor_bytes, segment.num_bytes());
     }
   }
-  FLASHELM_ASSIGN_OR_RETURN(table_, LoadChecksums(file_, budget_));
   FLASHELM_ASSIGN_OR_RETURN(
-      slab_, AlignedBuffer::Create(slab_bytes, budget_, "read buffer"));
+      reader_, RecordReader::Create(file_, budget_, options_.block_bytes));
   FLASHELM_ASSIGN_OR_RETURN(
       block_, AlignedBuffer::Create(
                   std::clamp(options_.block_bytes, record_bytes, block_bytes),
@@ -264,23 +216,6 @@ Status Rewriter::Prepare() {
       predictor_, AlignedBuffer::Create(predictor_bytes, budget_, "predictor"));
   values_.resize(in_.config().model_dim);
   return OkStatus();
-}
-
-Result<const std::byte*> Rewriter::ReadSlab(const Segment& segment,
-                                            uint64_t first, uint64_t count) {
-  if (options_.cancel != nullptr && options_.cancel->IsCancelled()) {
-    return Cancelled("calibration was cancelled");
-  }
-  // Slabs begin on pages, and a segment's last page belongs to it alone.
-  FLASHELM_RETURN_IF_ERROR(ReadExactly(
-      file_.file(), segment.offset_bytes + first * segment.stride_bytes,
-      slab_.bytes().first(RoundUp(count * segment.stride_bytes, kIoAlignment)),
-      segment.Describe()));
-  const Status status = VerifyRecords(segment, first, count, slab_.data(),
-                                      table_.bytes(), file_.path());
-  // A copy is not to be made of damage, so nobody will try again.
-  if (!status.ok()) return DataLoss(status.message());
-  return slab_.data();
 }
 
 Status Rewriter::Append(std::span<const std::byte> records) {
@@ -315,11 +250,12 @@ Status Rewriter::WriteSegments() {
 }
 
 Status Rewriter::CopySegment(const Segment& from) {
-  const uint64_t slab = SlabRecords(from);
+  const uint64_t slab = reader_->SlabRecords(from);
   for (uint64_t first = 0; first < from.num_records; first += slab) {
     const uint64_t count = std::min(slab, from.num_records - first);
-    FLASHELM_ASSIGN_OR_RETURN(const std::byte* records,
-                              ReadSlab(from, first, count));
+    FLASHELM_ASSIGN_OR_RETURN(
+        const std::byte* records,
+        reader_->Read(from, first, count, options_.cancel));
     FLASHELM_RETURN_IF_ERROR(
         Append(std::span(records, count * from.stride_bytes)));
   }
@@ -394,7 +330,7 @@ Status Rewriter::Gather(uint32_t layer, const Segment& to, uint64_t first,
   const auto is_wanted = [&](uint32_t place) {
     return place >= first && place - first < count;
   };
-  const uint64_t slab = SlabRecords(from);
+  const uint64_t slab = reader_->SlabRecords(from);
   for (uint64_t begin = 0; begin < from.num_records; begin += slab) {
     const uint64_t records = std::min(slab, from.num_records - begin);
     const auto places = std::span(new_place_).subspan(begin, records);
@@ -402,12 +338,13 @@ Status Rewriter::Gather(uint32_t layer, const Segment& to, uint64_t first,
         std::none_of(places.begin(), places.end(), is_wanted)) {
       continue;
     }
-    FLASHELM_ASSIGN_OR_RETURN(const std::byte* data,
-                              ReadSlab(from, begin, records));
+    FLASHELM_ASSIGN_OR_RETURN(
+        const std::byte* data,
+        reader_->Read(from, begin, records, options_.cancel));
     for (uint64_t i = 0; i < records; ++i) {
       const std::byte* record = data + i * from.stride_bytes;
       if (with_importance) {
-        importance[places[i]] = Importance(weights, from, record);
+        importance[places[i]] = Importance(weights, record);
       }
       if (!is_wanted(places[i])) continue;
       std::byte* target = block_.data() + (places[i] - first) * to.stride_bytes;
@@ -435,23 +372,10 @@ std::vector<Rewriter::PartCopy> Rewriter::PartCopies(
   return copies;
 }
 
-double Rewriter::NormOf(const PartRef& part, const Segment& from,
-                        const std::byte* record) {
-  const WeightType type = WeightTypeOf(part.encoding);
-  const WeightView row = {
-      record + part.offset_bytes, from.stride_bytes, type,
-      IsQuantized(type) ? record + part.scales_offset_bytes : nullptr};
-  // Once the row, added to zero: decoded, and exact.
-  std::fill(values_.begin(), values_.end(), 0.0f);
-  const float one = 1;
-  AddScaledRows(row, 1, values_.size(), &one, 0, 1, values_.data(), 0);
-  return std::sqrt(SquaredNorm(values_.data(), values_.size()));
-}
-
-float Rewriter::Importance(const LayerWeights& weights, const Segment& from,
+float Rewriter::Importance(const LayerWeights& weights,
                            const std::byte* record) {
-  return static_cast<float>(NormOf(weights.up, from, record) *
-                            NormOf(weights.down, from, record));
+  return static_cast<float>(RowNorm(weights.up, record, values_) *
+                            RowNorm(weights.down, record, values_));
 }
 
 }  // namespace

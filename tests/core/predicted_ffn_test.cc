@@ -241,7 +241,7 @@ TEST(PredictedFfnStatsTest, CountsActiveNeurons) {
   const auto recorder =
       ActivationRecorder::Create(config, tokens.size(), budget);
   ASSERT_TRUE(recorder);
-  dense.session->set_recorder(recorder->get());
+  dense.session->set_observer(recorder->get());
   AllLogits(*dense.session, tokens, config.vocab_size);
   uint64_t num_active = 0;
   for (uint32_t i = 0; i < config.num_layers(); ++i) {

@@ -59,7 +59,8 @@ class CalibratedModel {
     EXPECT_TRUE(recorder);
     const CancelToken never;
     EXPECT_TRUE(RecordActivations(*running.session, tokens, config.bos_id, 128,
-                                  never, {}, **recorder)
+                                  never, {},
+                                  std::vector<FfnObserver*>{recorder->get()})
                     .ok());
     CalibratedFileOptions options;
     for (uint32_t i = 0; i < config.num_layers(); ++i) {

@@ -1,0 +1,139 @@
+// flashelm calibrate with predictors.
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "core/model_file.h"
+#include "tests/cli/cli_fixture.h"
+#include "tests/core/checkpoint_builder.h"
+
+namespace flashelm::test {
+namespace {
+
+using nlohmann::json;
+
+class CalibrateTest : public CliFixture {
+ protected:
+  static void SetUpTestSuite() {
+    CliFixture::SetUpTestSuite();
+    const auto converted =
+        Flashelm({"convert", FLASHELM_SOURCE_DIR "/models/tiny-stories-relu",
+                  "-o", Relu()});
+    EXPECT_EQ(converted.exit_code, 0) << converted.err;
+  }
+
+  static std::string Relu() { return File("relu.felm"); }
+  static std::vector<std::string> Calibrate(const std::string& model,
+                                            const std::string& output,
+                                            std::vector<std::string> more) {
+    std::vector<std::string> args = {"calibrate",
+                                     "-m",
+                                     model,
+                                     "-f",
+                                     FLASHELM_SOURCE_DIR
+                                     "/tests/data/calibration.txt",
+                                     "-o",
+                                     output,
+                                     "--max-tokens",
+                                     "700"};
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+};
+
+TEST_F(CalibrateTest, LowBitHasWhatItPrints) {
+  const auto made = Flashelm(Calibrate(
+      Relu(), File("low-bit.felm"), {"--selector", "low-bit", "--bits", "1"}));
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  EXPECT_NE(made.out.find("| all | "), std::string::npos);
+  const auto model = ModelFile::Open(File("low-bit.felm"));
+  ASSERT_TRUE(model);
+  EXPECT_FALSE(model->has_split_gates());
+  for (const LayerWeights& layer : model->weights().layers) {
+    EXPECT_TRUE(layer.predictor);
+    EXPECT_TRUE(layer.importance);
+  }
+  const json shown = json::parse(
+      Flashelm({"inspect", "-m", File("low-bit.felm"), "--json"}).out);
+  const json& calibration = shown["provenance"]["calibration"];
+  EXPECT_EQ(calibration["selector"], "low-bit");
+  EXPECT_EQ(calibration["bits"], 1);
+  EXPECT_EQ(calibration["recall_target"], 0.95);
+  EXPECT_EQ(calibration["layers"]["recall"].size(), 6u);
+  for (size_t i = 0; i < 6; ++i) {
+    EXPECT_NEAR(calibration["layers"]["recall"][i], 0.95, 0.05);
+    EXPECT_LT(calibration["layers"]["kept_fraction"][i], 0.7);
+    EXPECT_LE(calibration["layers"]["selector_bytes"][i],
+              0.07 * calibration["layers"]["bf16_ffn_bytes"][i].get<double>());
+  }
+}
+
+TEST_F(CalibrateTest, TheSameBytesAgain) {
+  for (const char* output : {"first.felm", "second.felm"}) {
+    const auto made = Flashelm(Calibrate(
+        Relu(), File(output),
+        {"--selector", "low-rank", "--epochs", "1", "--recall", "0.9",
+         "--max-predictor-bytes", "4", "--max-samples", "300", "--json"}));
+    ASSERT_EQ(made.exit_code, 0) << made.err;
+    const json layers = json::parse(made.out)["layers"];
+    for (size_t i = 0; i < 6; ++i) {
+      EXPECT_NEAR(layers["recall"][i], 0.9, 0.1);
+      EXPECT_LE(layers["selector_bytes"][i],
+                0.04 * layers["bf16_ffn_bytes"][i].get<double>());
+    }
+  }
+  EXPECT_EQ(ReadFile(File("first.felm")), ReadFile(File("second.felm")));
+  // A calibrated file is no input, in whatever form.
+  const auto refused =
+      Flashelm(Calibrate(File("first.felm"), File("third.felm"), {}));
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_NE(refused.err.find("calibrated already"), std::string::npos);
+}
+
+TEST_F(CalibrateTest, SwiGluLearnsWhatMattersMost) {
+  const auto made =
+      Flashelm(Calibrate(Model(), File("swiglu.felm"),
+                         {"--selector", "low-bit", "--kept", "0.2", "--json"}));
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  const json layers = json::parse(made.out)["layers"];
+  for (size_t i = 0; i < 6; ++i) {
+    EXPECT_NEAR(layers["active_fraction"][i], 0.2, 0.01);
+  }
+}
+
+TEST_F(CalibrateTest, AFlagOfAnotherSelectorIsAnError) {
+  const std::vector<std::vector<std::string>> wrong = {
+      {"--bits", "1"},
+      {"--recall", "0.9"},
+      {"--max-samples", "500"},
+      {"--selector", "low-bit", "--rank", "8"},
+      {"--selector", "low-bit", "--epochs", "1"},
+      {"--selector", "low-bit", "--seed", "1"},
+      {"--selector", "low-bit", "--max-predictor-bytes", "5"},
+      {"--selector", "low-rank", "--bits", "1"},
+      {"--selector", "low-rank", "--rank", "8", "--max-predictor-bytes", "5"},
+      {"--selector", "low-rank", "--kept", "0.4"},  // Of SwiGLU.
+  };
+  for (const auto& flags : wrong) {
+    const auto refused = Flashelm(Calibrate(Relu(), File("none.felm"), flags));
+    EXPECT_EQ(refused.exit_code, 2) << flags.back();
+    EXPECT_NE(refused.err.find("--"), std::string::npos);
+    EXPECT_FALSE(std::filesystem::exists(File("none.felm")));
+  }
+}
+
+TEST_F(CalibrateTest, TooSmallABudgetIsToldBeforeTheRun) {
+  const auto refused =
+      Flashelm(Calibrate(Relu(), File("none.felm"),
+                         {"--selector", "low-rank", "--mem-budget", "24M"}));
+  EXPECT_EQ(refused.exit_code, 4) << refused.err;
+  EXPECT_NE(refused.err.find("making predictors takes"), std::string::npos)
+      << refused.err;
+}
+
+}  // namespace
+}  // namespace flashelm::test
