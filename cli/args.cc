@@ -303,6 +303,12 @@ int ParseAndRun(int argc, char** argv) {
       ->required()
       ->type_name("FILE");
   AddEncodings(sub, &convert);
+  sub->add_option("--layout", convert.layout,
+                  "Of the FFN: bundles, all of a neuron side by side; or rows, "
+                  "gate rows, up rows and down columns each by themselves, the "
+                  "baseline that bundles are measured against")
+      ->check(CLI::IsMember({"bundles", "rows"}))
+      ->capture_default_str();
   AddThreads(sub, &convert.threads);
   sub->add_option("--tokenizer", convert.tokenizer,
                   "SentencePiece model, if not SRC/tokenizer.model")

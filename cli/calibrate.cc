@@ -102,7 +102,7 @@ Status RunCalibrate(const CalibrateArgs& args) {
   const CancelToken& cancel = InterruptToken();
   FLASHELM_ASSIGN_OR_RETURN(ModelFile model,
                             ModelFile::Open(args.engine.model));
-  if (model.has_split_gates()) {
+  if (model.has_neuron_stats()) {
     return InvalidArgument(args.engine.model,
                            ": calibrated already; calibrate the file that "
                            "convert wrote");

@@ -114,7 +114,7 @@ Result<SparsityOptions> ResolveSparsity(std::string_view text,
   if (text == "off") return options;
   if (text == "auto") {
     // Only what loses nothing.
-    if (model.has_split_gates() && model.config().activation == "relu") {
+    if (model.has_neuron_stats() && model.config().activation == "relu") {
       options.selector = Selector::kGate;
     }
     return options;

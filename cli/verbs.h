@@ -20,7 +20,8 @@ struct ConvertArgs {
   std::string embedding;
   std::string attention;
   std::string ffn;
-  uint32_t threads = 0;   // 0: one for each fast core.
+  std::string layout = "bundles";  // "rows"
+  uint32_t threads = 0;            // 0: one for each fast core.
   std::string tokenizer;  // Empty: tokenizer.model in the source directory.
   bool allow_nonfinite = false;
 };

@@ -85,14 +85,8 @@ class Planner {
       if (layer.has_split_gate()) {
         residency.sweep.push_back(layer.gate.segment);
       }
-      if (IsSparse()) {
-        const uint64_t num_bundles = segments_[layer.up.segment].num_records;
-        residency.apart.push_back(layer.up.segment);
-        residency.chunk_records[layer.up.segment] = num_bundles;
-        plan_.cached_bundles.push_back(0);
-      } else {
-        residency.sweep.push_back(layer.up.segment);
-      }
+      AddNeurons(layer.up.segment);
+      if (layer.has_split_down()) AddNeurons(layer.down.segment);
     }
   }
 
@@ -159,6 +153,17 @@ class Planner {
     return std::move(plan_);
   }
 
+  // What is left of a layer's FFN: streamed whole, or read one by one.
+  void AddNeurons(uint32_t index) {
+    ResidencyPlan& residency = plan_.residency;
+    if (IsSparse()) {
+      residency.apart.push_back(index);
+      residency.chunk_records[index] = segments_[index].num_records;
+      plan_.cached_bundles.push_back(0);
+    } else {
+      residency.sweep.push_back(index);
+    }
+  }
   // Norm vectors are needed whole and are small: they never stream.
   void PinNorm(const PartRef& part) {
     const Segment& segment = segments_[part.segment];
@@ -274,7 +279,7 @@ class Planner {
     return Scratch::NumBytes(
         model_.config(),
         {batch, LogitRows(batch), options_.num_threads, model_.has_quantized(),
-         plan_.context, model_.has_split_gates()});
+         plan_.context, model_.has_split_gates(), model_.has_rows()});
   }
   // The largest batch whose activations fit; 1 fits always.
   void ChooseBatch(uint64_t bytes) {

@@ -61,8 +61,8 @@ struct MemoryPlan {
   uint64_t activation_bytes = 0;
 
   ResidencyPlan residency;
-  // With sparsity: bundles that the cache has room for, by layer, and what a
-  // sparse FFN and its store of bundles take.
+  // With sparsity: bundles that the cache has room for, by segment of
+  // residency.apart, and what a sparse FFN and its store of bundles take.
   std::vector<uint32_t> cached_bundles;
   uint64_t sparse_bytes = 0;
   uint32_t context = 0;

@@ -46,6 +46,7 @@ struct ScratchShape {
   bool has_quantized = false;  // Whether any matrix is.
   uint32_t context = 1;        // Positions of the cache.
   bool has_gates = false;      // Whether all gates of a layer are kept.
+  bool has_ups = false;        // Whether all ups of a layer are.
 };
 
 // All buffers that a forward pass writes, for a batch of tokens; row t of each
@@ -68,6 +69,8 @@ struct Scratch {
   float* up = nullptr;         // [batch, kFfnTile], over qkv
   // All gates of a layer, [batch, gates_stride]; null unless has_gates.
   float* gates = nullptr;
+  // All ups of a layer, in the same shape; null unless has_ups.
+  float* ups = nullptr;
   float* cos = nullptr;     // [batch, head_dim / 2]
   float* sin = nullptr;     // [batch, head_dim / 2]
   float* ranges = nullptr;  // [kFfnRanges, model_dim] of one token

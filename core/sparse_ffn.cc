@@ -57,9 +57,10 @@ BundleStoreOptions BundleOptions(const ModelFile& model,
   // No fetch takes more than a layer.
   uint64_t layer_bytes = 0;
   for (const LayerWeights& layer : model.weights().layers) {
-    layer_bytes =
-        std::max(layer_bytes,
-                 model.weight_file().segments()[layer.up.segment].num_bytes());
+    for (const uint32_t index : {layer.up.segment, layer.down.segment}) {
+      layer_bytes = std::max(layer_bytes,
+                             model.weight_file().segments()[index].num_bytes());
+    }
   }
   result.staging_bytes =
       std::clamp(RoundUp(layer_bytes, kIoAlignment), 2 * result.max_read_bytes,
@@ -127,10 +128,12 @@ SparseFfn::SparseFfn(const ModelFile& model, const SparsityOptions& options,
       activation_(model.config().activation == "relu" ? Activation::kRelu
                                                       : Activation::kSilu) {}
 
-uint64_t SparseFfn::StrideOf(uint32_t layer) const {
-  return model_.weight_file()
-      .segments()[model_.weights().layers[layer].up.segment]
-      .stride_bytes;
+uint64_t SparseFfn::StrideOf(const PartRef& part) const {
+  return model_.weight_file().segments()[part.segment].stride_bytes;
+}
+
+uint32_t SparseFfn::StoreOf(uint32_t layer) const {
+  return model_.has_rows() ? 2 * layer + 1 : layer;
 }
 
 size_t SparseFfn::SelectOfToken(uint32_t layer, float* gates) {
@@ -181,14 +184,18 @@ size_t SparseFfn::CollectNeurons(uint32_t layer, size_t num_tokens,
 void SparseFfn::AddGroup(uint32_t layer, size_t num_tokens,
                          const BatchProduct& product, Scratch& scratch) {
   const LayerWeights& weights = model_.weights().layers[layer];
-  const uint64_t stride = StrideOf(layer);
+  const uint64_t stride = StrideOf(weights.down);
   const size_t count = std::exchange(group_size_, 0);
   if (count == 0) return;
   pool_.ParallelFor(
       count, GrainFor(stride, num_tokens),
       [&](size_t begin, size_t end, uint32_t part) {
-        product.Rows(ViewOfPart(rows_ + begin * stride, weights.up, stride),
-                     end - begin, part, scratch.up + begin, kFfnTile);
+        if (weights.has_split_down()) {
+          GatherUps(begin, end, num_tokens, scratch);
+        } else {
+          product.Rows(ViewOfPart(rows_ + begin * stride, weights.up, stride),
+                       end - begin, part, scratch.up + begin, kFfnTile);
+        }
         for (size_t t = 0; t < num_tokens; ++t) {
           float* gate = scratch.gate + t * kFfnTile;
           const float* gates = scratch.gates + t * scratch.gates_stride;
@@ -212,6 +219,55 @@ void SparseFfn::AddGroup(uint32_t layer, size_t num_tokens,
       });
 }
 
+void SparseFfn::GatherUps(size_t begin, size_t end, size_t num_tokens,
+                          Scratch& scratch) const {
+  for (size_t t = 0; t < num_tokens; ++t) {
+    float* up = scratch.up + t * kFfnTile;
+    const float* ups = scratch.ups + t * scratch.gates_stride;
+    for (size_t i = begin; i < end; ++i) up[i] = ups[group_[i]];
+  }
+}
+
+void SparseFfn::MultiplyUps(uint32_t layer, size_t num_tokens,
+                            const BatchProduct& product, Scratch& scratch) {
+  const PartRef& up = model_.weights().layers[layer].up;
+  const uint64_t stride = StrideOf(up);
+  const size_t count = std::exchange(group_size_, 0);
+  pool_.ParallelFor(count, GrainFor(stride, num_tokens),
+                    [&](size_t begin, size_t end, uint32_t part) {
+                      product.Rows(
+                          ViewOfPart(rows_ + begin * stride, up, stride),
+                          end - begin, part, scratch.up + begin, kFfnTile);
+                      for (size_t t = 0; t < num_tokens; ++t) {
+                        float* ups = scratch.ups + t * scratch.gates_stride;
+                        for (size_t i = begin; i < end; ++i) {
+                          ups[group_[i]] = scratch.up[t * kFfnTile + i];
+                        }
+                      }
+                    });
+}
+
+Status SparseFfn::ComputeUps(uint32_t layer, std::span<const uint32_t> ids,
+                             size_t num_tokens, const BatchProduct& product,
+                             Scratch& scratch) {
+  const uint64_t stride = StrideOf(model_.weights().layers[layer].up);
+  FLASHELM_RETURN_IF_ERROR(bundles_.Fetch(2 * layer, ids));
+  group_size_ = 0;
+  while (true) {
+    FLASHELM_ASSIGN_OR_RETURN(const auto batch, bundles_.Next());
+    if (!batch) break;
+    for (const Bundle& bundle : *batch) {
+      std::memcpy(rows_ + group_size_ * stride, bundle.data, stride);
+      group_[group_size_++] = bundle.id;
+      if (group_size_ == kFfnTile) {
+        MultiplyUps(layer, num_tokens, product, scratch);
+      }
+    }
+  }
+  MultiplyUps(layer, num_tokens, product, scratch);
+  return OkStatus();
+}
+
 void SparseFfn::EndRange(size_t num_tokens, Scratch& scratch) {
   const size_t model_dim = model_.config().model_dim;
   for (size_t t = 0; t < num_tokens; ++t) {
@@ -224,14 +280,19 @@ void SparseFfn::EndRange(size_t num_tokens, Scratch& scratch) {
 Status SparseFfn::Run(uint32_t layer, size_t num_tokens,
                       const BatchProduct& product, Scratch& scratch) {
   const uint32_t ffn_dim = model_.config().layers[layer].ffn_dim;
-  const uint64_t stride = StrideOf(layer);
+  const uint64_t stride = StrideOf(model_.weights().layers[layer].down);
   stats_.num_neurons += num_tokens * ffn_dim;
   for (size_t t = 0; t < num_tokens; ++t) {
     stats_.num_kept +=
         SelectOfToken(layer, scratch.gates + t * scratch.gates_stride);
   }
   const size_t num_ids = CollectNeurons(layer, num_tokens, scratch);
-  FLASHELM_RETURN_IF_ERROR(bundles_.Fetch(layer, ids_.first(num_ids)));
+  const std::span<const uint32_t> ids = ids_.first(num_ids);
+  if (model_.has_rows()) {
+    FLASHELM_RETURN_IF_ERROR(
+        ComputeUps(layer, ids, num_tokens, product, scratch));
+  }
+  FLASHELM_RETURN_IF_ERROR(bundles_.Fetch(StoreOf(layer), ids));
   std::fill_n(scratch.partial, num_tokens * model_.config().model_dim, 0.0f);
   uint32_t range = 0;
   // Ends the ranges before the one that `neuron` is in.

@@ -71,7 +71,20 @@ class SparseFfn {
   void AddGroup(uint32_t layer, size_t num_tokens, const BatchProduct& product,
                 Scratch& scratch);
   void EndRange(size_t num_tokens, Scratch& scratch);
-  uint64_t StrideOf(uint32_t layer) const;
+  // Where a file has no bundles: the up rows of neurons are read first, and
+  // their products with the tokens kept in the scratch's `ups` until the down
+  // columns come.
+  Status ComputeUps(uint32_t layer, std::span<const uint32_t> ids,
+                    size_t num_tokens, const BatchProduct& product,
+                    Scratch& scratch);
+  void MultiplyUps(uint32_t layer, size_t num_tokens,
+                   const BatchProduct& product, Scratch& scratch);
+  // Those of the group's neurons [begin, end), into the scratch's `up`.
+  void GatherUps(size_t begin, size_t end, size_t num_tokens,
+                 Scratch& scratch) const;
+  uint64_t StrideOf(const PartRef& part) const;
+  // Which of the store's segments has the layer's bundles or down columns.
+  uint32_t StoreOf(uint32_t layer) const;
 
   const ModelFile& model_;
   const SparsityOptions options_;
