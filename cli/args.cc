@@ -96,8 +96,8 @@ void AddSparsity(CLI::App* app, EngineArgs* args) {
       ->capture_default_str();
   app->add_option("--window", args->window,
                   "With sparsity, tokens whose neurons stay in RAM, as far as "
-                  "there is room")
-      ->check(CLI::Range(1u, 65535u).description(""))
+                  "there is room; 0: none do")
+      ->check(CLI::Range(0u, 65535u).description(""))
       ->type_name("K")
       ->capture_default_str();
 }
@@ -171,6 +171,21 @@ void AddBench(CLI::App* app, BenchArgs* args) {
   app->add_flag("--cgroup", args->cgroup,
                 "Run each row in a memory cgroup of the budget's size, without "
                 "swap; needs the permission to make one");
+  CLI::Option* ablation = app->add_flag(
+      "--ablation", args->ablation,
+      "Instead of a row for each budget and reader: what each part of sparse "
+      "decoding brings, for a calibrated model, from reading all weights for "
+      "every token on; --mem-budget is 50% unless given");
+  app->add_option("--rows-model", args->rows_model,
+                  "With --ablation: the same model, converted with --layout "
+                  "rows and calibrated")
+      ->type_name("FILE")
+      ->needs(ablation);
+  app->add_option("--file-order-model", args->file_order_model,
+                  "With --ablation: the same model, calibrated with --order "
+                  "file")
+      ->type_name("FILE")
+      ->needs(ablation);
 }
 
 // The verb below bench.
@@ -455,6 +470,11 @@ int ParseAndRun(int argc, char** argv) {
     CheckBench(*sub, *io);
     if (io->parsed()) {
       verb = [&] { return RunBenchIo(bench_io); };
+    } else if (bench.ablation) {
+      if (sub->get_option("--mem-budget")->count() == 0) {
+        bench.engine.mem_budget = "50%";
+      }
+      verb = [&] { return RunAblation(bench); };
     } else {
       verb = [&] { return RunBench(bench); };
     }

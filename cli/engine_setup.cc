@@ -254,6 +254,8 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
   FLASHELM_ASSIGN_OR_RETURN(plan.sparsity,
                             ResolveSparsity(args.sparsity, model));
   plan.sparsity.window_tokens = args.window;
+  plan.sparsity.merges_reads = args.merges_reads;
+  plan.pins_weights = args.pins_weights;
   plan.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
   plan.num_threads =
       args.threads == 0

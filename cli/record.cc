@@ -46,6 +46,7 @@ void ForEachSum(SessionStats& to, const SessionStats& from,
   visit(to.bundles.num_reads, from.bundles.num_reads);
   visit(to.bundles.read_bytes, from.bundles.read_bytes);
   visit(to.bundles.fresh_bytes, from.bundles.fresh_bytes);
+  visit(to.bundles.memory_ns, from.bundles.memory_ns);
 }
 
 }  // namespace
@@ -157,7 +158,16 @@ void AddMeasurementKeys(const Measurement& measurement, Json& json) {
           : Json(nullptr);
   json["io_busy_ms"] = per_pass_ms(decode.store.io_busy_ns);
   json["io_wait_ms"] = per_pass_ms(decode.store.io_wait_ns);
-  json["compute_ms"] = per_pass_ms(decode.total_ns - decode.store.io_wait_ns);
+  json["memory_ms"] = per_pass_ms(decode.bundles.memory_ns);
+  json["compute_ms"] = per_pass_ms(decode.total_ns - decode.store.io_wait_ns -
+                                   decode.bundles.memory_ns);
+  const auto total_ns = measurement.PerPass(decode.total_ns);
+  json["ms_per_token"] =
+      total_ns ? Json(*total_ns / kNanosecondsPerMs) : Json(nullptr);
+  json["reads_per_token"] =
+      measurement.counts_reads
+          ? OrNull(measurement.PerPass(decode.store.num_reads))
+          : Json(nullptr);
   AddSparsityKeys(measurement, json);
 }
 

@@ -50,6 +50,9 @@ struct EngineArgs {
   std::string device_profile;     // A file; empty: the reader finds out.
   std::string sparsity = "auto";  // "off", "gate", "gate:0.5"
   uint32_t window = 5;            // Tokens whose neurons stay in RAM.
+  // Of rows of bench --ablation, as PlanOptions and SparsityOptions have them.
+  bool pins_weights = true;
+  bool merges_reads = true;
 };
 
 // Where a text comes from; exactly one of the two is set.
@@ -111,6 +114,9 @@ struct BenchArgs {
   uint32_t repetitions = 3;
   std::string format = "md";
   bool cgroup = false;
+  bool ablation = false;
+  std::string rows_model;        // Empty: rows that need it are left out.
+  std::string file_order_model;  // The same.
 };
 
 struct BenchIoArgs {
@@ -139,6 +145,7 @@ Status RunPerplexity(const PerplexityArgs& args);
 Status RunCalibrate(const CalibrateArgs& args);
 Status RunPlan(const PlanArgs& args);
 Status RunBench(const BenchArgs& args);
+Status RunAblation(const BenchArgs& args);
 Status RunBenchIo(const BenchIoArgs& args);
 Status RunSynth(const SynthArgs& args);
 

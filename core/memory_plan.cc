@@ -106,16 +106,19 @@ class Planner {
         fixed + AllWeightBytes() + OverheadBytes(true) + UringBytes(0);
 
     const uint64_t ring_floor = ChooseRing(0, kMinSlots);
-    plan_.minimum_bytes = SmallestBudget(
-        std::min(fixed + ring_floor + OverheadBytes(false) + ScratchBytes(1),
-                 whole + ScratchBytes(1)));
+    uint64_t least =
+        fixed + ring_floor + OverheadBytes(false) + ScratchBytes(1);
+    if (options_.pins_weights) {
+      least = std::min(least, whole + ScratchBytes(1));
+    }
+    plan_.minimum_bytes = SmallestBudget(least);
     const uint64_t budget = std::min(
         options_.budget_bytes,
         SmallestBudget(whole + ScratchBytes(MaxBatch()) + AllBundleBytes()));
     if (budget < plan_.minimum_bytes) return Infeasible(fixed);
 
     const uint64_t usable = WithoutKernelBytes(budget);
-    if (whole + ScratchBytes(1) <= usable) {
+    if (options_.pins_weights && whole + ScratchBytes(1) <= usable) {
       ChooseBatch(usable - whole);
       MakeAllResident();
       if (IsSparse()) {
@@ -133,7 +136,7 @@ class Planner {
         if (ring <= most) break;
       }
       if (ring > most) ring = ChooseRing(0, kMinSlots);
-      Pin(left - ring - scratch);
+      if (options_.pins_weights) Pin(left - ring - scratch);
     }
     AddChosenLines();
     return std::move(plan_);
@@ -231,6 +234,7 @@ class Planner {
   }
   // The same part of every layer's bundles.
   void CacheBundles(uint64_t bytes) {
+    if (options_.sparsity.window_tokens == 0) return;
     const uint64_t total = AllBundleBytes();
     const uint64_t fixed = plan_.sparse_bytes;
     for (double part = std::min(

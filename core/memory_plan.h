@@ -41,6 +41,9 @@ struct PlanOptions {
   // Which neurons are computed. With sparsity, bundles are read one by one:
   // all other weights come first, and a cache of bundles takes what is left.
   SparsityOptions sparsity;
+  // Whether weights stay in RAM that need not. Without, every token streams all
+  // of them, however large the budget: a baseline to measure against.
+  bool pins_weights = true;
   // What the caller will hold itself while the model runs: prompts, outputs.
   uint64_t caller_bytes = 0;
 };

@@ -54,6 +54,7 @@ BundleStoreOptions BundleOptions(const ModelFile& model,
   BundleStoreOptions result;
   result.cache_slots.assign(cached_bundles.begin(), cached_bundles.end());
   result.window_tokens = options.window_tokens;
+  result.merges_reads = options.merges_reads;
   // No fetch takes more than a layer.
   uint64_t layer_bytes = 0;
   for (const LayerWeights& layer : model.weights().layers) {

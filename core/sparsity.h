@@ -16,8 +16,12 @@ struct SparsityOptions {
   // Of each layer's neurons, how many are kept, above 0 to 1. 0, for ReLU only:
   // those whose gate is positive, which loses nothing.
   double kept_fraction = 0;
-  // Tokens whose neurons stay in DRAM, as far as there is room.
+  // Tokens whose neurons stay in DRAM, as far as there is room. 0: none do, and
+  // no room is taken for them.
   uint32_t window_tokens = 5;
+  // Whether neurons that lie together are read together. Without, each is a
+  // read of its own: a baseline to measure against.
+  bool merges_reads = true;
 
   bool is_on() const { return selector != Selector::kOff; }
 };

@@ -32,6 +32,8 @@ struct BundleStoreOptions {
   uint64_t staging_bytes = uint64_t{8} << 20;
   uint64_t max_read_bytes = uint64_t{256} << 10;
   ReadCost cost;
+  // Whether one read may bring several records that are wanted.
+  bool merges_reads = true;
   // How long a read may take before the device counts as failed.
   std::chrono::nanoseconds read_timeout = std::chrono::seconds(30);
 };
@@ -45,6 +47,8 @@ struct BundleStats {
   uint64_t read_bytes = 0;   // Of those: gaps and parts of pages included.
   uint64_t fresh_bytes = 0;  // Of bundles wanted, as they came from a read.
   uint64_t io_wait_ns = 0;   // With the caller waiting for a read.
+  uint64_t memory_ns = 0;    // Finding records in the cache, making room, and
+                             // copying there.
 };
 
 struct BundleStoreStats {
@@ -175,6 +179,7 @@ class BundleStore {
   AsyncReader& reader_;
   RecordVerifier& verifier_;
   const std::chrono::nanoseconds read_timeout_;
+  const bool merges_reads_;
   const uint64_t busy_ns_at_start_;
   std::vector<Layer> layers_;
   std::optional<StagingArea> staging_;

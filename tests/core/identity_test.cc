@@ -165,6 +165,21 @@ TEST_P(IdentityTest, RowsGiveTheBitsOfBundles) {
   }
 }
 
+TEST_P(IdentityTest, StreamingAllOfItGivesTheSameBits) {
+  EngineOptions options = Options(kUnlimitedBytes, 2, 64);
+  options.plan.pins_weights = false;
+  const uint64_t least = SmallestBudget(model_.path(), options);
+  for (const uint64_t budget : {least, kUnlimitedBytes}) {
+    options.plan.budget_bytes = budget;
+    Running running = Start(model_.path(), options);
+    ASSERT_NE(running.session, nullptr);
+    const MemoryPlan& plan = running.engine->plan();
+    EXPECT_GT(plan.streamed_bytes_per_token, 0.99 * plan.weight_bytes);
+    EXPECT_TRUE(
+        SameBits(AllLogits(*running.session, tokens_, vocab_size_), expected_));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Encodings, IdentityTest,
                          testing::Values(Encoding::kF32, Encoding::kBf16,
                                          Encoding::kQ8, Encoding::kQ4),
