@@ -105,6 +105,7 @@ TEST_F(AblationTest, EveryRowReadsWhatItSays) {
     EXPECT_GT(value("reads_per_token"), 0);
     EXPECT_NEAR(value("io_wait_ms") + value("compute_ms") + value("memory_ms"),
                 value("ms_per_token"), 1e-6);
+    EXPECT_LE(value("io_busy_ms"), value("ms_per_token"));
     EXPECT_EQ(row["kept_fraction"].is_null(), i < 2);
     EXPECT_EQ(value("memory_ms") > 0, i >= 2);
   }
