@@ -1,6 +1,7 @@
 #include "cli/args.h"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cstdio>
 #include <functional>
 #include <string>
@@ -29,6 +30,21 @@ void AddModel(CLI::App* app, std::string* model) {
   app->add_option("-m,--model", *model, "Model file (.felm)")
       ->required()
       ->type_name("FILE");
+}
+
+// "auto", which stands for its number, or tokens. Returns what is wrong.
+std::string WindowFromText(std::string& text) {
+  constexpr uint32_t kMax = 65535;
+  if (text == "auto") {
+    text = std::to_string(UINT32_MAX);
+    return {};
+  }
+  uint32_t tokens = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, tokens);
+  if (error == std::errc() && stop == end && tokens <= kMax) return {};
+  return "\"" + text + "\" is not auto, nor a number from 0 to " +
+         std::to_string(kMax);
 }
 
 void AddThreads(CLI::App* app, uint32_t* threads) {
@@ -99,10 +115,10 @@ void AddSparsity(CLI::App* app, EngineArgs* args) {
       ->capture_default_str();
   app->add_option("--window", args->window,
                   "With sparsity, tokens whose neurons stay in RAM, as far as "
-                  "there is room; 0: as long as there is room")
-      ->check(CLI::Range(0u, 65535u).description(""))
-      ->type_name("K")
-      ->capture_default_str();
+                  "there is room; 0: none do; auto: as long as there is room")
+      ->transform(CLI::Validator(WindowFromText, ""))
+      ->type_name("K|auto")
+      ->default_str("auto");
 }
 
 // What calibrate needs to know about predictors.
@@ -221,6 +237,21 @@ void AddBench(CLI::App* app, BenchArgs* args) {
   app->add_flag("--cgroup", args->cgroup,
                 "Run each row in a memory cgroup of the budget's size, without "
                 "swap; needs the permission to make one");
+  CLI::Option* ablation = app->add_flag(
+      "--ablation", args->ablation,
+      "Instead of a row for each budget and reader: what each part of sparse "
+      "decoding brings, for a calibrated model, from reading all weights for "
+      "every token on; --mem-budget is 50% unless given");
+  app->add_option("--rows-model", args->rows_model,
+                  "With --ablation: the same model, converted with --layout "
+                  "rows and calibrated")
+      ->type_name("FILE")
+      ->needs(ablation);
+  app->add_option("--file-order-model", args->file_order_model,
+                  "With --ablation: the same model, calibrated with --order "
+                  "file")
+      ->type_name("FILE")
+      ->needs(ablation);
 }
 
 // The verb below bench.
@@ -353,6 +384,12 @@ int ParseAndRun(int argc, char** argv) {
       ->required()
       ->type_name("FILE");
   AddEncodings(sub, &convert);
+  sub->add_option("--layout", convert.layout,
+                  "Of the FFN: bundles, all of a neuron side by side; or rows, "
+                  "gate rows, up rows and down columns each by themselves, the "
+                  "baseline that bundles are measured against")
+      ->check(CLI::IsMember({"bundles", "rows"}))
+      ->capture_default_str();
   AddThreads(sub, &convert.threads);
   sub->add_option("--tokenizer", convert.tokenizer,
                   "SentencePiece model, if not SRC/tokenizer.model")
@@ -500,6 +537,11 @@ int ParseAndRun(int argc, char** argv) {
     CheckBench(*sub, *io);
     if (io->parsed()) {
       verb = [&] { return RunBenchIo(bench_io); };
+    } else if (bench.ablation) {
+      if (sub->get_option("--mem-budget")->count() == 0) {
+        bench.engine.mem_budget = "50%";
+      }
+      verb = [&] { return RunAblation(bench); };
     } else {
       verb = [&] { return RunBench(bench); };
     }

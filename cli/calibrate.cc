@@ -317,7 +317,7 @@ Status RunCalibrate(const CalibrateArgs& args) {
   const CancelToken& cancel = InterruptToken();
   FLASHELM_ASSIGN_OR_RETURN(ModelFile model,
                             ModelFile::Open(args.engine.model));
-  if (model.has_split_gates() || model.weights().layers[0].importance ||
+  if (model.has_neuron_stats() ||
       model.weight_file().provenance().contains("calibration")) {
     return InvalidArgument(args.engine.model,
                            ": calibrated already; calibrate the file that "

@@ -33,6 +33,7 @@ Status RunConvert(const ConvertArgs& args) {
   options.embedding = EncodingFromName(args.embedding);
   options.attention = EncodingFromName(args.attention);
   options.ffn = EncodingFromName(args.ffn);
+  options.rows = args.layout == "rows";
   options.num_threads = args.threads;
   options.tokenizer_path = args.tokenizer;
   options.allow_nonfinite = args.allow_nonfinite;

@@ -115,7 +115,7 @@ Result<SparsityOptions> ResolveSparsity(std::string_view text,
   if (text == "off") return options;
   if (text == "auto") {
     // Only what loses nothing.
-    if (model.has_split_gates() && model.config().activation == "relu") {
+    if (model.has_neuron_stats() && model.config().activation == "relu") {
       options.selector = Selector::kGate;
     }
     return options;
@@ -262,7 +262,9 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
           (std::min<uint64_t>(args.batch, max_context) + max_context);
   FLASHELM_ASSIGN_OR_RETURN(plan.sparsity,
                             ResolveSparsity(args.sparsity, model));
-  if (args.window > 0) plan.sparsity.window_tokens = args.window;
+  plan.sparsity.window_tokens = args.window;
+  plan.sparsity.merges_reads = args.merges_reads;
+  plan.pins_weights = args.pins_weights;
   plan.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
   plan.num_threads =
       args.threads == 0

@@ -67,6 +67,8 @@ std::vector<Kind> Kinds(const WeightFile& file) {
         AddSegment(segment, kinds[1]);
         break;
       case SegmentKind::kFfnGate:
+      case SegmentKind::kFfnUp:
+      case SegmentKind::kFfnDown:
       case SegmentKind::kFfn:
         AddSegment(segment, kinds[2]);
         break;
@@ -138,7 +140,9 @@ Json ToJson(const ModelFile& model) {
     json["bytes"][std::string(kSectionNames[id])] =
         header.sections[id].stored_bytes;
   }
-  json["bytes_per_bundle"] = BundleBytes(file);
+  json["layout"] = model.has_rows() ? "rows" : "bundles";
+  json["bytes_per_bundle"] =
+      model.has_rows() ? Json(nullptr) : Json(BundleBytes(file));
   if (const uint64_t bytes = SplitGateBytes(file); bytes > 0) {
     json["bytes_per_gate_row"] = bytes;
   }
@@ -167,9 +171,14 @@ void Print(const ModelFile& model) {
   fmt::print("  size         {} bytes ({})\n", model.file_bytes(),
              FormatBytes(model.file_bytes()));
   fmt::print("  parameters   {}\n", config.num_params());
-  fmt::print("  weights      {}, bundles of {} bytes per neuron",
-             model.weights_name(), BundleBytes(file));
-  if (const uint64_t bytes = SplitGateBytes(file); bytes > 0) {
+  fmt::print("  weights      {}, ", model.weights_name());
+  const uint64_t bytes = SplitGateBytes(file);
+  if (model.has_rows()) {
+    fmt::print("gate rows, up rows and down columns of {} bytes apart", bytes);
+  } else {
+    fmt::print("bundles of {} bytes per neuron", BundleBytes(file));
+  }
+  if (bytes > 0 && !model.has_rows()) {
     fmt::print(", gate rows of {} bytes apart", bytes);
   }
   fmt::print("\n");

@@ -49,6 +49,7 @@ void ForEachSum(SessionStats& to, const SessionStats& from,
   visit(to.bundles.read_bytes, from.bundles.read_bytes);
   visit(to.bundles.fresh_bytes, from.bundles.fresh_bytes);
   visit(to.bundles.num_dense_fetches, from.bundles.num_dense_fetches);
+  visit(to.bundles.memory_ns, from.bundles.memory_ns);
 }
 
 }  // namespace
@@ -170,15 +171,26 @@ void AddMeasurementKeys(const Measurement& measurement, Json& json) {
   json["itl_p50_ms"] = OrNull(Percentile(measurement.token_ms, 0.50));
   json["itl_p95_ms"] = OrNull(Percentile(measurement.token_ms, 0.95));
   json["flash_bytes_per_token"] = OrNull(measurement.FlashBytesPerToken());
+  // Two readers that were busy at once are counted twice, but none was for
+  // longer than it all took.
+  const uint64_t busy_ns = std::min(decode.store.io_busy_ns, decode.total_ns);
   // Bytes per nanosecond are GB per second.
   json["flash_read_gbps"] =
-      decode.store.io_busy_ns > 0
-          ? Json(static_cast<double>(decode.store.stream_bytes) /
-                 static_cast<double>(decode.store.io_busy_ns))
-          : Json(nullptr);
-  json["io_busy_ms"] = per_pass_ms(decode.store.io_busy_ns);
+      busy_ns > 0 ? Json(static_cast<double>(decode.store.stream_bytes) /
+                         static_cast<double>(busy_ns))
+                  : Json(nullptr);
+  json["io_busy_ms"] = per_pass_ms(busy_ns);
   json["io_wait_ms"] = per_pass_ms(decode.store.io_wait_ns);
-  json["compute_ms"] = per_pass_ms(decode.total_ns - decode.store.io_wait_ns);
+  json["memory_ms"] = per_pass_ms(decode.bundles.memory_ns);
+  json["compute_ms"] = per_pass_ms(decode.total_ns - decode.store.io_wait_ns -
+                                   decode.bundles.memory_ns);
+  const auto total_ns = measurement.PerPass(decode.total_ns);
+  json["ms_per_token"] =
+      total_ns ? Json(*total_ns / kNanosecondsPerMs) : Json(nullptr);
+  json["reads_per_token"] =
+      measurement.counts_reads
+          ? OrNull(measurement.PerPass(decode.store.num_reads))
+          : Json(nullptr);
   AddSparsityKeys(decode.sparsity, json);
   AddBundleKeys(measurement, json);
 }

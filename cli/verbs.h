@@ -20,7 +20,8 @@ struct ConvertArgs {
   std::string embedding;
   std::string attention;
   std::string ffn;
-  uint32_t threads = 0;   // 0: one for each fast core.
+  std::string layout = "bundles";  // "rows"
+  uint32_t threads = 0;            // 0: one for each fast core.
   std::string tokenizer;  // Empty: tokenizer.model in the source directory.
   bool allow_nonfinite = false;
 };
@@ -48,7 +49,11 @@ struct EngineArgs {
   std::string simd = "auto";
   std::string device_profile;     // A file; empty: the reader finds out.
   std::string sparsity = "auto";  // "off", "gate", "gate:0.5", ...
-  uint32_t window = 0;            // Tokens whose neurons stay in RAM; 0: all.
+  // Tokens whose neurons stay in RAM; UINT32_MAX: as long as there is room.
+  uint32_t window = UINT32_MAX;
+  // Of rows of bench --ablation, as PlanOptions and SparsityOptions have them.
+  bool pins_weights = true;
+  bool merges_reads = true;
 };
 
 // Where a text comes from; exactly one of the two is set.
@@ -121,6 +126,9 @@ struct BenchArgs {
   uint32_t repetitions = 3;
   std::string format = "md";
   bool cgroup = false;
+  bool ablation = false;
+  std::string rows_model;        // Empty: rows that need it are left out.
+  std::string file_order_model;  // The same.
 };
 
 struct BenchIoArgs {
@@ -149,6 +157,7 @@ Status RunPerplexity(const PerplexityArgs& args);
 Status RunCalibrate(const CalibrateArgs& args);
 Status RunPlan(const PlanArgs& args);
 Status RunBench(const BenchArgs& args);
+Status RunAblation(const BenchArgs& args);
 Status RunBenchIo(const BenchIoArgs& args);
 Status RunSynth(const SynthArgs& args);
 

@@ -91,14 +91,8 @@ class Planner {
       if (layer.has_split_gate()) {
         residency.sweep.push_back(layer.gate.segment);
       }
-      if (IsSparse()) {
-        const uint64_t num_bundles = segments_[layer.up.segment].num_records;
-        residency.apart.push_back(layer.up.segment);
-        residency.chunk_records[layer.up.segment] = num_bundles;
-        plan_.cached_bundles.push_back(0);
-      } else {
-        residency.sweep.push_back(layer.up.segment);
-      }
+      AddNeurons(layer.up.segment);
+      if (layer.has_split_down()) AddNeurons(layer.down.segment);
     }
   }
 
@@ -124,16 +118,19 @@ class Planner {
         fixed + AllWeightBytes() + OverheadBytes(true) + UringBytes(0);
 
     const uint64_t ring_floor = ChooseRing(0, kMinSlots);
-    plan_.minimum_bytes = SmallestBudget(
-        std::min(fixed + ring_floor + OverheadBytes(false) + ScratchBytes(1),
-                 whole + ScratchBytes(1)));
+    uint64_t least =
+        fixed + ring_floor + OverheadBytes(false) + ScratchBytes(1);
+    if (options_.pins_weights) {
+      least = std::min(least, whole + ScratchBytes(1));
+    }
+    plan_.minimum_bytes = SmallestBudget(least);
     const uint64_t budget = std::min(
         options_.budget_bytes,
         SmallestBudget(whole + ScratchBytes(MaxBatch()) + AllBundleBytes()));
     if (budget < plan_.minimum_bytes) return Infeasible(fixed);
 
     const uint64_t usable = WithoutKernelBytes(budget);
-    if (whole + ScratchBytes(1) <= usable) {
+    if (options_.pins_weights && whole + ScratchBytes(1) <= usable) {
       ChooseBatch(usable - whole);
       MakeAllResident();
       if (IsSparse()) {
@@ -151,7 +148,7 @@ class Planner {
         if (ring <= most) break;
       }
       if (ring > most) ring = ChooseRing(0, kMinSlots);
-      Pin(left - ring - scratch);
+      if (options_.pins_weights) Pin(left - ring - scratch);
     }
     AddChosenLines();
     return std::move(plan_);
@@ -172,6 +169,17 @@ class Planner {
     return std::move(plan_);
   }
 
+  // What is left of a layer's FFN: streamed whole, or read one by one.
+  void AddNeurons(uint32_t index) {
+    ResidencyPlan& residency = plan_.residency;
+    if (IsSparse()) {
+      residency.apart.push_back(index);
+      residency.chunk_records[index] = segments_[index].num_records;
+      plan_.cached_bundles.push_back(0);
+    } else {
+      residency.sweep.push_back(index);
+    }
+  }
   // Norm vectors are needed whole and are small: they never stream.
   void PinNorm(const PartRef& part) {
     const Segment& segment = segments_[part.segment];
@@ -257,12 +265,15 @@ class Planner {
     return total;
   }
   void CacheBundles(uint64_t bytes) {
+    if (options_.sparsity.window_tokens == 0) return;
     std::vector<LayerBundles> layers;
+    // Without bundles a layer has two segments.
+    const uint32_t per_layer = model_.has_rows() ? 2 : 1;
     for (uint32_t i = 0; i < plan_.residency.apart.size(); ++i) {
       const Segment& segment = segments_[plan_.residency.apart[i]];
       layers.push_back({segment.num_records,
                         BundleCache::NumSlotBytes(segment.stride_bytes),
-                        frequency_.of_layer(i)});
+                        frequency_.of_layer(i / per_layer)});
     }
     const uint64_t rounding = layers.size() * kCacheRounding;
     plan_.cached_bundles =
@@ -300,7 +311,8 @@ class Planner {
     return Scratch::NumBytes(
         model_.config(),
         {batch, LogitRows(batch), options_.num_threads, model_.has_quantized(),
-         plan_.context, model_.has_split_gates() || IsSparse()});
+         plan_.context, model_.has_split_gates() || IsSparse(),
+         model_.has_rows()});
   }
   // The largest batch whose activations fit; 1 fits always.
   void ChooseBatch(uint64_t bytes) {

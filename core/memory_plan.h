@@ -41,6 +41,9 @@ struct PlanOptions {
   // Which neurons are computed. With sparsity, bundles are read one by one:
   // all other weights come first, and a cache of bundles takes what is left.
   SparsityOptions sparsity;
+  // Whether weights stay in RAM that need not. Without, every token streams all
+  // of them, however large the budget: a baseline to measure against.
+  bool pins_weights = true;
   // What the caller will hold itself while the model runs: prompts, outputs.
   uint64_t caller_bytes = 0;
 };
@@ -61,9 +64,9 @@ struct MemoryPlan {
   uint64_t activation_bytes = 0;
 
   ResidencyPlan residency;
-  // With sparsity: bundles that the cache has room for, by layer, as
-  // ShareCache() gives them; and what a sparse FFN and its store of bundles
-  // take.
+  // With sparsity: bundles that the cache has room for, by segment of
+  // residency.apart, as ShareCache() gives them; and what a sparse FFN and its
+  // store of bundles take.
   std::vector<uint32_t> cached_bundles;
   uint64_t sparse_bytes = 0;
   uint32_t context = 0;

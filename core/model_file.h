@@ -44,6 +44,14 @@ class ModelFile {
   bool has_split_gates() const {
     return !weights_.layers.empty() && weights_.layers[0].has_split_gate();
   }
+  // Whether it has no bundles: up rows and down columns lie apart, too.
+  bool has_rows() const {
+    return !weights_.layers.empty() && weights_.layers[0].has_split_down();
+  }
+  // Whether its neurons have what a calibration finds out about them.
+  bool has_neuron_stats() const {
+    return !weights_.layers.empty() && weights_.layers[0].importance;
+  }
   // Whether any matrix is quantized.
   bool has_quantized() const { return has_quantized_; }
 

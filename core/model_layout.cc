@@ -120,7 +120,13 @@ ModelLayout MakeLayout(const ModelConfig& config,
     const PartSpec gate = {"gate", LayerTensor(i, "ffn_gate"), model_dim};
     const PartSpec up = {"up", LayerTensor(i, "ffn_up"), model_dim};
     const PartSpec down = {"down", LayerTensor(i, "ffn_down"), model_dim};
-    if (options.split_gate) {
+    if (options.rows) {
+      builder.Add(SegmentKind::kFfnGate, i, layer.ffn_dim, encodings.ffn,
+                  {gate});
+      builder.Add(SegmentKind::kFfnUp, i, layer.ffn_dim, encodings.ffn, {up});
+      builder.Add(SegmentKind::kFfnDown, i, layer.ffn_dim, encodings.ffn,
+                  {down});
+    } else if (options.split_gate) {
       builder.Add(SegmentKind::kFfnGate, i, layer.ffn_dim, encodings.ffn,
                   {gate});
       builder.Add(SegmentKind::kFfn, i, layer.ffn_dim, encodings.ffn,
@@ -264,15 +270,23 @@ Result<ModelWeights> FindWeights(const ModelConfig& config,
     find("attention_out", model_dim, config.query_dim(layer),
          SegmentKind::kAttentionOut, out.attention_out);
     const std::string gate = LayerTensor(i, "ffn_gate");
-    const bool is_split = finder.Has(gate, SegmentKind::kFfnGate);
+    const std::string up = LayerTensor(i, "ffn_up");
+    const bool is_rows = finder.Has(up, SegmentKind::kFfnUp);
+    const bool is_split = is_rows || finder.Has(gate, SegmentKind::kFfnGate);
     find("ffn_gate", layer.ffn_dim, model_dim,
          is_split ? SegmentKind::kFfnGate : SegmentKind::kFfn, out.gate);
-    find("ffn_up", layer.ffn_dim, model_dim, SegmentKind::kFfn, out.up);
-    find("ffn_down", layer.ffn_dim, model_dim, SegmentKind::kFfn, out.down);
+    find("ffn_up", layer.ffn_dim, model_dim,
+         is_rows ? SegmentKind::kFfnUp : SegmentKind::kFfn, out.up);
+    find("ffn_down", layer.ffn_dim, model_dim,
+         is_rows ? SegmentKind::kFfnDown : SegmentKind::kFfn, out.down);
     finder.ExpectOneSegment(LayerTensor(i, "qkv"), {out.qkv});
     finder.ExpectOneSegment(LayerTensor(i, "attention_out"),
                             {out.attention_out});
-    if (is_split) {
+    if (is_rows) {
+      finder.ExpectOneSegment(gate, {out.gate});
+      finder.ExpectOneSegment(up, {out.up});
+      finder.ExpectOneSegment(LayerTensor(i, "ffn_down"), {out.down});
+    } else if (is_split) {
       finder.ExpectOneSegment(gate, {out.gate});
       finder.ExpectOneSegment(LayerTensor(i, "ffn"), {out.up, out.down});
     } else {

@@ -32,9 +32,13 @@ struct MatrixEncodings {
 Status CheckEncodings(const ModelConfig& config,
                       const MatrixEncodings& encodings);
 
-// What a file has that was prepared for choosing neurons. A conversion makes
-// neither; see convert/calibrated_file.h.
+// Other layouts than whole bundles. A conversion makes rows alone; for what a
+// file has that was prepared for choosing neurons, see
+// convert/calibrated_file.h.
 struct LayoutOptions {
+  // No bundles: the gate rows, up rows and down columns of a layer lie in a
+  // segment each. The baseline that bundles are measured against.
+  bool rows = false;
   // The gate rows of a layer in a segment of their own; its bundles hold up row
   // and down column.
   bool split_gate = false;
@@ -82,7 +86,7 @@ struct LayerWeights {
   PartRef qkv;             // [qkv_dim, model_dim]
   PartRef attention_out;   // [model_dim, query_dim]
   // In the bundles of one segment, but for a gate that is split off: that has
-  // a segment to itself.
+  // a segment to itself. Or each in a segment of its own.
   PartRef gate;  // [ffn_dim, model_dim]
   PartRef up;    // [ffn_dim, model_dim]
   PartRef down;  // [ffn_dim, model_dim]: column i of the matrix is record i.
@@ -97,6 +101,8 @@ struct LayerWeights {
   uint64_t predictor_bytes = 0;
 
   bool has_split_gate() const { return gate.segment != up.segment; }
+  // Whether there are no bundles; then the gate is split off, too.
+  bool has_split_down() const { return down.segment != up.segment; }
 };
 struct ModelWeights {
   PartRef embedding;  // [vocab_size, model_dim]

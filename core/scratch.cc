@@ -61,6 +61,7 @@ void ForEachBuffer(const ModelConfig& config, const ScratchShape& shape,
                  RoundUp(tokens * config.model_dim, kFloatsPerCacheLine) +
                      2 * tokens * kFfnTile));
   visit(&Scratch::gates, shape.has_gates ? tokens * MaxFfnDim(config) : 0);
+  visit(&Scratch::ups, shape.has_ups ? tokens * MaxFfnDim(config) : 0);
   visit(&Scratch::cos, tokens * (config.head_dim / 2));
   visit(&Scratch::sin, tokens * (config.head_dim / 2));
   visit(&Scratch::ranges, uint64_t{kFfnRanges} * config.model_dim);

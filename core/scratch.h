@@ -47,6 +47,7 @@ struct ScratchShape {
   uint32_t context = 1;        // Positions of the cache.
   // Whether a layer's gates are kept, or which of its neurons are computed.
   bool has_gates = false;
+  bool has_ups = false;  // Whether all ups of a layer are.
 };
 
 // All buffers that a forward pass writes, for a batch of tokens; row t of each
@@ -70,6 +71,8 @@ struct Scratch {
   // All gates of a layer, or 0 for neurons that are left out and 1 for others,
   // [batch, gates_stride]; null unless has_gates.
   float* gates = nullptr;
+  // All ups of a layer, in the same shape; null unless has_ups.
+  float* ups = nullptr;
   float* cos = nullptr;     // [batch, head_dim / 2]
   float* sin = nullptr;     // [batch, head_dim / 2]
   float* ranges = nullptr;  // [kFfnRanges, model_dim] of one token

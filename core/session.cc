@@ -39,7 +39,8 @@ Result<std::unique_ptr<Session>> Session::Create(Engine& engine) {
           engine.config(),
           {plan.batch, plan.max_logit_rows, engine.pool().num_threads(),
            engine.model().has_quantized(), plan.context,
-           engine.model().has_split_gates() || engine.sparse_ffn() != nullptr},
+           engine.model().has_split_gates() || engine.sparse_ffn() != nullptr,
+           engine.model().has_rows()},
           engine.budget()));
   return std::unique_ptr<Session>(
       new Session(engine, std::move(cache), std::move(scratch)));

@@ -40,6 +40,19 @@ size_t CountSideBySide(std::span<const Bundle> bundles, uint64_t stride_bytes) {
   return count;
 }
 
+// out[t * kFfnTile + i] = that part of bundle i times token t.
+void MultiplyRows(std::span<const Bundle> bundles, const PartRef& part,
+                  uint64_t stride_bytes, const BatchProduct& product,
+                  uint32_t thread, float* out) {
+  while (!bundles.empty()) {
+    const size_t count = CountSideBySide(bundles, stride_bytes);
+    product.Rows(ViewOfPart(bundles[0].data, part, stride_bytes), count, thread,
+                 out, kFfnTile);
+    out += count;
+    bundles = bundles.subspan(count);
+  }
+}
+
 }  // namespace
 
 BundleStoreOptions BundleOptions(const ModelFile& model,
@@ -48,12 +61,14 @@ BundleStoreOptions BundleOptions(const ModelFile& model,
   BundleStoreOptions result;
   result.cache_slots.assign(cached_bundles.begin(), cached_bundles.end());
   result.window_tokens = options.window_tokens;
+  result.merges_reads = options.merges_reads;
   // No fetch takes more than a layer.
   uint64_t layer_bytes = 0;
   for (const LayerWeights& layer : model.weights().layers) {
-    layer_bytes =
-        std::max(layer_bytes,
-                 model.weight_file().segments()[layer.up.segment].num_bytes());
+    for (const uint32_t index : {layer.up.segment, layer.down.segment}) {
+      layer_bytes = std::max(layer_bytes,
+                             model.weight_file().segments()[index].num_bytes());
+    }
   }
   result.staging_bytes =
       std::clamp(RoundUp(layer_bytes, kIoAlignment), 2 * result.max_read_bytes,
@@ -100,76 +115,67 @@ SparseFfn::SparseFfn(const ModelFile& model, BundleStore& bundles,
       activation_(model.config().activation == "relu" ? Activation::kRelu
                                                       : Activation::kSilu) {}
 
-uint64_t SparseFfn::StrideOf(uint32_t layer) const {
-  return model_.weight_file()
-      .segments()[model_.weights().layers[layer].up.segment]
-      .stride_bytes;
+uint64_t SparseFfn::StrideOf(const PartRef& part) const {
+  return model_.weight_file().segments()[part.segment].stride_bytes;
 }
 
 Status SparseFfn::Begin(uint32_t layer, uint32_t position, size_t num_tokens) {
   layer_ = layer;
   position_ = position;
   num_tokens_ = num_tokens;
-  return bundles_.Begin(layer);
+  num_ids_ = 0;
+  return bundles_.Begin(model_.has_rows() ? 2 * layer : layer);
 }
 
 Status SparseFfn::AddGates(size_t first, size_t count, Scratch& scratch) {
   if (!selector_->takes_gates_one_by_one()) return OkStatus();
   selector_->SelectByGates(first, count, num_tokens_, scratch, stats_);
-  return bundles_.Add(ids_.first(CollectNeurons(first, count, scratch)));
+  return bundles_.Add(CollectNeurons(first, count, scratch));
 }
 
-size_t SparseFfn::CollectNeurons(size_t first, size_t count,
-                                 const Scratch& scratch) {
-  size_t num_ids = 0;
+std::span<const uint32_t> SparseFfn::CollectNeurons(size_t first, size_t count,
+                                                    const Scratch& scratch) {
+  const size_t num_before = num_ids_;
   for (size_t i = first; i < first + count; ++i) {
     bool is_needed = false;
     for (size_t t = 0; t < num_tokens_ && !is_needed; ++t) {
       is_needed = !(scratch.gates[t * scratch.gates_stride + i] == 0);
     }
-    if (is_needed) ids_[num_ids++] = static_cast<uint32_t>(i);
+    if (is_needed) ids_[num_ids_++] = static_cast<uint32_t>(i);
   }
-  return num_ids;
+  return ids_.subspan(num_before, num_ids_ - num_before);
 }
 
 void SparseFfn::AddBundles(std::span<const Bundle> bundles,
                            const BatchProduct& product, Scratch& scratch) {
   const LayerWeights& weights = model_.weights().layers[layer_];
-  const uint64_t stride = StrideOf(layer_);
+  const uint64_t stride = StrideOf(weights.down);
   const bool has_gates = weights.has_split_gate();
+  const bool has_ups = !weights.has_split_down();
   std::atomic<uint64_t> num_kept_active = 0;
-  // Calls run(index of the first, its data, count) for bundles side by side.
-  const auto for_rows = [&](size_t begin, size_t end, const auto& run) {
-    while (begin < end) {
-      const size_t count =
-          CountSideBySide(bundles.subspan(begin, end - begin), stride);
-      run(begin, bundles[begin].data, count);
-      begin += count;
-    }
-  };
   pool_.ParallelFor(
       bundles.size(), BundleGrain(stride, num_tokens_),
       [&](size_t begin, size_t end, uint32_t part) {
-        for_rows(begin, end,
-                 [&](size_t first, const std::byte* data, size_t count) {
-                   product.Rows(ViewOfPart(data, weights.up, stride), count,
-                                part, scratch.up + first, kFfnTile);
-                   if (has_gates) return;
-                   product.Rows(ViewOfPart(data, weights.gate, stride), count,
-                                part, scratch.gate + first, kFfnTile);
-                 });
+        const auto multiply = [&](const PartRef& rows, float* out) {
+          MultiplyRows(bundles.subspan(begin, end - begin), rows, stride,
+                       product, part, out + begin);
+        };
+        if (has_ups) multiply(weights.up, scratch.up);
+        if (!has_gates) multiply(weights.gate, scratch.gate);
         uint64_t num_active = 0;
         for (size_t t = 0; t < num_tokens_; ++t) {
           float* gate = scratch.gate + t * kFfnTile;
+          float* up = scratch.up + t * kFfnTile;
           const float* gates = scratch.gates + t * scratch.gates_stride;
+          const float* ups = scratch.ups + t * scratch.gates_stride;
           for (size_t i = begin; i < end; ++i) {
+            if (!has_ups) up[i] = ups[bundles[i].id];
             const float kept = gates[bundles[i].id];
             // Other tokens may have asked for it.
             if (has_gates || kept == 0) gate[i] = kept;
             num_active += gate[i] > 0 ? 1 : 0;
           }
-          GluActivate(activation_, gate + begin,
-                      scratch.up + t * kFfnTile + begin, end - begin,
+          GluActivate(activation_, gate + begin, up + begin, end - begin,
                       gate + begin);
         }
         num_kept_active.fetch_add(num_active, std::memory_order_relaxed);
@@ -183,14 +189,15 @@ void SparseFfn::AddBundles(std::span<const Bundle> bundles,
   pool_.ParallelFor(
       model_dim, GrainFor(ElementsBytes(type, bundles.size()), num_tokens_),
       [&](size_t begin, size_t end) {
-        for_rows(
-            0, bundles.size(),
-            [&](size_t first, const std::byte* data, size_t count) {
-              AddScaledRows(
-                  Submatrix(ViewOfPart(data, weights.down, stride), 0, begin),
-                  count, end - begin, scratch.gate + first, kFfnTile,
-                  num_tokens_, scratch.partial + begin, model_dim);
-            });
+        for (size_t i = 0; i < bundles.size();) {
+          const size_t count = CountSideBySide(bundles.subspan(i), stride);
+          const WeightView rows =
+              ViewOfPart(bundles[i].data, weights.down, stride);
+          AddScaledRows(Submatrix(rows, 0, begin), count, end - begin,
+                        scratch.gate + i, kFfnTile, num_tokens_,
+                        scratch.partial + begin, model_dim);
+          i += count;
+        }
       });
 }
 
@@ -203,12 +210,41 @@ void SparseFfn::EndRange(Scratch& scratch) {
   }
 }
 
+Status SparseFfn::ComputeUps(const BatchProduct& product, Scratch& scratch) {
+  const PartRef& rows = model_.weights().layers[layer_].up;
+  const uint64_t stride = StrideOf(rows);
+  while (true) {
+    FLASHELM_ASSIGN_OR_RETURN(const auto batch, bundles_.Next());
+    if (!batch) return OkStatus();
+    for (BundleStore::Batch left = *batch; !left.empty();) {
+      const auto tile = left.first(std::min<size_t>(left.size(), kFfnTile));
+      left = left.subspan(tile.size());
+      pool_.ParallelFor(tile.size(), BundleGrain(stride, num_tokens_),
+                        [&](size_t begin, size_t end, uint32_t part) {
+                          MultiplyRows(tile.subspan(begin, end - begin), rows,
+                                       stride, product, part,
+                                       scratch.up + begin);
+                          for (size_t t = 0; t < num_tokens_; ++t) {
+                            float* ups = scratch.ups + t * scratch.gates_stride;
+                            const float* up = scratch.up + t * kFfnTile;
+                            for (size_t i = begin; i < end; ++i)
+                              ups[tile[i].id] = up[i];
+                          }
+                        });
+    }
+  }
+}
+
 Status SparseFfn::Finish(const BatchProduct& product, Scratch& scratch) {
   const uint32_t ffn_dim = model_.config().layers[layer_].ffn_dim;
   if (!selector_->takes_gates_one_by_one()) {
     selector_->Select(layer_, position_, num_tokens_, scratch, stats_);
+    FLASHELM_RETURN_IF_ERROR(bundles_.Add(CollectNeurons(0, ffn_dim, scratch)));
+  }
+  if (model_.has_rows()) {
+    FLASHELM_RETURN_IF_ERROR(ComputeUps(product, scratch));
     FLASHELM_RETURN_IF_ERROR(
-        bundles_.Add(ids_.first(CollectNeurons(0, ffn_dim, scratch))));
+        bundles_.Fetch(2 * layer_ + 1, ids_.first(num_ids_)));
   }
   std::fill_n(scratch.partial, num_tokens_ * model_.config().model_dim, 0.0f);
   uint32_t range = 0;

@@ -70,13 +70,18 @@ class SparseFfn {
   SparseFfn(const ModelFile& model, BundleStore& bundles, ThreadPool& pool);
 
   // Those of the neurons [first, first + count) that some token needs,
-  // ascending, into ids_.
-  size_t CollectNeurons(size_t first, size_t count, const Scratch& scratch);
+  // ascending, behind those in ids_.
+  std::span<const uint32_t> CollectNeurons(size_t first, size_t count,
+                                           const Scratch& scratch);
   // Adds bundles of one range, at most kFfnTile, to the scratch's `partial`.
   void AddBundles(std::span<const Bundle> bundles, const BatchProduct& product,
                   Scratch& scratch);
   void EndRange(Scratch& scratch);
-  uint64_t StrideOf(uint32_t layer) const;
+  // Where a file has no bundles: the up rows of neurons are read first, and
+  // their products with the tokens kept in the scratch's `ups` until the down
+  // columns come.
+  Status ComputeUps(const BatchProduct& product, Scratch& scratch);
+  uint64_t StrideOf(const PartRef& part) const;
 
   const ModelFile& model_;
   BundleStore& bundles_;
@@ -85,7 +90,8 @@ class SparseFfn {
   std::unique_ptr<NeuronSelector> selector_;
 
   AlignedBuffer buffer_;
-  std::span<uint32_t> ids_;  // [max ffn_dim]
+  std::span<uint32_t> ids_;  // [max ffn_dim]: neurons that are needed.
+  size_t num_ids_ = 0;
   SparsityStats stats_;
 
   // What is begun.

@@ -42,9 +42,12 @@ struct SparsityOptions {
   // those whose gate is positive, which loses nothing, or those of which a
   // predictor says so.
   double kept_fraction = 0;
-  // Tokens whose neurons stay in DRAM, as far as there is room; UINT32_MAX: as
-  // long as there is room.
+  // Tokens whose neurons stay in DRAM, as far as there is room. 0: none do, and
+  // no room is taken for them; UINT32_MAX: as long as there is room.
   uint32_t window_tokens = UINT32_MAX;
+  // Whether neurons that lie together are read together. Without, each is a
+  // read of its own: a baseline to measure against.
+  bool merges_reads = true;
 
   bool is_on() const { return selector != Selector::kOff; }
   // Whether a predictor of the file selects.

@@ -63,6 +63,10 @@ std::string_view StepName(SegmentKind kind) {
       return "attention_out";
     case SegmentKind::kFfnGate:
       return "ffn_gate";
+    case SegmentKind::kFfnUp:
+      return "ffn_up";
+    case SegmentKind::kFfnDown:
+      return "ffn_down";
     case SegmentKind::kFfn:
       return "ffn";
     default:
@@ -73,7 +77,7 @@ std::string_view StepName(SegmentKind kind) {
 }  // namespace
 
 uint64_t TraceBytes(const ModelConfig& config) {
-  return SweepTrace::NumBytes(4 * size_t{config.num_layers()} + 1,
+  return SweepTrace::NumBytes(5 * size_t{config.num_layers()} + 1,
                               kMaxTraceSweeps) +
          OutputFile::kBufferBytes;
 }

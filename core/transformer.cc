@@ -257,6 +257,11 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
                                        s_.normed, model_dim, num_tokens,
                                        s_.gates, s_.gates_stride));
   }
+  if (weights.has_split_down() && sparse_ == nullptr) {
+    FLASHELM_RETURN_IF_ERROR(MatMulAll(weights.up, ffn_dim, model_dim,
+                                       s_.normed, model_dim, num_tokens, s_.ups,
+                                       s_.gates_stride));
+  }
   product_.SetTokens(IsQuantized(weights.gate) || IsQuantized(weights.up),
                      s_.normed, model_dim, model_dim, num_tokens);
   if (observer_ != nullptr) {
@@ -265,7 +270,7 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
   std::fill_n(s_.partial, num_tokens * model_dim, 0.0f);
   for (uint32_t neuron = 0; neuron < ffn_dim;) {
     FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
-                              store_.Next(weights.up.segment, neuron));
+                              store_.Next(weights.down.segment, neuron));
     if (num_tokens == 1 && run.num_records == ffn_dim && observer_ == nullptr) {
       FfnRangesOfOneToken(weights, run);
       return OkStatus();
@@ -316,22 +321,31 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
                              size_t num_tokens) {
   const LayerWeights& weights = weights_.layers[layer];
   const uint64_t skip = first - run.first_record;
-  const uint64_t stride = segments_[weights.up.segment].stride_bytes;
+  const uint64_t stride = segments_[weights.down.segment].stride_bytes;
   const size_t grain = GrainFor(stride, num_tokens);
   pool_.ParallelFor(count, grain, [&](size_t begin, size_t end, uint32_t part) {
     float* gate = s_.gate + first % kFfnTile + begin;
     float* up = s_.up + first % kFfnTile + begin;
-    if (weights.has_split_gate()) {
+    const auto multiply = [&](const PartRef& matrix, float* out) {
+      product_.Rows(ViewOf(run, skip + begin, matrix, stride), end - begin,
+                    part, out, kFfnTile);
+    };
+    const auto copy = [&](const float* all, float* out) {
       for (size_t t = 0; t < num_tokens; ++t) {
-        std::copy_n(s_.gates + t * s_.gates_stride + first + begin, end - begin,
-                    gate + t * kFfnTile);
+        std::copy_n(all + t * s_.gates_stride + first + begin, end - begin,
+                    out + t * kFfnTile);
       }
+    };
+    if (weights.has_split_gate()) {
+      copy(s_.gates, gate);
     } else {
-      product_.Rows(ViewOf(run, skip + begin, weights.gate, stride),
-                    end - begin, part, gate, kFfnTile);
+      multiply(weights.gate, gate);
     }
-    product_.Rows(ViewOf(run, skip + begin, weights.up, stride), end - begin,
-                  part, up, kFfnTile);
+    if (weights.has_split_down()) {
+      copy(s_.ups, up);
+    } else {
+      multiply(weights.up, up);
+    }
     if (observer_ != nullptr) {
       observer_->OnGates(layer, first + static_cast<uint32_t>(begin),
                          end - begin, num_tokens, gate, kFfnTile);
@@ -375,9 +389,11 @@ void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
                                        const RecordRun& run, size_t first,
                                        size_t count, uint32_t part,
                                        float* sum) {
-  const uint64_t stride = segments_[weights.up.segment].stride_bytes;
+  const uint64_t stride = segments_[weights.down.segment].stride_bytes;
   const bool has_gate = !weights.has_split_gate();
-  const uint64_t share = stride / (has_gate ? 3 : 2);
+  const bool has_up = !weights.has_split_down();
+  const uint64_t share =
+      stride / (1 + static_cast<uint64_t>(has_gate) + uint64_t{has_up});
   const std::byte* fetched =
       run.data + first * stride + std::max(count * share, kBytesAhead);
   float gate[kMaxFfnStep];
@@ -390,9 +406,10 @@ void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
       fetched += rows * share;
     };
     if (has_gate) multiply(weights.gate, gate);
-    multiply(weights.up, up);
+    if (has_up) multiply(weights.up, up);
   }
-  GluActivate(activation_, has_gate ? gate : s_.gates + first, up, count, gate);
+  GluActivate(activation_, has_gate ? gate : s_.gates + first,
+              has_up ? up : s_.ups + first, count, gate);
   const bool has_next = first + 2 * count <= run.num_records;
   AddDownColumns(ViewOf(run, first, weights.down, stride), count,
                  config_.model_dim, gate, 0, 1, nullptr, sum, 0,
@@ -403,7 +420,7 @@ void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
 // ranges once, from gate to down, and waits for nobody.
 void Transformer::FfnRangesOfOneToken(const LayerWeights& weights,
                                       const RecordRun& run) {
-  const uint64_t stride = segments_[weights.up.segment].stride_bytes;
+  const uint64_t stride = segments_[weights.down.segment].stride_bytes;
   const size_t model_dim = config_.model_dim;
   const auto ffn_dim = static_cast<uint32_t>(run.num_records);
   const size_t grain = std::max<uint64_t>(

@@ -32,6 +32,12 @@ uint64_t MaxRecords(const WeightFile& file,
   return max_records;
 }
 
+uint64_t NanosecondsSince(std::chrono::steady_clock::time_point begin) {
+  return static_cast<uint64_t>(
+      std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin)
+          .count());
+}
+
 Status FailedRead(const WeightFile& file, const Segment& segment,
                   uint64_t offset_bytes, const Status& status) {
   return Status(
@@ -62,6 +68,7 @@ BundleStore::BundleStore(const WeightFile& file,
       reader_(reader),
       verifier_(verifier),
       read_timeout_(options.read_timeout),
+      merges_reads_(options.merges_reads),
       busy_ns_at_start_(reader.stats().busy_ns),
       reads_(reader.depth()),
       order_(reader.depth()) {
@@ -209,10 +216,12 @@ Status BundleStore::Add(std::span<const uint32_t> ids) {
   std::copy(ids.begin(), ids.end(), wanted.begin() + ids_.size());
   ids_ = wanted.first(ids_.size() + ids.size());
   const auto missing = missing_ids_.As<uint32_t>();
+  const auto begin = Clock::now();
   const size_t num_missing =
       layers_[layer_].cache.Use(ids, missing.subspan(missing_.size()));
   missing_ = missing.first(missing_.size() + num_missing);
   BundleStats& stats = layers_[layer_].stats;
+  stats.memory_ns += NanosecondsSince(begin);
   stats.num_wanted += ids.size();
   stats.num_hits += ids.size() - num_missing;
   stats.num_misses += num_missing;
@@ -232,7 +241,7 @@ void BundleStore::ChoosePlanner() {
   Layer& layer = layers_[layer_];
   const auto left = missing_.subspan(num_submitted_);
   planner_ = &layer.planner;
-  if (layer.dense_planner &&
+  if (merges_reads_ && layer.dense_planner &&
       layer.dense_planner->PredictNs(left) < layer.planner.PredictNs(left)) {
     planner_ = &*layer.dense_planner;
     layer.stats.num_dense_fetches += is_dense_ ? 0 : 1;
@@ -279,8 +288,9 @@ Status BundleStore::SubmitReads() {
   requests_.clear();
   uint64_t num_bytes = 0;
   while (num_submitted_ < missing_.size() && !free_tags_.empty()) {
+    const auto left = missing_.subspan(num_submitted_);
     const PlannedRead plan =
-        planner_->PlanFirst(missing_.subspan(num_submitted_));
+        planner_->PlanFirst(merges_reads_ ? left : left.first(1));
     std::byte* const target = staging_->Take(plan.num_bytes);
     if (target == nullptr) break;
     const uint32_t tag = free_tags_.back();
@@ -338,8 +348,7 @@ Status BundleStore::WaitForRead() {
       status = NotAnswered();
     }
   }
-  layers_[layer_].stats.io_wait_ns += static_cast<uint64_t>(
-      std::chrono::nanoseconds(Clock::now() - begin).count());
+  layers_[layer_].stats.io_wait_ns += NanosecondsSince(begin);
   return status;
 }
 
@@ -381,8 +390,17 @@ Status BundleStore::TakeRead(size_t& num_bundles) {
   const uint32_t tag = order_[first_in_order_];
   Read& read = reads_[tag];
   FLASHELM_RETURN_IF_ERROR(CheckRead(read));
+  const auto data_of = [&](uint32_t id) -> const std::byte* {
+    return read.target + (info.offset_bytes + id * info.stride_bytes -
+                          read.plan.offset_bytes);
+  };
+  for (const uint32_t id : missing_.subspan(num_taken_, read.plan.num_wanted)) {
+    FLASHELM_RETURN_IF_ERROR(
+        verifier_.VerifyOnce(layer.segment, id, 1, data_of(id)));
+  }
   bool is_needed = false;
   const size_t end = num_taken_ + read.plan.num_wanted;
+  const auto begin = Clock::now();
   while (num_taken_ < end) {
     const uint32_t id = ids_[num_handed_out_++];
     if (id != missing_[num_taken_]) {
@@ -390,15 +408,13 @@ Status BundleStore::TakeRead(size_t& num_bundles) {
       continue;
     }
     ++num_taken_;
-    const std::byte* data =
-        read.target +
-        (info.offset_bytes + id * info.stride_bytes - read.plan.offset_bytes);
-    FLASHELM_RETURN_IF_ERROR(verifier_.VerifyOnce(layer.segment, id, 1, data));
+    const std::byte* data = data_of(id);
     // From its slot, so that the read's memory is free for another one.
     const std::byte* slot = layer.cache.Insert(id, data);
     if (slot == nullptr) is_needed = true;
     bundles[num_bundles++] = {id, slot != nullptr ? slot : data};
   }
+  layer.stats.memory_ns += NanosecondsSince(begin);
   layer.stats.fresh_bytes += read.plan.num_wanted * info.stride_bytes;
   first_in_order_ = (first_in_order_ + 1) % order_.size();
   --num_in_order_;
@@ -455,6 +471,7 @@ BundleStoreStats BundleStore::stats() const {
     total.bundles.fresh_bytes += stats.fresh_bytes;
     total.bundles.io_wait_ns += stats.io_wait_ns;
     total.bundles.num_dense_fetches += stats.num_dense_fetches;
+    total.bundles.memory_ns += stats.memory_ns;
   }
   total.io_busy_ns = reader_.stats().busy_ns - busy_ns_at_start_;
   return total;

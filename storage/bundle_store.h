@@ -34,6 +34,8 @@ struct BundleStoreOptions {
   // kIoAlignment, not below max_read_bytes. 0: never.
   uint64_t max_dense_read_bytes = 0;
   ReadCost cost;
+  // Whether one read may bring several records that are wanted.
+  bool merges_reads = true;
   // How long a read may take before the device counts as failed.
   std::chrono::nanoseconds read_timeout = std::chrono::seconds(30);
 };
@@ -48,6 +50,8 @@ struct BundleStats {
   uint64_t fresh_bytes = 0;  // Of bundles wanted, as they came from a read.
   uint64_t io_wait_ns = 0;   // With the caller waiting for a read.
   uint64_t num_dense_fetches = 0;  // Of num_tokens: some read as one span.
+  uint64_t memory_ns = 0;  // Finding records in the cache, making room, and
+                           // copying there.
 };
 
 struct BundleStoreStats {
@@ -192,6 +196,7 @@ class BundleStore {
   AsyncReader& reader_;
   RecordVerifier& verifier_;
   const std::chrono::nanoseconds read_timeout_;
+  const bool merges_reads_;
   const uint64_t busy_ns_at_start_;
   std::vector<Layer> layers_;
   std::optional<StagingArea> staging_;

@@ -14,9 +14,9 @@ constexpr std::array<std::string_view, 6> kEncodings = {"f32", "bf16",   "q8",
                                                         "q4",  "nibble", "u8"};
 // A scale is an F16.
 constexpr uint64_t kScaleBytes = 2;
-constexpr std::array<std::string_view, 8> kSegmentKinds = {
-    "embedding", "norms",    "qkv", "attention_out",
-    "predictor", "ffn_gate", "ffn", "final_norm"};
+constexpr std::array<std::string_view, 10> kSegmentKinds = {
+    "embedding", "norms",  "qkv",      "attention_out", "predictor",
+    "ffn_gate",  "ffn_up", "ffn_down", "ffn",           "final_norm"};
 constexpr std::array<std::string_view, 2> kChecksumKinds = {"xxh3-low32",
                                                             "xxh3"};
 

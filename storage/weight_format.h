@@ -53,6 +53,8 @@ enum class SegmentKind : uint8_t {
   kAttentionOut,  // Rows of the attention's output projection.
   kPredictor,     // One record: what chooses neurons of a layer; resident.
   kFfnGate,       // Gate rows of neurons, where bundles lack them.
+  kFfnUp,         // Up rows of neurons, where there are no bundles.
+  kFfnDown,       // And their down columns.
   kFfn,           // Bundles: gate row, up row and down column of a neuron.
   kFinalNorm,     // One record: the last norm vector.
 };
@@ -60,7 +62,8 @@ std::string_view SegmentKindName(SegmentKind kind);
 std::optional<SegmentKind> SegmentKindFromName(std::string_view name);
 // Whether record i belongs to neuron i of a layer.
 constexpr bool HasNeurons(SegmentKind kind) {
-  return kind == SegmentKind::kFfnGate || kind == SegmentKind::kFfn;
+  return kind == SegmentKind::kFfnGate || kind == SegmentKind::kFfnUp ||
+         kind == SegmentKind::kFfnDown || kind == SegmentKind::kFfn;
 }
 
 // XXH3 with seed 0; the short form is the low half of the long one.

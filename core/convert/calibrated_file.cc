@@ -169,16 +169,21 @@ class Rewriter {
   // Predictor, gates where they are split off, and bundles of a layer.
   // `segments`: of the output.
   Status WriteFfn(uint32_t layer, std::span<const Segment> segments);
-  // Fills predictor_ but for the importance.
+  // Fills predictor_ but for the importance, with which the other writes it.
   void GatherPredictor(uint32_t layer, const Segment& to);
-  // Fills block_ with records [first, first + count) of `to`. Fills in the
-  // importance as well when `with_importance`, which reads the whole layer;
-  // the input has up and down where it has the first part of `to`.
+  Status AppendPredictor(const Segment& to);
+  // Fills block_ with records [first, first + count) of `to`. When
+  // `with_importance`, reads all neurons, and multiplies importance_ by the
+  // norms of what up rows and down columns the input has side by side with the
+  // first part of `to`.
   Status Gather(uint32_t layer, const Segment& to, uint64_t first,
                 uint64_t count, bool with_importance);
   std::vector<PartCopy> PartCopies(const LayerWeights& weights,
                                    const Segment& to) const;
-  float Importance(const LayerWeights& weights, const std::byte* record);
+  // The product of the norms of up row and down column, as far as they are in
+  // records of `from`.
+  double NormsIn(const LayerWeights& weights, const Segment& from,
+                 const std::byte* record);
 
   const ModelFile& in_;
   const WeightFile& file_;
@@ -189,6 +194,7 @@ class Rewriter {
   AlignedBuffer block_;                 // As it will be written.
   AlignedBuffer predictor_;             // A record of a predictor segment.
   std::vector<uint32_t> new_place_;     // By the neuron's place in the input.
+  std::vector<double> importance_;      // By the neuron's new place.
   std::vector<float> values_;           // [model_dim]: a row, decoded.
   uint64_t done_bytes_ = 0;
   uint64_t total_bytes_ = 0;
@@ -232,16 +238,17 @@ Status Rewriter::WriteSegments() {
   size_t at = 0;
   for (const Segment& from : file_.segments()) {
     if (from.kind == SegmentKind::kPredictor ||
-        from.kind == SegmentKind::kFfnGate) {
-      continue;  // With the bundles, which follow.
+        from.kind == SegmentKind::kFfnGate ||
+        from.kind == SegmentKind::kFfnUp) {
+      continue;  // With the bundles or down columns, which follow.
     }
-    if (from.kind != SegmentKind::kFfn) {
+    if (from.kind != SegmentKind::kFfn && from.kind != SegmentKind::kFfnDown) {
       FLASHELM_RETURN_IF_ERROR(CopySegment(from));
       ++at;
       continue;
     }
     const size_t begin = at;
-    while (out[at].kind != SegmentKind::kFfn) ++at;
+    while (out[at].kind != from.kind) ++at;
     ++at;
     FLASHELM_RETURN_IF_ERROR(
         WriteFfn(*from.layer, out.subspan(begin, at - begin)));
@@ -272,15 +279,20 @@ Status Rewriter::WriteFfn(uint32_t layer, std::span<const Segment> segments) {
   }
   // The importance comes first in the file, and is known when the first block
   // of what follows is, if that takes reading the bundles.
-  const bool was_split = in_.weights().layers[layer].has_split_gate();
+  const LayerWeights& weights = in_.weights().layers[layer];
+  const bool was_split = weights.has_split_gate();
+  importance_.assign(ffn_dim, 1.0);
   const Segment* predictor = nullptr;
   for (const Segment& to : segments) {
     if (to.kind == SegmentKind::kPredictor) {
       GatherPredictor(layer, to);
       if (was_split) {
         FLASHELM_RETURN_IF_ERROR(Gather(layer, segments.back(), 0, 0, true));
-        FLASHELM_RETURN_IF_ERROR(
-            Append(predictor_.bytes().first(to.num_bytes())));
+        if (weights.has_split_down()) {
+          FLASHELM_RETURN_IF_ERROR(
+              Gather(layer, segments.end()[-2], 0, 0, true));
+        }
+        FLASHELM_RETURN_IF_ERROR(AppendPredictor(to));
       } else {
         predictor = &to;
       }
@@ -292,8 +304,7 @@ Status Rewriter::WriteFfn(uint32_t layer, std::span<const Segment> segments) {
       FLASHELM_RETURN_IF_ERROR(
           Gather(layer, to, first, count, predictor != nullptr));
       if (predictor != nullptr) {
-        FLASHELM_RETURN_IF_ERROR(
-            Append(predictor_.bytes().first(predictor->num_bytes())));
+        FLASHELM_RETURN_IF_ERROR(AppendPredictor(*predictor));
         predictor = nullptr;
       }
       FLASHELM_RETURN_IF_ERROR(
@@ -301,6 +312,14 @@ Status Rewriter::WriteFfn(uint32_t layer, std::span<const Segment> segments) {
     }
   }
   return OkStatus();
+}
+
+Status Rewriter::AppendPredictor(const Segment& to) {
+  const std::span<float> importance = predictor_.As<float>();
+  for (size_t i = 0; i < importance_.size(); ++i) {
+    importance[i] = static_cast<float>(importance_[i]);
+  }
+  return Append(predictor_.bytes().first(to.num_bytes()));
 }
 
 void Rewriter::GatherPredictor(uint32_t layer, const Segment& to) {
@@ -324,7 +343,6 @@ Status Rewriter::Gather(uint32_t layer, const Segment& to, uint64_t first,
   const LayerWeights& weights = in_.weights().layers[layer];
   const std::vector<PartCopy> copies = PartCopies(weights, to);
   const Segment& from = file_.segments()[copies[0].from_segment];
-  const std::span<float> importance = predictor_.As<float>();
   // Bytes between the last part and the next record are zero in the file.
   std::memset(block_.data(), 0, count * to.stride_bytes);
   const auto is_wanted = [&](uint32_t place) {
@@ -344,7 +362,7 @@ Status Rewriter::Gather(uint32_t layer, const Segment& to, uint64_t first,
     for (uint64_t i = 0; i < records; ++i) {
       const std::byte* record = data + i * from.stride_bytes;
       if (with_importance) {
-        importance[places[i]] = Importance(weights, record);
+        importance_[places[i]] *= NormsIn(weights, from, record);
       }
       if (!is_wanted(places[i])) continue;
       std::byte* target = block_.data() + (places[i] - first) * to.stride_bytes;
@@ -359,10 +377,15 @@ Status Rewriter::Gather(uint32_t layer, const Segment& to, uint64_t first,
 
 std::vector<Rewriter::PartCopy> Rewriter::PartCopies(
     const LayerWeights& weights, const Segment& to) const {
-  // The parts of bundles, of which an output's segment has the first, the
-  // others, or all.
+  // The parts of bundles, of which an output's segment has one, the last two,
+  // or all.
   const std::array parts = {&weights.gate, &weights.up, &weights.down};
-  const size_t skipped = to.parts.size() == 2 ? 1 : 0;
+  size_t skipped = 0;
+  if (to.kind == SegmentKind::kFfnDown) {
+    skipped = 2;
+  } else if (to.kind == SegmentKind::kFfnUp || to.parts.size() == 2) {
+    skipped = 1;
+  }
   std::vector<PartCopy> copies;
   for (size_t i = 0; i < to.parts.size(); ++i) {
     copies.push_back({parts[skipped + i]->segment,
@@ -372,10 +395,15 @@ std::vector<Rewriter::PartCopy> Rewriter::PartCopies(
   return copies;
 }
 
-float Rewriter::Importance(const LayerWeights& weights,
-                           const std::byte* record) {
-  return static_cast<float>(RowNorm(weights.up, record, values_) *
-                            RowNorm(weights.down, record, values_));
+double Rewriter::NormsIn(const LayerWeights& weights, const Segment& from,
+                         const std::byte* record) {
+  double product = 1;
+  for (const PartRef* part : {&weights.up, &weights.down}) {
+    if (&file_.segments()[part->segment] == &from) {
+      product *= RowNorm(*part, record, values_);
+    }
+  }
+  return product;
 }
 
 }  // namespace
@@ -399,6 +427,7 @@ Result<uint64_t> WriteCalibratedFile(const ModelFile& in,
                              "already, and stay there");
     }
     layout_options.split_gate |= layer.has_split_gate();
+    layout_options.rows |= layer.has_split_down();
     layout_options.neuron_stats |= layer.importance.has_value();
     layout_options.predictor_bytes.push_back(layer.predictor_bytes);
   }
@@ -413,6 +442,7 @@ Result<uint64_t> WriteCalibratedFile(const ModelFile& in,
 
   LayoutOptions out_options;
   out_options.split_gate = options.split_gate;
+  out_options.rows = layout_options.rows;
   out_options.neuron_stats = true;
   for (const auto& predictor : options.predictors) {
     out_options.predictor_bytes.push_back(predictor.size());

@@ -15,7 +15,8 @@
 namespace flashelm {
 
 struct CalibratedFileOptions {
-  // Gate rows go to segments of their own.
+  // Gate rows go to segments of their own. Where `in` has no bundles, up rows
+  // and down columns keep theirs.
   bool split_gate = true;
   // For each layer: order[new place] = place in the input. An empty order, or
   // no orders at all: as it is.

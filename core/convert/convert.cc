@@ -57,6 +57,8 @@ const char* MatrixKindName(SegmentKind kind) {
     case SegmentKind::kAttentionOut:
       return "attention";
     case SegmentKind::kFfnGate:
+    case SegmentKind::kFfnUp:
+    case SegmentKind::kFfnDown:
     case SegmentKind::kFfn:
       return "ffn";
     case SegmentKind::kPredictor:
@@ -190,13 +192,20 @@ class Converter {
   Status WriteVectors(const Segment& segment,
                       std::span<const CheckpointTensor> vectors,
                       WeightFileWriter& writer, Progress& progress);
+  // Rows of the matrix from `first_row` on.
   Status WriteRows(const Segment& segment, const CheckpointTensor& matrix,
-                   WeightFileWriter& writer, Progress& progress);
+                   uint64_t first_row, WeightFileWriter& writer,
+                   Progress& progress);
+  Status WriteColumns(const Segment& segment, const CheckpointTensor& matrix,
+                      WeightFileWriter& writer, Progress& progress);
   Status WriteBundles(const Segment& segment, const CheckpointLayer& layer,
                       WeightFileWriter& writer, Progress& progress);
 
   // As many records as the buffers hold, with `source_bytes` for each.
   uint64_t BlockRecords(const Segment& segment, uint64_t source_bytes) const;
+  // The same for neurons: a column block reads model_dim pieces, and the longer
+  // they are, the less of every page is read in vain.
+  uint64_t BlockColumns(const Segment& segment, uint64_t source_bytes) const;
   Status ReadElements(const CheckpointTensor& source, uint64_t first,
                       std::span<std::byte> out, Progress& progress);
   // Reads `count` rows of `part.num_elements` from row `first` on and puts them
@@ -354,22 +363,28 @@ Status Converter::WriteSegment(const Segment& segment, WeightFileWriter& writer,
   const CheckpointLayer& layer = weights_.layers[segment.layer.value_or(0)];
   switch (segment.kind) {
     case SegmentKind::kEmbedding:
-      return WriteRows(segment, weights_.embedding, writer, progress);
+      return WriteRows(segment, weights_.embedding, 0, writer, progress);
     case SegmentKind::kNorms: {
       const std::array vectors = {layer.attention_norm, layer.query_norm,
                                   layer.key_norm, layer.ffn_norm};
       return WriteVectors(segment, vectors, writer, progress);
     }
     case SegmentKind::kQkv:
-      return WriteRows(segment, layer.qkv, writer, progress);
+      return WriteRows(segment, layer.qkv, 0, writer, progress);
     case SegmentKind::kAttentionOut:
-      return WriteRows(segment, layer.attention_out, writer, progress);
+      return WriteRows(segment, layer.attention_out, 0, writer, progress);
+    case SegmentKind::kFfnGate:
+      return WriteRows(segment, layer.gate_up, 0, writer, progress);
+    case SegmentKind::kFfnUp:
+      return WriteRows(segment, layer.gate_up, segment.num_records, writer,
+                       progress);
+    case SegmentKind::kFfnDown:
+      return WriteColumns(segment, layer.down, writer, progress);
     case SegmentKind::kFfn:
       return WriteBundles(segment, layer, writer, progress);
     case SegmentKind::kFinalNorm:
       return WriteVectors(segment, {&weights_.final_norm, 1}, writer, progress);
     case SegmentKind::kPredictor:
-    case SegmentKind::kFfnGate:
       break;  // Made from a finished file.
   }
   return Internal(segment.Describe(), ": not known to the converter");
@@ -390,15 +405,31 @@ Status Converter::WriteVectors(const Segment& segment,
 }
 
 Status Converter::WriteRows(const Segment& segment,
-                            const CheckpointTensor& matrix,
+                            const CheckpointTensor& matrix, uint64_t first_row,
                             WeightFileWriter& writer, Progress& progress) {
   const Part& part = segment.parts[0];
   const uint64_t block = BlockRecords(
       segment, part.num_elements * ElementBytes(matrix.tensor->type));
   for (uint64_t first = 0; first < segment.num_records; first += block) {
     const uint64_t count = std::min(block, segment.num_records - first);
+    FLASHELM_RETURN_IF_ERROR(ReadRowsInto(segment, part, matrix,
+                                          first_row + first, count, progress));
     FLASHELM_RETURN_IF_ERROR(
-        ReadRowsInto(segment, part, matrix, first, count, progress));
+        writer.Append(records_.bytes().first(count * segment.stride_bytes)));
+  }
+  return OkStatus();
+}
+
+Status Converter::WriteColumns(const Segment& segment,
+                               const CheckpointTensor& matrix,
+                               WeightFileWriter& writer, Progress& progress) {
+  const uint64_t block = BlockColumns(
+      segment, config_.model_dim * ElementBytes(matrix.tensor->type));
+  for (uint64_t first = 0; first < segment.num_records; first += block) {
+    const uint64_t count = std::min(block, segment.num_records - first);
+    FLASHELM_RETURN_IF_ERROR(ReadColumnsInto(segment, segment.parts[0], matrix,
+                                             segment.num_records, first, count,
+                                             progress));
     FLASHELM_RETURN_IF_ERROR(
         writer.Append(records_.bytes().first(count * segment.stride_bytes)));
   }
@@ -412,10 +443,8 @@ Status Converter::WriteBundles(const Segment& segment,
   const uint64_t element_bytes =
       std::max(ElementBytes(layer.gate_up.tensor->type),
                ElementBytes(layer.down.tensor->type));
-  // As many neurons as fit: a column block reads model_dim pieces, and the
-  // longer they are, the less of every page is read in vain.
-  uint64_t block = BlockRecords(segment, config_.model_dim * element_bytes);
-  if (block > kEncodeColumns) block -= block % kEncodeColumns;
+  const uint64_t block =
+      BlockColumns(segment, config_.model_dim * element_bytes);
   for (uint64_t first = 0; first < ffn_dim; first += block) {
     const uint64_t count = std::min(block, ffn_dim - first);
     FLASHELM_RETURN_IF_ERROR(ReadRowsInto(
@@ -441,6 +470,12 @@ uint64_t Converter::BlockRecords(const Segment& segment,
     block = std::min(block, kWideBytes / (part.num_elements * sizeof(float)));
   }
   return block;
+}
+
+uint64_t Converter::BlockColumns(const Segment& segment,
+                                 uint64_t source_bytes) const {
+  const uint64_t block = BlockRecords(segment, source_bytes);
+  return block > kEncodeColumns ? block - block % kEncodeColumns : block;
 }
 
 Converter::Target Converter::TargetOf(const Segment& segment,
@@ -588,7 +623,8 @@ Result<ConvertReport> Convert(const std::string& source_dir,
         "\": q8 and q4 have no such values, f32 and bf16 have");
   }
 
-  ModelLayout layout = MakeLayout(report.config, encodings);
+  ModelLayout layout =
+      MakeLayout(report.config, encodings, {.rows = options.rows});
   contents.config = ConfigToJson(report.config);
   contents.provenance = {
       {"converter",

@@ -27,6 +27,8 @@ struct ConvertOptions {
   std::optional<Encoding> embedding;
   std::optional<Encoding> attention;
   std::optional<Encoding> ffn;
+  // Gate rows, up rows and down columns in a segment each, instead of bundles.
+  bool rows = false;
   // Of computation; 0: one for each fast core. The file is the same with any.
   uint32_t num_threads = 0;
   // Empty: tokenizer.model in the checkpoint's directory.

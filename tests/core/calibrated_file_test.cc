@@ -150,7 +150,8 @@ void ExpectRearranged(const ModelFile& in, const ModelFile& out,
       ASSERT_GT(expected, 0);
       ASSERT_NEAR(stored, expected, 1e-6 * expected);
     }
-    for (const PartRef* ref : {&to.gate, &to.up}) {
+    EXPECT_EQ(to.has_split_down(), from.has_split_down());
+    for (const PartRef* ref : {&to.gate, &to.up, &to.down}) {
       const Segment& segment = out.weight_file().segments()[ref->segment];
       const Part& last = segment.parts.back();
       const uint64_t used = last.offset_bytes + last.num_bytes();
@@ -231,6 +232,38 @@ INSTANTIATE_TEST_SUITE_P(All, CalibratedFileEncodingTest,
                          [](const auto& test) {
                            return std::string(EncodingName(test.param));
                          });
+
+// The neurons of every layer are weighed as in bundles, to the bit.
+TEST_P(CalibratedFileEncodingTest, RowsStayRows) {
+  const ConvertedModel bundles(CheckpointOptions{}, GetParam());
+  const ConvertedModel converted(CheckpointOptions{}, GetParam(),
+                                 /*rows=*/true);
+  const ModelFile in = Open(converted.path());
+  CalibratedFileOptions options;
+  options.neuron_order = RandomOrders(in.config(), 3);
+  const ModelFile out = Open(Write(in, "out.felm", options));
+  ExpectRearranged(in, out, options.neuron_order, true);
+  const MatrixEncodings encodings = {in.weights().embedding.encoding,
+                                     GetParam(), GetParam()};
+  ExpectLayout(out, MakeLayout(in.config(), encodings,
+                               {.rows = true, .neuron_stats = true}));
+  options.block_bytes = kSmallBlock;
+  EXPECT_EQ(ReadFile(Write(in, "blocks.felm", options)), ReadFile(out.path()));
+
+  const ModelFile bundled =
+      Open(Write(Open(bundles.path()), "bundled.felm", options));
+  const Image image(out);
+  const Image other(bundled);
+  for (size_t i = 0; i < in.config().layers.size(); ++i) {
+    const uint64_t ffn_dim = in.config().layers[i].ffn_dim;
+    EXPECT_EQ(
+        image.PartBytes(*out.weights().layers[i].importance, 0, ffn_dim),
+        other.PartBytes(*bundled.weights().layers[i].importance, 0, ffn_dim));
+  }
+
+  options.neuron_order.clear();
+  EXPECT_EQ(ReadFile(Write(out, "again.felm", options)), ReadFile(out.path()));
+}
 
 TEST_F(CalibratedFileTest, BlocksOfAnySizeGiveTheSameFile) {
   const ConvertedModel converted(CheckpointOptions{}, Encoding::kQ8);

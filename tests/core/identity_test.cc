@@ -147,6 +147,39 @@ TEST_P(IdentityTest, LogitsOfTheLastTokenAloneAreTheSame) {
             0);
 }
 
+TEST_P(IdentityTest, RowsGiveTheBitsOfBundles) {
+  const ConvertedModel rows(SmallCheckpoint(), GetParam(), /*rows=*/true);
+  const uint64_t least =
+      SmallestBudget(rows.path(), Options(kUnlimitedBytes, 2, 64));
+  for (const uint64_t budget : {least, kUnlimitedBytes}) {
+    for (const uint32_t batch : {1u, 64u}) {
+      SCOPED_TRACE(testing::Message() << budget << ", batch " << batch);
+      Running running = Start(rows.path(), Options(budget, 2, batch));
+      ASSERT_NE(running.session, nullptr);
+      EXPECT_TRUE(running.engine->model().has_rows());
+      EXPECT_EQ(running.engine->plan().streamed_bytes_per_token == 0,
+                budget == kUnlimitedBytes);
+      EXPECT_TRUE(SameBits(AllLogits(*running.session, tokens_, vocab_size_),
+                           expected_));
+    }
+  }
+}
+
+TEST_P(IdentityTest, StreamingAllOfItGivesTheSameBits) {
+  EngineOptions options = Options(kUnlimitedBytes, 2, 64);
+  options.plan.pins_weights = false;
+  const uint64_t least = SmallestBudget(model_.path(), options);
+  for (const uint64_t budget : {least, kUnlimitedBytes}) {
+    options.plan.budget_bytes = budget;
+    Running running = Start(model_.path(), options);
+    ASSERT_NE(running.session, nullptr);
+    const MemoryPlan& plan = running.engine->plan();
+    EXPECT_GT(plan.streamed_bytes_per_token, 0.99 * plan.weight_bytes);
+    EXPECT_TRUE(
+        SameBits(AllLogits(*running.session, tokens_, vocab_size_), expected_));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Encodings, IdentityTest,
                          testing::Values(Encoding::kF32, Encoding::kBf16,
                                          Encoding::kQ8, Encoding::kQ4),

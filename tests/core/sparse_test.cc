@@ -46,8 +46,9 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
 // A model, and the same with its gates split off, in another order.
 class CalibratedModel {
  public:
-  CalibratedModel(const std::string& sample, Encoding weights)
-      : model_(SampleModelDirectory(sample), weights),
+  CalibratedModel(const std::string& sample, Encoding weights,
+                  bool rows = false)
+      : model_(SampleModelDirectory(sample), weights, rows),
         path_(directory_.path() + "/calibrated.felm") {
     auto in = ModelFile::Open(model_.path());
     EXPECT_TRUE(in);
@@ -171,6 +172,47 @@ TEST_P(SparseTest, KeepingAllIsTheDenseModel) {
   ExpectTheDenseModel(GetParam(),
                       AllLogits(*sparse.session, tokens, vocab_size),
                       AllLogits(*dense.session, tokens, vocab_size));
+}
+
+// Rows, merging and the window say how bytes come, not which.
+TEST_P(SparseTest, RowsGiveTheBitsOfBundles) {
+  for (const double kept_fraction : {0.0, 0.5}) {
+    const std::string sample =
+        kept_fraction > 0 ? "tiny-stories" : "tiny-stories-relu";
+    const CalibratedModel bundles(sample, GetParam());
+    const CalibratedModel rows(sample, GetParam(), /*rows=*/true);
+    std::vector<float> expected;
+    for (const bool has_rows : {false, true}) {
+      const std::string& path = has_rows ? rows.path() : bundles.path();
+      for (const uint32_t batch : {1u, 32u}) {
+        for (const uint32_t window : {0u, 3u}) {
+          SCOPED_TRACE(testing::Message() << sample << has_rows << ", batch "
+                                          << batch << ", window " << window);
+          EngineOptions options =
+              Sparse(Options(kUnlimitedBytes, 2, batch), kept_fraction);
+          options.plan.sparsity.window_tokens = window;
+          options.plan.sparsity.merges_reads = window != 0;
+          Running sparse = Start(path, options);
+          ASSERT_NE(sparse.session, nullptr);
+          EXPECT_EQ(sparse.engine->model().has_rows(), has_rows);
+          const uint32_t vocab_size = sparse.engine->config().vocab_size;
+          const std::vector<TokenId> tokens = SomeTokens(40, vocab_size);
+          const auto logits = AllLogits(*sparse.session, tokens, vocab_size);
+          if (expected.empty()) expected = logits;
+          EXPECT_TRUE(SameBits(logits, expected));
+          const BundleStats stats = sparse.session->stats().bundles;
+          if (window == 0) {
+            EXPECT_EQ(stats.num_hits, 0u);
+            EXPECT_EQ(stats.num_reads, stats.num_wanted);
+          } else {
+            EXPECT_GT(stats.num_hits, 0u);
+            EXPECT_LT(stats.num_reads, stats.num_misses);
+            EXPECT_GT(stats.memory_ns, 0u);
+          }
+        }
+      }
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Encodings, SparseTest,

@@ -17,22 +17,23 @@ std::string SampleModelDirectory(const std::string& name) {
 }
 
 ConvertedModel::ConvertedModel(const std::string& source_directory,
-                               Encoding weights) {
-  Convert(source_directory, weights);
+                               Encoding weights, bool rows) {
+  Convert(source_directory, weights, rows);
 }
 
 ConvertedModel::ConvertedModel(const CheckpointOptions& checkpoint,
-                               Encoding weights) {
+                               Encoding weights, bool rows) {
   const TempDirectory source;
   WriteCheckpoint(source.path(), checkpoint);
-  Convert(source.path(), weights);
+  Convert(source.path(), weights, rows);
 }
 
 void ConvertedModel::Convert(const std::string& source_directory,
-                             Encoding weights) {
+                             Encoding weights, bool rows) {
   path_ = directory_.File("model.felm");
   ConvertOptions options;
   options.weights = weights;
+  options.rows = rows;
   const auto report = flashelm::Convert(source_directory, path_, options);
   ASSERT_TRUE(report) << report.error().message();
 }

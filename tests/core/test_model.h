@@ -20,15 +20,19 @@ std::string SampleModelDirectory(const std::string& name);
 // A checkpoint converted into a directory of its own, which goes with it.
 class ConvertedModel {
  public:
-  // Fails the test, and path() is useless, when conversion does.
-  ConvertedModel(const std::string& source_directory, Encoding weights);
+  // Fails the test, and path() is useless, when conversion does. With `rows`,
+  // without bundles.
+  ConvertedModel(const std::string& source_directory, Encoding weights,
+                 bool rows = false);
   // The same for a random checkpoint.
-  ConvertedModel(const CheckpointOptions& checkpoint, Encoding weights);
+  ConvertedModel(const CheckpointOptions& checkpoint, Encoding weights,
+                 bool rows = false);
 
   const std::string& path() const { return path_; }
 
  private:
-  void Convert(const std::string& source_directory, Encoding weights);
+  void Convert(const std::string& source_directory, Encoding weights,
+               bool rows);
 
   TempDirectory directory_;
   std::string path_;

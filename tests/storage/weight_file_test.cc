@@ -117,8 +117,9 @@ TEST(WeightFileTest, PartsOfCodesCountTheirScales) {
 }
 
 TEST(WeightFileTest, EveryKindOfSegmentHasAName) {
-  const char* const names[] = {"embedding", "norms",    "qkv", "attention_out",
-                               "predictor", "ffn_gate", "ffn", "final_norm"};
+  const char* const names[] = {
+      "embedding", "norms",  "qkv",      "attention_out", "predictor",
+      "ffn_gate",  "ffn_up", "ffn_down", "ffn",           "final_norm"};
   for (size_t i = 0; i < std::size(names); ++i) {
     const auto kind = static_cast<SegmentKind>(i);
     EXPECT_EQ(SegmentKindName(kind), names[i]);
@@ -711,6 +712,41 @@ TEST(WeightFileTest, FindsAGateInASegmentOfItsOwn) {
   EXPECT_EQ(gates.stride_bytes, 64u);
   EXPECT_EQ(gates.records_per_checksum, 1u);
   EXPECT_EQ(gates.Describe(), "layer 0 ffn_gate");
+}
+
+TEST(WeightFileTest, FindsRowsInSegmentsOfTheirOwn) {
+  const ModelConfig config = OneLayerConfig();
+  const WeightFileContents contents =
+      LayoutContents(config, Encoding::kQ8, {.rows = true});
+  const WeightFile weights = MakeTestModel(contents, 7).Open();
+  const auto found = FindWeights(config, weights);
+  ASSERT_TRUE(found) << found.error().message();
+  const LayerWeights& layer = found->layers[0];
+  EXPECT_TRUE(layer.has_split_gate());
+  EXPECT_TRUE(layer.has_split_down());
+  const std::pair<const PartRef*, const char*> parts[] = {
+      {&layer.gate, "layer 0 ffn_gate"},
+      {&layer.up, "layer 0 ffn_up"},
+      {&layer.down, "layer 0 ffn_down"}};
+  uint32_t index = 4;
+  for (const auto& [part, name] : parts) {
+    EXPECT_EQ(part->segment, index++);
+    EXPECT_EQ(part->offset_bytes, 0u);
+    const Segment& segment = weights.segments()[part->segment];
+    EXPECT_EQ(segment.Describe(), name);
+    EXPECT_EQ(segment.records_per_checksum, 1u);
+  }
+
+  WeightFileContents other = contents;
+  other.segments[6].kind = SegmentKind::kFfn;
+  const auto refused = FindWeights(config, MakeTestModel(other, 7).Open());
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), StatusCode::kDataLoss);
+  EXPECT_NE(refused.error().message().find(
+                "\"layers.0.ffn_down\" lies in a ffn segment, expected "
+                "ffn_down"),
+            std::string::npos)
+      << refused.error().message();
 }
 
 TEST(WeightFileTest, FindsTheImportanceOfNeurons) {
