@@ -26,3 +26,10 @@ function(flashelm_target name)
     target_compile_definitions(${name} PRIVATE FLASHELM_SANITIZED=1)
   endif()
 endfunction()
+
+# Sources whose code is called so seldom that its size, which counts against the
+# memory budget, matters more than its speed.
+function(flashelm_small_code)
+  set_property(SOURCE ${ARGN} APPEND PROPERTY
+    COMPILE_OPTIONS $<$<CONFIG:Release>:-Os>)
+endfunction()
