@@ -218,7 +218,7 @@ void AddBench(CLI::App* app, BenchArgs* args) {
   app->get_option("--ctx-size")
       ->description("Positions to hold; 0: prompt and generated tokens");
   app->add_option("-p,--n-prompt", args->n_prompt,
-                  "Tokens of the prompt, which is made up")
+                  "Tokens of the prompt, which is made up, as is what follows")
       ->type_name("N")
       ->capture_default_str();
   app->add_option("-n,--n-gen", args->n_gen, "Tokens to generate")

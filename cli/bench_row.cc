@@ -23,8 +23,9 @@ double MillisecondsSince(Clock::time_point begin) {
 }
 
 // BOS, then the same tokens every time. What they say does not matter: exact
-// computation takes as long for any.
-std::vector<TokenId> MakePrompt(const ModelConfig& config, uint32_t count) {
+// computation takes as long for any. What a model goes on with by itself would
+// matter where neurons are cached, since it soon repeats itself.
+std::vector<TokenId> MakeTokens(const ModelConfig& config, uint32_t count) {
   std::mt19937 random(1);
   std::vector<TokenId> tokens(count, config.bos_id);
   for (size_t i = 1; i < tokens.size(); ++i) {
@@ -47,7 +48,7 @@ void AddDifference(const std::optional<uint64_t>& after,
 EngineNeeds NeedsOf(const BenchRowArgs& args, const ModelFile& model) {
   EngineNeeds needs;
   needs.caller_bytes =
-      uint64_t{args.n_prompt} * sizeof(TokenId) +
+      (uint64_t{args.n_prompt} + args.n_gen + 1) * sizeof(TokenId) +
       Sampler::NumBytes(model.config().vocab_size) +
       kBytesPerSample * args.repetitions * (uint64_t{args.n_gen} + 3);
   return needs;
@@ -60,8 +61,7 @@ class RowMeasurer {
       : args_(args),
         cancel_(cancel),
         session_(session),
-        prompt_(MakePrompt(engine.config(), args.n_prompt)),
-        bos_(engine.config().bos_id),
+        tokens_(MakeTokens(engine.config(), args.n_prompt + args.n_gen + 1)),
         sampler_(SamplerOptions{}, engine.config().vocab_size) {
     measurement_.n_prompt = args.n_prompt;
     measurement_.n_gen = args.n_gen;
@@ -74,13 +74,14 @@ class RowMeasurer {
 
   Status RunOnce() {
     FLASHELM_RETURN_IF_ERROR(session_.Truncate(0));
-    TokenId token = bos_;
-    if (!prompt_.empty()) {
+    const std::span<const TokenId> tokens = tokens_;
+    if (args_.n_prompt > 0) {
       const auto begin = Clock::now();
       const uint32_t last = args_.n_prompt - 1;
-      FLASHELM_RETURN_IF_ERROR(session_.Run(prompt_, {&last, 1}, cancel_));
+      FLASHELM_RETURN_IF_ERROR(
+          session_.Run(tokens.first(args_.n_prompt), {&last, 1}, cancel_));
       prompt_ms_.push_back(MillisecondsSince(begin));
-      token = sampler_.Sample(session_.logits(0));
+      sampler_.Sample(session_.logits(0));
       ttft_ms_.push_back(MillisecondsSince(begin));
     }
     if (args_.n_gen == 0) return OkStatus();
@@ -90,8 +91,9 @@ class RowMeasurer {
     for (uint32_t i = 0; i < args_.n_gen; ++i) {
       const auto token_begin = Clock::now();
       constexpr uint32_t kOnly = 0;
-      FLASHELM_RETURN_IF_ERROR(session_.Run({&token, 1}, {&kOnly, 1}, cancel_));
-      token = sampler_.Sample(session_.logits(0));
+      FLASHELM_RETURN_IF_ERROR(session_.Run(
+          tokens.subspan(args_.n_prompt + i, 1), {&kOnly, 1}, cancel_));
+      sampler_.Sample(session_.logits(0));
       measurement_.token_ms.push_back(MillisecondsSince(token_begin));
     }
     gen_tps_.push_back(args_.n_gen * 1000.0 / MillisecondsSince(begin));
@@ -139,8 +141,7 @@ class RowMeasurer {
   const BenchRowArgs& args_;
   const CancelToken& cancel_;
   Session& session_;
-  const std::vector<TokenId> prompt_;
-  const TokenId bos_;
+  const std::vector<TokenId> tokens_;  // Of the prompt, and those after it.
   Sampler sampler_;
   Measurement measurement_;
   std::vector<double> prompt_ms_;
@@ -195,6 +196,7 @@ Json EmptyRow() {
                           "max_skipped",
                           "recall",
                           "precision",
+                          "overlap",
                           "fresh_bytes_per_token",
                           "bundle_misses_per_token",
                           "bundle_reads_per_token",

@@ -42,6 +42,8 @@ void ForEachSum(SessionStats& to, const SessionStats& from,
   visit(to.sparsity.num_kept, from.sparsity.num_kept);
   visit(to.sparsity.num_active, from.sparsity.num_active);
   visit(to.sparsity.num_kept_active, from.sparsity.num_kept_active);
+  visit(to.sparsity.num_in_both, from.sparsity.num_in_both);
+  visit(to.sparsity.num_in_either, from.sparsity.num_in_either);
   visit(to.bundles.num_wanted, from.bundles.num_wanted);
   visit(to.bundles.num_hits, from.bundles.num_hits);
   visit(to.bundles.num_misses, from.bundles.num_misses);
@@ -154,6 +156,7 @@ void AddSparsityKeys(const SparsityStats& sparsity, Json& json) {
   json["precision"] = sparsity.knows_kept_active
                           ? Ratio(sparsity.num_kept_active, sparsity.num_kept)
                           : Json(nullptr);
+  json["overlap"] = Ratio(sparsity.num_in_both, sparsity.num_in_either);
 }
 
 void AddMeasurementKeys(const Measurement& measurement, Json& json) {

@@ -30,6 +30,20 @@ uint64_t IdsBytes(const ModelFile& model) {
   return RoundUp(max_ffn_dim * sizeof(uint32_t), kIoAlignment);
 }
 
+// Words with a bit for each neuron of a layer.
+uint64_t NumWords(const LayerConfig& layer) {
+  return CeilDiv(layer.ffn_dim, 64u);
+}
+
+// What the bits of all layers take.
+uint64_t BitsBytes(const ModelFile& model) {
+  uint64_t num_words = 0;
+  for (const LayerConfig& layer : model.config().layers) {
+    num_words += NumWords(layer);
+  }
+  return RoundUp(num_words * sizeof(uint64_t), kIoAlignment);
+}
+
 // How many bundles from the first on lie side by side.
 size_t CountSideBySide(std::span<const Bundle> bundles, uint64_t stride_bytes) {
   size_t count = 1;
@@ -84,7 +98,7 @@ BundleStoreOptions BundleOptions(const ModelFile& model,
 uint64_t SparseFfn::NumBytes(const ModelFile& model,
                              const SparsityOptions& options,
                              uint32_t num_threads) {
-  return IdsBytes(model) +
+  return IdsBytes(model) + BitsBytes(model) +
          NeuronSelector::NumBytes(model, options, num_threads);
 }
 
@@ -97,9 +111,16 @@ Result<std::unique_ptr<SparseFfn>> SparseFfn::Create(
       ffn->selector_,
       NeuronSelector::Create(model, options, weights, pool, budget));
   FLASHELM_ASSIGN_OR_RETURN(
-      ffn->buffer_,
-      AlignedBuffer::Create(IdsBytes(model), budget, "sparse FFN"));
-  ffn->ids_ = ffn->buffer_.As<uint32_t>();
+      ffn->buffer_, AlignedBuffer::Create(IdsBytes(model) + BitsBytes(model),
+                                          budget, "sparse FFN"));
+  ffn->ids_ = {reinterpret_cast<uint32_t*>(ffn->buffer_.data()),
+               IdsBytes(model) / sizeof(uint32_t)};
+  auto* words =
+      reinterpret_cast<uint64_t*>(ffn->buffer_.data() + IdsBytes(model));
+  for (const LayerConfig& layer : model.config().layers) {
+    ffn->last_tokens_.push_back({.kept = {words, NumWords(layer)}});
+    words += NumWords(layer);
+  }
   const bool is_relu = ffn->activation_ == Activation::kRelu;
   ffn->stats_.knows_active = is_relu && model.has_split_gates();
   ffn->stats_.knows_kept_active = is_relu;
@@ -210,6 +231,24 @@ void SparseFfn::EndRange(Scratch& scratch) {
   }
 }
 
+void SparseFfn::CountOverlap() {
+  if (num_tokens_ != 1) return;
+  LastToken& last = last_tokens_[layer_];
+  const auto ids = ids_.first(num_ids_);
+  if (position_ == last.next_position) {
+    uint64_t num_in_both = 0;
+    for (const uint32_t id : ids) {
+      num_in_both += last.kept[id / 64] >> (id % 64) & 1;
+    }
+    stats_.num_in_both += num_in_both;
+    stats_.num_in_either += last.num_kept + num_ids_ - num_in_both;
+  }
+  std::ranges::fill(last.kept, 0);
+  for (const uint32_t id : ids) last.kept[id / 64] |= uint64_t{1} << (id % 64);
+  last.num_kept = num_ids_;
+  last.next_position = position_ + 1;
+}
+
 Status SparseFfn::ComputeUps(const BatchProduct& product, Scratch& scratch) {
   const PartRef& rows = model_.weights().layers[layer_].up;
   const uint64_t stride = StrideOf(rows);
@@ -246,6 +285,7 @@ Status SparseFfn::Finish(const BatchProduct& product, Scratch& scratch) {
     FLASHELM_RETURN_IF_ERROR(
         bundles_.Fetch(2 * layer_ + 1, ids_.first(num_ids_)));
   }
+  CountOverlap();
   std::fill_n(scratch.partial, num_tokens_ * model_.config().model_dim, 0.0f);
   uint32_t range = 0;
   // Ends the ranges before the one that `neuron` is in.

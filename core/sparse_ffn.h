@@ -81,6 +81,8 @@ class SparseFfn {
   // their products with the tokens kept in the scratch's `ups` until the down
   // columns come.
   Status ComputeUps(const BatchProduct& product, Scratch& scratch);
+  // Compares the ids with those of the token before.
+  void CountOverlap();
   uint64_t StrideOf(const PartRef& part) const;
 
   const ModelFile& model_;
@@ -92,6 +94,14 @@ class SparseFfn {
   AlignedBuffer buffer_;
   std::span<uint32_t> ids_;  // [max ffn_dim]: neurons that are needed.
   size_t num_ids_ = 0;
+  // Per layer: which token was computed alone last, and what it kept, a bit for
+  // each neuron.
+  struct LastToken {
+    uint32_t next_position = UINT32_MAX;
+    size_t num_kept = 0;
+    std::span<uint64_t> kept;
+  };
+  std::vector<LastToken> last_tokens_;
   SparsityStats stats_;
 
   // What is begun.

@@ -63,6 +63,10 @@ struct SparsityStats {
   uint64_t num_kept = 0;
   uint64_t num_active = 0;       // Of all; where knows_active.
   uint64_t num_kept_active = 0;  // Of those kept; where knows_kept_active.
+  // Of single tokens, each with the one before it: neurons that both keep, and
+  // that one of them does.
+  uint64_t num_in_both = 0;
+  uint64_t num_in_either = 0;
   // The largest of any token and layer, where knows_skipped: what was left out
   // of the FFN's output has at most this many times the L2 norm of its input.
   double max_skipped = 0;
