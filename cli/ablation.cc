@@ -161,7 +161,10 @@ Result<std::vector<RowPlan>> PlanAblation(const BenchArgs& args) {
     engine.context = context;
     // The same bytes for all files.
     if (budget != kUnlimitedBytes) engine.mem_budget = std::to_string(budget);
-    if (!row.is_sparse) engine.sparsity = "off";
+    if (!row.is_sparse) {
+      engine.sparsity = "off";
+      engine.max_skipped = 0;
+    }
     engine.pins_weights = row.pins_weights;
     engine.merges_reads = row.merges_reads;
     if (!row.has_window) engine.window = 0;

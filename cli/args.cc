@@ -113,6 +113,11 @@ void AddSparsity(CLI::App* app, EngineArgs* args) {
          "gate where that is exact and the file is calibrated, else off")
       ->type_name("off|auto|gate|low-rank|low-bit|random|magnitude[:F]")
       ->capture_default_str();
+  app->add_option("--max-skipped", args->max_skipped,
+                  "With --sparsity gate: as few neurons as leave out no more "
+                  "of a layer's output than X times the length of its input")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("X");
   app->add_option("--window", args->window,
                   "With sparsity, tokens whose neurons stay in RAM, as far as "
                   "there is room; 0: none do; auto: as long as there is room")
@@ -497,6 +502,7 @@ int ParseAndRun(int argc, char** argv) {
       "Run a model over a text and write it anew for sparse decoding");
   AddEngine(sub, &calibrate.engine);
   sub->remove_option(sub->get_option("--sparsity"));
+  sub->remove_option(sub->get_option("--max-skipped"));
   sub->remove_option(sub->get_option("--window"));
   sub->remove_option(sub->get_option("--ctx-size"));
   sub->add_option("-c,--ctx-size", calibrate.n_ctx,

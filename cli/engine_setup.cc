@@ -110,12 +110,19 @@ Result<uint64_t> ResolveBudget(std::string_view text, uint64_t file_bytes) {
 }
 
 Result<SparsityOptions> ResolveSparsity(std::string_view text,
+                                        double max_skipped,
                                         const ModelFile& model) {
   SparsityOptions options;
+  if (max_skipped > 0 && text != "gate") {
+    return InvalidArgument("--max-skipped: needs --sparsity gate, found \"",
+                           text, "\"");
+  }
+  options.max_skipped = max_skipped;
   if (text == "off") return options;
   if (text == "auto") {
     // Only what loses nothing.
-    if (model.has_neuron_stats() && model.config().activation == "relu") {
+    if (model.has_neuron_stats() && model.has_split_gates() &&
+        model.config().activation == "relu") {
       options.selector = Selector::kGate;
     }
     return options;
@@ -260,8 +267,8 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
       needs.caller_bytes +
       2 * sizeof(uint32_t) *
           (std::min<uint64_t>(args.batch, max_context) + max_context);
-  FLASHELM_ASSIGN_OR_RETURN(plan.sparsity,
-                            ResolveSparsity(args.sparsity, model));
+  FLASHELM_ASSIGN_OR_RETURN(
+      plan.sparsity, ResolveSparsity(args.sparsity, args.max_skipped, model));
   plan.sparsity.window_tokens = args.window;
   plan.sparsity.merges_reads = args.merges_reads;
   plan.pins_weights = args.pins_weights;

@@ -56,7 +56,10 @@ Status RunPerplexity(const PerplexityArgs& args) {
     FLASHELM_ASSIGN_OR_RETURN(reference, ModelFile::Open(reference_path));
   }
   EngineArgs reference_args = engine_args;
-  if (is_against_dense) reference_args.sparsity = "off";
+  if (is_against_dense) {
+    reference_args.sparsity = "off";
+    reference_args.max_skipped = 0;
+  }
   std::vector<TokenId> tokens;
   {
     // A text that would fill the budget alone is refused before it is read; a

@@ -82,11 +82,34 @@ std::string RunStats::Summary() const {
   return line;
 }
 
+namespace {
+
+// What reading the bundles of each layer came to, the prompt included; null
+// without sparsity. A layer without bundles has its up rows and down columns.
+Json LayersOf(const Engine& engine) {
+  const BundleStore* bundles = engine.bundles();
+  if (bundles == nullptr) return nullptr;
+  Json hit_rate = Json::array();
+  Json fresh_bytes = Json::array();
+  for (uint32_t i = 0; i < bundles->num_layers(); ++i) {
+    const BundleStats stats = bundles->layer_stats(i);
+    hit_rate.push_back(stats.num_wanted == 0
+                           ? Json(nullptr)
+                           : Json(static_cast<double>(stats.num_hits) /
+                                  static_cast<double>(stats.num_wanted)));
+    fresh_bytes.push_back(stats.fresh_bytes);
+  }
+  return {{"cache_hit_rate", hit_rate}, {"fresh_bytes", fresh_bytes}};
+}
+
+}  // namespace
+
 std::string RunStats::ToJson(std::optional<uint64_t> seed,
                              const std::string& stop_reason) const {
   Json json;
   AddEngineKeys(engine_, json);
   AddMeasurementKeys(measurement_, json);
+  json["layers"] = LayersOf(engine_);
   json["seed"] = OrNull(seed);
   json["stop_reason"] = stop_reason;
   return Dump(json, 2) + "\n";

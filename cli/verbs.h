@@ -49,6 +49,7 @@ struct EngineArgs {
   std::string simd = "auto";
   std::string device_profile;     // A file; empty: the reader finds out.
   std::string sparsity = "auto";  // "off", "gate", "gate:0.5", ...
+  double max_skipped = 0;         // With gate; 0: no bound.
   // Tokens whose neurons stay in RAM; UINT32_MAX: as long as there is room.
   uint32_t window = UINT32_MAX;
   // Of rows of bench --ablation, as PlanOptions and SparsityOptions have them.

@@ -124,14 +124,19 @@ class Planner {
       least = std::min(least, whole + ScratchBytes(1));
     }
     plan_.minimum_bytes = SmallestBudget(least);
-    const uint64_t budget = std::min(
-        options_.budget_bytes,
-        SmallestBudget(whole + ScratchBytes(MaxBatch()) + AllBundleBytes()));
+    const uint64_t budget =
+        std::min(options_.budget_bytes,
+                 std::max(plan_.minimum_bytes,
+                          SmallestBudget(whole + ScratchBytes(MaxBatch()) +
+                                         AllBundleBytes())));
     if (budget < plan_.minimum_bytes) return Infeasible(fixed);
 
     const uint64_t usable = WithoutKernelBytes(budget);
     if (options_.pins_weights && whole + ScratchBytes(1) <= usable) {
-      ChooseBatch(usable - whole);
+      // Bundles are worth more than a large batch.
+      ChooseBatch(
+          IsSparse() ? std::max((usable - whole) / kBatchShare, ScratchBytes(1))
+                     : usable - whole);
       MakeAllResident();
       if (IsSparse()) {
         CacheBundles(usable - whole - ScratchBytes(plan_.batch));

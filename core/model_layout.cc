@@ -169,9 +169,9 @@ class Finder {
   }
   // The parts lie in the records of one segment, which holds nothing else.
   void ExpectOneSegment(std::string_view name,
-                        std::initializer_list<PartRef> refs) {
+                        const std::vector<PartRef>& refs) {
     if (!status_.ok()) return;
-    const uint32_t segment = refs.begin()->segment;
+    const uint32_t segment = refs[0].segment;
     for (const PartRef& ref : refs) {
       if (ref.segment != segment) {
         status_ = DataLoss(file_.path(), ": ", name, " lies in segments ",
@@ -298,20 +298,22 @@ Result<ModelWeights> FindWeights(const ModelConfig& config,
       out.importance.emplace();
       find("ffn_importance", 1, layer.ffn_dim, SegmentKind::kPredictor,
            *out.importance);
-      out.frequency.emplace();
-      find("ffn_frequency", 1, layer.ffn_dim, SegmentKind::kPredictor,
-           *out.frequency);
+      std::vector<PartRef> parts = {*out.importance};
+      if (file.FindTensor(LayerTensor(i, "ffn_frequency")) != nullptr) {
+        out.frequency.emplace();
+        find("ffn_frequency", 1, layer.ffn_dim, SegmentKind::kPredictor,
+             *out.frequency);
+        parts.push_back(*out.frequency);
+      }
       const std::string predictor = LayerTensor(i, "ffn_predictor");
       if (const Tensor* tensor = file.FindTensor(predictor)) {
         out.predictor.emplace();
         out.predictor_bytes = tensor->cols;
         finder.Find(predictor, 1, tensor->cols, SegmentKind::kPredictor,
                     *out.predictor, Encoding::kU8);
-        finder.ExpectOneSegment(
-            importance, {*out.importance, *out.frequency, *out.predictor});
-      } else {
-        finder.ExpectOneSegment(importance, {*out.importance, *out.frequency});
+        parts.push_back(*out.predictor);
       }
+      finder.ExpectOneSegment(importance, parts);
     }
     finder.ExpectOneSegment(
         LayerTensor(i, "norms"),
@@ -319,7 +321,23 @@ Result<ModelWeights> FindWeights(const ModelConfig& config,
   }
   finder.Find("final_norm", 1, model_dim, SegmentKind::kFinalNorm,
               weights.final_norm);
+  finder.ExpectOneSegment("final_norm", {weights.final_norm});
+  finder.ExpectAllUsed();
   FLASHELM_RETURN_IF_ERROR(finder.TakeStatus());
+  // The engine asks the first one for the form of all.
+  const LayerWeights& first = weights.layers.at(0);
+  for (size_t i = 1; i < weights.layers.size(); ++i) {
+    const LayerWeights& layer = weights.layers[i];
+    if (layer.has_split_gate() == first.has_split_gate() &&
+        layer.has_split_down() == first.has_split_down() &&
+        layer.importance.has_value() == first.importance.has_value() &&
+        layer.predictor.has_value() == first.predictor.has_value()) {
+      continue;
+    }
+    return Unimplemented(file.path(), ": layers 0 and ", i,
+                         " have their neurons in segments of other kinds; "
+                         "this version takes the same for all layers");
+  }
   return weights;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -134,7 +135,15 @@ Status NeuronSelector::Check(const ModelFile& model,
     return InvalidArgument("a kept fraction of ", options.kept_fraction,
                            ", expected above 0 to 1");
   }
-  if (options.kept_fraction == 0) {
+  if (std::isnan(options.max_skipped) || options.max_skipped < 0 ||
+      (options.max_skipped > 0 &&
+       (selector != Selector::kGate || options.kept_fraction > 0))) {
+    return InvalidArgument("a bound of ", options.max_skipped,
+                           " on what is skipped, with the selector ", name,
+                           "; expected one above 0, with gate, in place of a "
+                           "part of the neurons");
+  }
+  if (options.kept_fraction == 0 && options.max_skipped == 0) {
     if (selector == Selector::kRandom || selector == Selector::kMagnitude) {
       return InvalidArgument("the selector ", name,
                              " keeps a part of the neurons, so say how many: "
@@ -271,8 +280,14 @@ size_t NeuronSelector::Choose(uint32_t layer, const float* gates,
     case Selector::kGate: {
       float skipped = 0;
       const size_t count =
-          SelectTop(gates, ImportanceOf(layer), activation_, ffn_dim, num_kept,
-                    in.sorted, in.ids, &skipped);
+          options_.max_skipped > 0
+              ? SelectWithin(gates, ImportanceOf(layer), activation_, ffn_dim,
+                             static_cast<float>(options_.max_skipped),
+                             in.sorted, in.ids, &skipped)
+              : SelectTop(gates, ImportanceOf(layer), activation_, ffn_dim,
+                          num_kept, in.sorted, in.ids, &skipped);
+      // Weights that are not finite have no bound.
+      if (!(skipped >= 0)) skipped = std::numeric_limits<float>::infinity();
       in.stats->max_skipped = std::max<double>(in.stats->max_skipped, skipped);
       return count;
     }
@@ -307,7 +322,8 @@ void NeuronSelector::SelectOfToken(uint32_t layer, float* gates,
   const bool is_gate = options_.selector == Selector::kGate;
   // With their gates alone, all that are not 0 are selected already.
   const size_t num_kept = NumKept(options_.kept_fraction, ffn_dim);
-  if (!is_gate || (num_kept > 0 && num_kept < ffn_dim)) {
+  if (!is_gate || options_.max_skipped > 0 ||
+      (num_kept > 0 && num_kept < ffn_dim)) {
     const size_t count = Choose(layer, gates, in);
     if (!is_gate) in.stats->num_kept += count;
     uint32_t next = 0;

@@ -24,7 +24,8 @@ namespace flashelm {
 // same for any threads, batches and budgets.
 //
 //   gate       all gates are known: those above 0 (ReLU), or of the largest
-//              |act(gate)| importance
+//              |act(gate)| importance, a part of the neurons or as few as keep
+//              to a bound
 //   low-bit    scores of the file's predictor above its threshold (ReLU), or of
 //              the largest |act(score)| importance
 //   low-rank   scores of the file's predictor above its threshold (ReLU), or
@@ -66,7 +67,8 @@ class NeuronSelector {
   // Whether a neuron's gate alone decides, so that parts of a layer can be
   // selected as their gates become known.
   bool takes_gates_one_by_one() const {
-    return options_.selector == Selector::kGate && options_.kept_fraction == 0;
+    return options_.selector == Selector::kGate &&
+           options_.kept_fraction == 0 && options_.max_skipped == 0;
   }
   // Then, in place of Select(): the same for neurons [first, first + count).
   void SelectByGates(size_t first, size_t count, size_t num_tokens,

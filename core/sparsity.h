@@ -42,6 +42,10 @@ struct SparsityOptions {
   // those whose gate is positive, which loses nothing, or those of which a
   // predictor says so.
   double kept_fraction = 0;
+  // For kGate, in place of a fraction: as few neurons are kept as leave out no
+  // more of a layer's output than this many times the L2 norm of its input. 0:
+  // no such bound is given.
+  double max_skipped = 0;
   // Tokens whose neurons stay in DRAM, as far as there is room. 0: none do, and
   // no room is taken for them; UINT32_MAX: as long as there is room.
   uint32_t window_tokens = UINT32_MAX;
@@ -60,6 +64,7 @@ struct SparsityOptions {
 // of a ReLU model whose gate is positive.
 struct SparsityStats {
   uint64_t num_neurons = 0;  // Of all FFNs, for each token.
+  // Selected. Of these, neurons whose gate is known and 0 need not be read.
   uint64_t num_kept = 0;
   uint64_t num_active = 0;       // Of all; where knows_active.
   uint64_t num_kept_active = 0;  // Of those kept; where knows_kept_active.

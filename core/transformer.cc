@@ -257,7 +257,7 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
                                        s_.normed, model_dim, num_tokens,
                                        s_.gates, s_.gates_stride));
   }
-  if (weights.has_split_down() && sparse_ == nullptr) {
+  if (weights.has_split_down()) {
     FLASHELM_RETURN_IF_ERROR(MatMulAll(weights.up, ffn_dim, model_dim,
                                        s_.normed, model_dim, num_tokens, s_.ups,
                                        s_.gates_stride));

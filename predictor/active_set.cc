@@ -42,31 +42,4 @@ size_t SelectLargest(const float* scores, uint32_t num_neurons, size_t num_kept,
   return count;
 }
 
-size_t SetUnion(std::span<const uint32_t> a, std::span<const uint32_t> b,
-                uint32_t* out) {
-  return static_cast<size_t>(
-      std::set_union(a.begin(), a.end(), b.begin(), b.end(), out) - out);
-}
-
-size_t SetDifference(std::span<const uint32_t> a, std::span<const uint32_t> b,
-                     uint32_t* out) {
-  return static_cast<size_t>(
-      std::set_difference(a.begin(), a.end(), b.begin(), b.end(), out) - out);
-}
-
-size_t IntersectionSize(std::span<const uint32_t> a,
-                        std::span<const uint32_t> b) {
-  size_t count = 0;
-  size_t i = 0;
-  size_t j = 0;
-  while (i < a.size() && j < b.size()) {
-    const uint32_t left = a[i];
-    const uint32_t right = b[j];
-    count += left == right ? 1 : 0;
-    i += left <= right ? 1 : 0;
-    j += right <= left ? 1 : 0;
-  }
-  return count;
-}
-
 }  // namespace flashelm

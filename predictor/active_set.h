@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 namespace flashelm {
 
@@ -25,20 +24,6 @@ size_t SelectAbove(const float* scores, uint32_t num_neurons, float threshold,
 //   active   [num_neurons], all of which may be overwritten
 size_t SelectLargest(const float* scores, uint32_t num_neurons, size_t num_kept,
                      float* scratch, uint32_t* active);
-
-// What is in a or in b, and how much that is.
-//   out  [a.size() + b.size()], overlaps neither
-size_t SetUnion(std::span<const uint32_t> a, std::span<const uint32_t> b,
-                uint32_t* out);
-
-// What is in a but not in b, and how much that is.
-//   out  [a.size()], overlaps neither
-size_t SetDifference(std::span<const uint32_t> a, std::span<const uint32_t> b,
-                     uint32_t* out);
-
-// How many are in a and in b.
-size_t IntersectionSize(std::span<const uint32_t> a,
-                        std::span<const uint32_t> b);
 
 }  // namespace flashelm
 

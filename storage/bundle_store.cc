@@ -193,7 +193,9 @@ Status BundleStore::Begin(uint32_t layer) {
   layer_ = layer;
   is_fetching_ = true;
   is_dense_ = false;
+  const auto begin = Clock::now();
   layers_[layer].cache.BeginToken();
+  layers_[layer].stats.memory_ns += NanosecondsSince(begin);
   ++layers_[layer].stats.num_tokens;
   return OkStatus();
 }
@@ -244,8 +246,6 @@ void BundleStore::ChoosePlanner() {
   if (merges_reads_ && layer.dense_planner &&
       layer.dense_planner->PredictNs(left) < layer.planner.PredictNs(left)) {
     planner_ = &*layer.dense_planner;
-    layer.stats.num_dense_fetches += is_dense_ ? 0 : 1;
-    is_dense_ = true;
   }
 }
 
@@ -312,6 +312,10 @@ Status BundleStore::SubmitReads() {
   }
   for (const ReadRequest& request : requests_) {
     order_[(first_in_order_ + num_in_order_++) % order_.size()] = request.tag;
+  }
+  if (planner_ != &layers_[layer_].planner && !is_dense_) {
+    is_dense_ = true;
+    ++layers_[layer_].stats.num_dense_fetches;
   }
   layers_[layer_].stats.num_reads += requests_.size();
   layers_[layer_].stats.read_bytes += num_bytes;

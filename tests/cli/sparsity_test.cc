@@ -30,11 +30,15 @@ class SparsityTest : public testing::Test {
   }
 
   json PerplexityAgainstDense(const PredictedModel& model,
-                              const std::string& sparsity) {
+                              const std::string& sparsity,
+                              const std::vector<std::string>& flags = {}) {
     WriteFile(File("text.txt"), "Once upon a time there was a little dog. ");
-    const auto result = Flashelm(
-        {"perplexity", "-m", model.path(), "-f", File("text.txt"), "--against",
-         "dense", "--sparsity", sparsity, "-c", "32", "--json"});
+    std::vector<std::string> args = {
+        "perplexity",     "-m",        model.path(), "-f",
+        File("text.txt"), "--against", "dense",      "--sparsity",
+        sparsity,         "-c",        "32",         "--json"};
+    args.insert(args.end(), flags.begin(), flags.end());
+    const auto result = Flashelm(args);
     EXPECT_EQ(result.exit_code, 0) << result.err;
     return json::parse(result.out);
   }
@@ -103,6 +107,51 @@ TEST_F(SparsityTest, ReluSaysHowWellNeuronsWereChosen) {
   ExpectRefused(model, "magnitude:0", "no part of the neurons");
   ExpectRefused(model, "auto:0.5", "no selector");
   ExpectRefused(model, "low", "low-rank, low-bit");
+}
+
+TEST_F(SparsityTest, AutoTakesNothingThatCouldLoseSomething) {
+  PredictedModelOptions options;
+  options.activation = "relu";
+  const PredictedModel model(options);
+  const auto result = Flashelm({"run", "-m", model.path(), "-p", "Once", "-n",
+                                "1", "--stats", File("stats.json")});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json stats = json::parse(ReadFile(File("stats.json")));
+  EXPECT_TRUE(stats["kept_fraction"].is_null());
+  EXPECT_TRUE(stats["layers"].is_null());
+}
+
+TEST_F(SparsityTest, WhatIsSkippedKeepsToABound) {
+  PredictedModelOptions options;
+  options.activation = "swish";
+  options.has_predictors = false;
+  options.split_gate = true;
+  const PredictedModel model(options);
+  const double half =
+      PerplexityAgainstDense(model, "gate:0.5")["max_skipped"].get<double>();
+  ASSERT_GT(half, 0);
+  double kept = 1;
+  for (const double part : {0.25, 1.0}) {
+    const json measured = PerplexityAgainstDense(
+        model, "gate", {"--max-skipped", std::to_string(part * half)});
+    EXPECT_LE(measured["max_skipped"], 1.000001 * part * half);
+    EXPECT_GT(measured["max_skipped"], 0);
+    EXPECT_LT(measured["kept_fraction"], kept);
+    kept = measured["kept_fraction"];
+  }
+  // Half of them go with the worst token, more with others.
+  EXPECT_LT(kept, 0.5);
+  for (const std::vector<std::string>& flags :
+       {std::vector<std::string>{"--max-skipped", "1"},
+        {"--max-skipped", "1", "--sparsity", "gate:0.5"},
+        {"--max-skipped", "0", "--sparsity", "gate"}}) {
+    std::vector<std::string> args = {"run", "-m", model.path(), "-p", "Once"};
+    args.insert(args.end(), flags.begin(), flags.end());
+    const auto result = Flashelm(args);
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_NE(result.err.find("--max-skipped"), std::string::npos)
+        << result.err;
+  }
 }
 
 }  // namespace

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <limits>
 #include <random>
-#include <set>
 #include <vector>
 
 namespace flashelm {
@@ -70,34 +69,6 @@ TEST(SelectLargestTest, NanCountsAsTheLeast) {
   ASSERT_EQ(SelectLargest(scores.data(), 4, 3, scratch.data(), active.data()),
             3u);
   EXPECT_EQ(active[0], 0u);
-}
-
-TEST(ActiveSetTest, AgreesWithStdSet) {
-  std::mt19937 random(1);
-  for (int round = 0; round < 200; ++round) {
-    std::set<uint32_t> a;
-    std::set<uint32_t> b;
-    const size_t a_draws = random() % 40;
-    const size_t b_draws = random() % 40;
-    for (size_t i = 0; i < a_draws; ++i) a.insert(random() % 50);
-    for (size_t i = 0; i < b_draws; ++i) b.insert(random() % 50);
-    const Ids a_ids(a.begin(), a.end());
-    const Ids b_ids(b.begin(), b.end());
-
-    std::set<uint32_t> both = a;
-    both.insert(b.begin(), b.end());
-    Ids out(a.size() + b.size());
-    out.resize(SetUnion(a_ids, b_ids, out.data()));
-    EXPECT_EQ(out, Ids(both.begin(), both.end()));
-
-    std::set<uint32_t> rest = a;
-    for (const uint32_t id : b) rest.erase(id);
-    Ids difference(a.size());
-    difference.resize(SetDifference(a_ids, b_ids, difference.data()));
-    EXPECT_EQ(difference, Ids(rest.begin(), rest.end()));
-
-    EXPECT_EQ(IntersectionSize(a_ids, b_ids), a.size() - rest.size());
-  }
 }
 
 }  // namespace

@@ -766,6 +766,82 @@ TEST(WeightFileTest, FindsTheImportanceOfNeurons) {
   EXPECT_LT(layer.importance->segment, layer.gate.segment);
 }
 
+// Two layers, the second as in a file of another layout.
+WeightFileContents Mixed(const ModelConfig& config, const LayoutOptions& first,
+                         const LayoutOptions& second) {
+  WeightFileContents mixed = LayoutContents(config, Encoding::kF32, first);
+  const WeightFileContents other =
+      LayoutContents(config, Encoding::kF32, second);
+  const auto begin_of = [](const WeightFileContents& contents) {
+    const auto& segments = contents.segments;
+    return static_cast<size_t>(
+        std::find_if(segments.begin(), segments.end(),
+                     [](const Segment& s) { return s.layer == 1u; }) -
+        segments.begin());
+  };
+  const size_t end = begin_of(mixed);
+  const size_t begin = begin_of(other);
+  mixed.segments.resize(end);
+  mixed.segments.insert(mixed.segments.end(),
+                        other.segments.begin() + static_cast<ptrdiff_t>(begin),
+                        other.segments.end());
+  std::erase_if(mixed.tensors,
+                [&](const Tensor& t) { return t.planes[0].segment >= end; });
+  for (Tensor tensor : other.tensors) {
+    uint32_t& segment = tensor.planes[0].segment;
+    if (segment < begin) continue;
+    segment = static_cast<uint32_t>(segment - begin + end);
+    mixed.tensors.push_back(tensor);
+  }
+  return mixed;
+}
+
+TEST(WeightFileTest, RefusesLayersOfDifferentForms) {
+  ModelConfig config = OneLayerConfig();
+  config.layers.push_back(config.layers[0]);
+  const std::vector<LayoutOptions> forms = {
+      {}, {.neuron_stats = true}, {.split_gate = true}, {.rows = true}};
+  for (size_t i = 0; i < forms.size(); ++i) {
+    for (size_t j = 0; j < forms.size(); ++j) {
+      const auto found = FindWeights(
+          config, MakeTestModel(Mixed(config, forms[i], forms[j]), 10).Open());
+      ASSERT_EQ(found.has_value(), i == j) << i << j;
+      if (i == j) continue;
+      EXPECT_EQ(found.error().code(), StatusCode::kUnimplemented);
+      EXPECT_NE(found.error().message().find("layers 0 and 1"),
+                std::string::npos);
+    }
+  }
+}
+
+TEST(WeightFileTest, ASegmentThatIsNobodysIsRefused) {
+  const ModelConfig config = OneLayerConfig();
+  WeightFileContents contents =
+      LayoutContents(config, Encoding::kF32, {.neuron_stats = true});
+  // A predictor segment whose importance has another name.
+  for (Tensor& tensor : contents.tensors) {
+    if (tensor.name == "layers.0.ffn_importance") tensor.name = "other";
+  }
+  const auto found = FindWeights(config, MakeTestModel(contents, 11).Open());
+  ASSERT_FALSE(found);
+  EXPECT_EQ(found.error().code(), StatusCode::kDataLoss);
+  EXPECT_NE(found.error().message().find("belongs to no tensor"),
+            std::string::npos);
+}
+
+TEST(WeightFileTest, FrequenciesMayBeMissing) {
+  const ModelConfig config = OneLayerConfig();
+  WeightFileContents contents =
+      LayoutContents(config, Encoding::kF32, {.neuron_stats = true});
+  std::erase_if(contents.tensors, [](const Tensor& tensor) {
+    return tensor.name == "layers.0.ffn_frequency";
+  });
+  const auto found = FindWeights(config, MakeTestModel(contents, 12).Open());
+  ASSERT_TRUE(found) << found.error().message();
+  EXPECT_TRUE(found->layers[0].importance);
+  EXPECT_FALSE(found->layers[0].frequency);
+}
+
 TEST(WeightFileTest, RefusesCalibratedLayersThatContradictTheModel) {
   const ModelConfig config = OneLayerConfig();
   const WeightFileContents good = LayoutContents(
