@@ -4,7 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -332,6 +335,81 @@ INSTANTIATE_TEST_SUITE_P(All, TrainPredictorTest,
                                       ? "LowBit"
                                       : "LowRank";
                          });
+
+// A small random ReLU model, one tensor of its second layer changed.
+ConvertedModel WithTensor(const TempDirectory& directory,
+                          const std::string& part,
+                          const std::function<void(std::string&)>& change) {
+  CheckpointOptions options;
+  options.num_layers = 2;
+  options.activation = "relu";
+  WriteCheckpoint(directory.path(), options);
+  std::vector<RawTensor> tensors = MakeTensors(options);
+  bool is_changed = false;
+  for (RawTensor& tensor : tensors) {
+    if (tensor.name != "transformer.layers.1." + part) continue;
+    change(tensor.bytes);
+    is_changed = true;
+  }
+  EXPECT_TRUE(is_changed);
+  WriteTensors(directory.path(), tensors, 1);
+  return ConvertedModel(directory.path(), Encoding::kF32);
+}
+
+TEST(TrainPredictorLayerTest, OfADeadLayerNothingIsKept) {
+  const TempDirectory directory;
+  const ConvertedModel converted =
+      WithTensor(directory, "ffn.proj_1.weight", [](std::string& bytes) {
+        std::fill_n(bytes.begin(), bytes.size() / 2, '\0');  // The gates.
+      });
+  const auto model = ModelFile::Open(converted.path());
+  ASSERT_TRUE(model);
+  auto pool = ThreadPool::Create(1);
+  ASSERT_TRUE(pool);
+  const Recorded recorded = Record(*model, directory.File("out"), 120, 200, 64);
+  PredictorOptions options;
+  options.max_share = 1;
+  for (const PredictorKind kind :
+       {PredictorKind::kLowBit, PredictorKind::kLowRank}) {
+    options.kind = kind;
+    const auto alive =
+        TrainPredictor(*model, *recorded.spool, 0, {}, options, **pool);
+    ASSERT_TRUE(alive) << alive.error().message();
+    EXPECT_GT(alive->quality.kept_fraction, 0.3);
+    const auto dead =
+        TrainPredictor(*model, *recorded.spool, 1, {}, options, **pool);
+    ASSERT_TRUE(dead) << dead.error().message();
+    EXPECT_EQ(dead->quality.active_fraction, 0);
+    EXPECT_EQ(dead->quality.kept_fraction, 0);
+    EXPECT_EQ(dead->quality.recall, 1);
+    EXPECT_TRUE(OpenPredictor(dead->bytes, model->config().layers[1].ffn_dim,
+                              model->config().model_dim, "the predictor"));
+  }
+}
+
+TEST(TrainPredictorLayerTest, AnErrorNamesTheLayer) {
+  const TempDirectory directory;
+  const ConvertedModel converted =
+      WithTensor(directory, "ffn_norm.weight", [](std::string& bytes) {
+        // Inputs overflow.
+        const std::vector<float> huge(bytes.size() / sizeof(float), 3e38f);
+        std::memcpy(bytes.data(), huge.data(), bytes.size());
+      });
+  const auto model = ModelFile::Open(converted.path());
+  ASSERT_TRUE(model);
+  auto pool = ThreadPool::Create(1);
+  ASSERT_TRUE(pool);
+  const Recorded recorded = Record(*model, directory.File("out"), 120, 200, 64);
+  PredictorOptions options;
+  options.max_share = 1;
+  const auto refused =
+      TrainPredictor(*model, *recorded.spool, 1, {}, options, **pool);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(refused.error().message().find("layer 1: training"),
+            std::string::npos)
+      << refused.error().message();
+}
 
 TEST(TrainPredictorLimitTest, RefusesWhatCannotBe) {
   const ConvertedModel converted(SampleModelDirectory("tiny-stories-relu"),
