@@ -34,7 +34,8 @@ NeuronOrder OrderOf(const std::string& name) {
 
 bool HasPredictor(const CalibrateArgs& args) { return args.selector != "gate"; }
 
-// kInvalidArgument: a flag of another selector, or of other models.
+// kInvalidArgument: a flag of another selector, or a flag or a selector of
+// other models.
 Status CheckFlags(const CalibrateArgs& args, const ModelFile& model) {
   const bool is_low_bit = args.selector == "low-bit";
   const bool is_low_rank = args.selector == "low-rank";
@@ -61,6 +62,13 @@ Status CheckFlags(const CalibrateArgs& args, const ModelFile& model) {
       return InvalidArgument(flag.flag, ": for --selector ", flag.selectors,
                              ", and it is ", args.selector);
     }
+  }
+  if (HasPredictor(args) && model.has_split_gates()) {
+    return InvalidArgument(
+        "--selector ", args.selector, ": ", model.path(),
+        " has its gates apart, as convert --layout rows makes it, for "
+        "--selector gate; a file with a predictor has them in its bundles: "
+        "convert with --layout bundles");
   }
   if (args.kept && model.config().activation == "relu") {
     return InvalidArgument(

@@ -1,5 +1,6 @@
 // flashelm calibrate with predictors.
 
+
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -106,22 +107,48 @@ TEST_F(CalibrateTest, SwiGluLearnsWhatMattersMost) {
 }
 
 TEST_F(CalibrateTest, AFlagOfAnotherSelectorIsAnError) {
-  const std::vector<std::vector<std::string>> wrong = {
-      {"--bits", "1"},
-      {"--recall", "0.9"},
-      {"--max-samples", "500"},
-      {"--selector", "low-bit", "--rank", "8"},
-      {"--selector", "low-bit", "--epochs", "1"},
-      {"--selector", "low-bit", "--seed", "1"},
-      {"--selector", "low-bit", "--max-predictor-bytes", "5"},
-      {"--selector", "low-rank", "--bits", "1"},
-      {"--selector", "low-rank", "--rank", "8", "--max-predictor-bytes", "5"},
-      {"--selector", "low-rank", "--kept", "0.4"},  // Of SwiGLU.
+  struct Case {
+    std::string flag;  // That the message names.
+    std::vector<std::string> flags;
   };
-  for (const auto& flags : wrong) {
-    const auto refused = Flashelm(Calibrate(Relu(), File("none.felm"), flags));
-    EXPECT_EQ(refused.exit_code, 2) << flags.back();
-    EXPECT_NE(refused.err.find("--"), std::string::npos);
+  const std::vector<Case> wrong = {
+      {"--bits", {"--bits", "1"}},
+      {"--recall", {"--recall", "0.9"}},
+      {"--max-samples", {"--max-samples", "500"}},
+      {"--rank", {"--selector", "low-bit", "--rank", "8"}},
+      {"--epochs", {"--selector", "low-bit", "--epochs", "1"}},
+      {"--seed", {"--selector", "low-bit", "--seed", "1"}},
+      {"--max-predictor-bytes",
+       {"--selector", "low-bit", "--max-predictor-bytes", "5"}},
+      {"--bits", {"--selector", "low-rank", "--bits", "1"}},
+      {"--max-predictor-bytes",
+       {"--selector", "low-rank", "--rank", "8", "--max-predictor-bytes", "5"}},
+      {"--kept", {"--selector", "low-rank", "--kept", "0.4"}},  // Of SwiGLU.
+  };
+  for (const Case& c : wrong) {
+    const auto refused =
+        Flashelm(Calibrate(Relu(), File("none.felm"), c.flags));
+    EXPECT_EQ(refused.exit_code, 2) << c.flag;
+    EXPECT_NE(refused.err.find(c.flag), std::string::npos) << refused.err;
+    EXPECT_FALSE(std::filesystem::exists(File("none.felm")));
+  }
+}
+
+TEST_F(CalibrateTest, AFileWithoutBundlesTakesNoPredictor) {
+  ASSERT_EQ(
+      Flashelm({"convert", FLASHELM_SOURCE_DIR "/models/tiny-stories-relu",
+                "--layout", "rows", "-o", File("rows.felm")})
+          .exit_code,
+      0);
+  for (const char* selector : {"low-bit", "low-rank"}) {
+    // Before anything else: not even the budget is looked at.
+    const auto refused =
+        Flashelm(Calibrate(File("rows.felm"), File("none.felm"),
+                           {"--selector", selector, "--mem-budget", "1"}));
+    EXPECT_EQ(refused.exit_code, 2);
+    EXPECT_NE(refused.err.find("convert with --layout bundles"),
+              std::string::npos)
+        << refused.err;
     EXPECT_FALSE(std::filesystem::exists(File("none.felm")));
   }
 }
