@@ -20,6 +20,7 @@
 #include "core/record_reader.h"
 #include "predictor/gate_selector.h"
 #include "storage/file.h"
+#include "tests/core/allocation_counter.h"
 #include "tests/core/test_model.h"
 #include "tests/temp_directory.h"
 
@@ -409,6 +410,37 @@ TEST(TrainPredictorLayerTest, AnErrorNamesTheLayer) {
   EXPECT_NE(refused.error().message().find("layer 1: training"),
             std::string::npos)
       << refused.error().message();
+}
+
+TEST(OrderNeuronsTest, TakesNoMoreThanItSays) {
+  const ConvertedModel converted(SampleModelDirectory("tiny-stories-relu"),
+                                 Encoding::kBf16);
+  const auto model = ModelFile::Open(converted.path());
+  ASSERT_TRUE(model);
+  const ModelConfig& config = model->config();
+  MemoryBudget unlimited(UINT64_MAX);
+  auto recorder = ActivationRecorder::Create(config, 200, unlimited);
+  ASSERT_TRUE(recorder);
+  Running running = Start(model->path(), Options(64));
+  const std::vector<TokenId> tokens = SomeTokens(200, config.vocab_size);
+  ASSERT_TRUE(RecordActivations(*running.session, tokens, config.bos_id,
+                                kContext, CancelToken(), {},
+                                std::vector<FfnObserver*>{recorder->get()})
+                  .ok());
+  for (const NeuronOrder order :
+       {NeuronOrder::kFrequency, NeuronOrder::kCoActivation}) {
+    std::vector<std::vector<uint32_t>> orders;
+    orders.reserve(config.num_layers());
+    const AllocationCounter counter;
+    uint64_t num_neurons = 0;
+    for (uint32_t i = 0; i < config.num_layers(); ++i) {
+      orders.push_back(OrderNeurons(**recorder, i, order));
+      num_neurons += orders.back().size();
+    }
+    EXPECT_EQ(num_neurons, 3456u);
+    EXPECT_GT(counter.peak_bytes(), num_neurons * sizeof(uint32_t));
+    EXPECT_LE(counter.peak_bytes(), OrderBytes(config));
+  }
 }
 
 TEST(TrainPredictorLimitTest, RefusesWhatCannotBe) {
