@@ -62,6 +62,14 @@ std::string OrderOf(const ModelFile& model) {
   return (*calibration)["order"].get<std::string>();
 }
 
+// What tells the sources of models apart: names and hashes; null where the file
+// does not say.
+Json SourcesOf(const ModelFile& model) {
+  const Json& provenance = model.weight_file().provenance();
+  const auto files = provenance.find("files");
+  return files == provenance.end() ? Json() : *files;
+}
+
 // The flags with which convert makes such a file.
 std::string EncodingFlags(const ModelFile& model) {
   const ModelWeights& weights = model.weights();
@@ -100,13 +108,26 @@ Status CheckModel(RowFile file, const ModelFile& model, const ModelFile& main) {
     return InvalidArgument(model.path(), ": another model, or other weights, ",
                            "than ", main.path(), " with ", main.weights_name());
   }
+  if (SourcesOf(model) != SourcesOf(main)) {
+    return InvalidArgument(model.path(), ": made from other files than ",
+                           main.path(),
+                           ", as \"files\" of their provenance "
+                           "say; expected the same checkpoint");
+  }
   return OkStatus();
 }
 
 // Says which rows are missing, and what makes the file that they need.
-void PrintMissing(const BenchArgs& args, const ModelFile& main) {
+void PrintMissing(const BenchArgs& args, const ModelFile& main,
+                  const SparsityOptions& sparsity) {
   const std::string flags = EncodingFlags(main);
-  if (args.rows_model.empty()) {
+  if (args.rows_model.empty() && sparsity.needs_predictor()) {
+    std::fprintf(stderr,
+                 "flashelm: \"+ predictor\" and \"+ window\" are left out: a "
+                 "file without bundles has no predictor, as --sparsity %s "
+                 "needs one; --sparsity gate runs them\n",
+                 args.engine.sparsity.c_str());
+  } else if (args.rows_model.empty()) {
     std::fprintf(stderr,
                  "flashelm: no --rows-model, so \"+ predictor\" and "
                  "\"+ window\" are left out; these make it:\n"
@@ -116,13 +137,18 @@ void PrintMissing(const BenchArgs& args, const ModelFile& main) {
                  flags.c_str());
   }
   if (args.file_order_model.empty()) {
+    std::string selector;
+    if (sparsity.needs_predictor()) {
+      selector = StatusMessage::Join("--selector ",
+                                     SelectorName(sparsity.selector), " ");
+    }
     std::fprintf(stderr,
                  "flashelm: no --file-order-model, so \"+ bundling\" is left "
                  "out; these make it:\n"
                  "  flashelm convert SRC %s -o MODEL.felm\n"
                  "  flashelm calibrate -m MODEL.felm -f TEXT --order file "
-                 "-o FILE_ORDER.felm\n",
-                 flags.c_str());
+                 "%s-o FILE_ORDER.felm\n",
+                 flags.c_str(), selector.c_str());
   }
 }
 
@@ -150,6 +176,13 @@ Result<std::vector<RowPlan>> PlanAblation(const BenchArgs& args) {
       const uint64_t budget,
       ResolveBudget(args.engine.mem_budget, main.file_bytes()));
   FLASHELM_RETURN_IF_ERROR(CheckModel(RowFile::kOrdered, main, main));
+  FLASHELM_ASSIGN_OR_RETURN(const SparsityOptions sparsity,
+                            ResolveSparsity(args.engine.sparsity, main));
+  if (!args.rows_model.empty() && sparsity.needs_predictor()) {
+    return InvalidArgument(
+        "--rows-model: a file without bundles has no predictor, as --sparsity ",
+        args.engine.sparsity, " needs one; --sparsity gate runs it");
+  }
   std::vector<RowPlan> plans;
   for (const AblationRow& row : kRows) {
     const std::string& path = PathOf(row.file, args);
@@ -183,7 +216,7 @@ Result<std::vector<RowPlan>> PlanAblation(const BenchArgs& args) {
     plan.budget_bytes = budget;
     plans.push_back(std::move(plan));
   }
-  PrintMissing(args, main);
+  PrintMissing(args, main, sparsity);
   return plans;
 }
 

@@ -34,7 +34,8 @@ NeuronOrder OrderOf(const std::string& name) {
 
 bool HasPredictor(const CalibrateArgs& args) { return args.selector != "gate"; }
 
-// kInvalidArgument: a flag of another selector, or of other models.
+// kInvalidArgument: a flag of another selector, or a flag or a selector of
+// other models.
 Status CheckFlags(const CalibrateArgs& args, const ModelFile& model) {
   const bool is_low_bit = args.selector == "low-bit";
   const bool is_low_rank = args.selector == "low-rank";
@@ -61,6 +62,13 @@ Status CheckFlags(const CalibrateArgs& args, const ModelFile& model) {
       return InvalidArgument(flag.flag, ": for --selector ", flag.selectors,
                              ", and it is ", args.selector);
     }
+  }
+  if (HasPredictor(args) && model.has_split_gates()) {
+    return InvalidArgument(
+        "--selector ", args.selector, ": ", model.path(),
+        " has its gates apart, as convert --layout rows makes it, for "
+        "--selector gate; a file with a predictor has them in its bundles: "
+        "convert with --layout bundles");
   }
   if (args.kept && model.config().activation == "relu") {
     return InvalidArgument(
@@ -135,16 +143,30 @@ uint64_t ProcessBytes() {
          kUncountedBytes;
 }
 
+// Order and frequency of all neurons, and what finding them takes.
+uint64_t LearnedBytes(const ModelConfig& config) {
+  uint64_t bytes = OrderBytes(config);
+  for (const LayerConfig& layer : config.layers) {
+    bytes += layer.ffn_dim * sizeof(float);
+  }
+  return bytes;
+}
+
 // kBudgetInfeasible: predictors take more than the budget, which is said before
-// a model runs for hours.
+// a model runs for hours. `process_bytes`: what the process takes without the
+// text, which is gone by then.
 Status CheckTraining(const CalibrateArgs& args, const ModelFile& model,
                      const SpoolOptions& spool, const PlanOptions& plan,
-                     const CancelToken& cancel) {
+                     uint64_t process_bytes, const CancelToken& cancel) {
+  for (const std::vector<float>& importance : spool.importance) {
+    process_bytes += importance.size() * sizeof(float);
+  }
   const uint64_t needed =
-      ProcessBytes() + TrainingBytes(model,
-                                     static_cast<uint32_t>(std::min<uint64_t>(
-                                         spool.max_samples, spool.num_tokens)),
-                                     OptionsOf(args, cancel), plan.num_threads);
+      process_bytes + LearnedBytes(model.config()) +
+      TrainingBytes(model,
+                    static_cast<uint32_t>(std::min<uint64_t>(spool.max_samples,
+                                                             spool.num_tokens)),
+                    OptionsOf(args, cancel), plan.num_threads);
   if (needed <= plan.budget_bytes) return OkStatus();
   return BudgetInfeasible("making predictors takes up to ", needed,
                           " bytes of RAM (", FormatBytes(needed),
@@ -155,6 +177,7 @@ Status CheckTraining(const CalibrateArgs& args, const ModelFile& model,
 // Takes the engine's memory only as long as the model runs.
 Result<Learned> Learn(const CalibrateArgs& args, ModelFile model,
                       const CancelToken& cancel) {
+  const uint64_t process_bytes = ProcessBytes();
   TextArgs source;
   source.file = args.file;
   FLASHELM_ASSIGN_OR_RETURN(const Text text,
@@ -171,7 +194,8 @@ Result<Learned> Learn(const CalibrateArgs& args, ModelFile model,
   needs.caller_bytes = text.peak_bytes +
                        model.tokenizer().EncodeScratchBytes(text.bytes) +
                        tokens.capacity() * sizeof(TokenId) +
-                       ActivationRecorder::NumBytes(model.config());
+                       ActivationRecorder::NumBytes(model.config()) +
+                       LearnedBytes(model.config());
   SpoolOptions spool_options;
   uint64_t spool_bytes = 0;
   if (HasPredictor(args)) {
@@ -189,8 +213,8 @@ Result<Learned> Learn(const CalibrateArgs& args, ModelFile model,
   learned.budget_bytes = setup.options.plan.budget_bytes;
   learned.num_threads = setup.options.plan.num_threads;
   if (HasPredictor(args)) {
-    FLASHELM_RETURN_IF_ERROR(
-        CheckTraining(args, model, spool_options, setup.options.plan, cancel));
+    FLASHELM_RETURN_IF_ERROR(CheckTraining(
+        args, model, spool_options, setup.options.plan, process_bytes, cancel));
   }
   FLASHELM_ASSIGN_OR_RETURN(
       const std::unique_ptr<Engine> engine,
@@ -224,6 +248,7 @@ Result<Learned> Learn(const CalibrateArgs& args, ModelFile model,
     bar.Show("ordering", i, config.num_layers());
     learned.order.push_back(OrderNeurons(*recorder, i, OrderOf(args.order)));
     std::vector<float>& frequency = learned.frequency.emplace_back();
+    frequency.reserve(config.layers[i].ffn_dim);
     for (const uint32_t count : recorder->counts(i)) {
       frequency.push_back(static_cast<float>(count) /
                           static_cast<float>(learned.num_tokens));
@@ -334,15 +359,15 @@ Status RunCalibrate(const CalibrateArgs& args) {
   if (HasPredictor(args)) {
     FLASHELM_RETURN_IF_ERROR(
         Train(args, source, learned, cancel, options, layers));
-    const uint64_t taken =
-        std::min(learned.budget_bytes,
-                 ProcessBytes() + RecordReader::NumBytes(source.weight_file()));
-    options.block_bytes = std::clamp(learned.budget_bytes - taken,
-                                     kMinBlockBytes, options.block_bytes);
   }
-  options.neuron_order = learned.order;
-  options.frequency = learned.frequency;
   options.calibration = Describe(args, learned, source, layers);
+  options.neuron_order = std::move(learned.order);
+  options.frequency = std::move(learned.frequency);
+  const uint64_t taken =
+      std::min(learned.budget_bytes,
+               ProcessBytes() + RecordReader::NumBytes(source.weight_file()));
+  options.block_bytes = std::clamp(learned.budget_bytes - taken, kMinBlockBytes,
+                                   options.block_bytes);
   options.cancel = &cancel;
   ProgressBar bar;
   options.progress = [&](uint64_t done, uint64_t total) {

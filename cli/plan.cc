@@ -178,7 +178,7 @@ void PrintSparseForecast(const std::optional<SparseForecast>& sparse,
                          const Forecast& forecast) {
   if (!sparse) {
     fmt::print(
-        "\nNo forecast: the file does not say how often neurons are active. "
+        "\nNo forecast: the file does not say how many neurons are kept. "
         "Calibrate it anew.\n");
     return;
   }

@@ -113,6 +113,18 @@ std::vector<uint32_t> OrderNeurons(const ActivationRecorder& recorder,
   return {};
 }
 
+uint64_t OrderBytes(const ModelConfig& config) {
+  // A neuron's size, and a list that grows: its old half and its new whole.
+  constexpr uint64_t kScratchNumbers = 1 + 3;
+  uint64_t most = 0;
+  uint64_t all = 0;
+  for (const LayerConfig& layer : config.layers) {
+    most = std::max<uint64_t>(most, layer.ffn_dim);
+    all += layer.ffn_dim;
+  }
+  return (kScratchNumbers * most + all) * sizeof(uint32_t);
+}
+
 LayerActivity ActivityOf(const ActivationRecorder& recorder, uint32_t layer,
                          std::span<const uint32_t> order) {
   const auto counts = recorder.counts(layer);

@@ -34,6 +34,10 @@ enum class NeuronOrder : uint8_t { kFile, kFrequency, kCoActivation };
 std::vector<uint32_t> OrderNeurons(const ActivationRecorder& recorder,
                                    uint32_t layer, NeuronOrder order);
 
+// An upper bound on the memory that it takes for any layer, with the orders of
+// all of them.
+uint64_t OrderBytes(const ModelConfig& config);
+
 // What a layer did, for people.
 struct LayerActivity {
   double active_fraction = 0;  // Of its neurons, for a token, on average.

@@ -27,11 +27,15 @@ struct SparseForecast {
 // before, and the cache held those for good that are used most often. Real
 // tokens resemble those before them, so that they read less; a text unlike the
 // one of the calibration may read more. Neurons that are kept by their gate's
-// size count as used equally often. Reading takes what `cost` says of single
-// bundles, or of all of a layer where that is less.
-// Nothing: the file does not say how often neurons are active, and the options
-// do not say how many are kept. kUnavailable, kDataLoss, kResourceExhausted: as
-// NeuronFrequency::Read().
+// size, or at random, count as used equally often; those of the largest weights
+// are always the same. Gates keep what is active, at most as many as the
+// options say, other selectors as many as these say, and a predictor alone what
+// the calibration measured. Reading takes what `cost` says of single bundles,
+// or of all of a layer where that is less.
+//   plan  of these options; without bundles, up rows and down columns count
+//         each as one
+// Nothing: neither the file nor the options say how many are kept.
+// kUnavailable, kDataLoss, kResourceExhausted: as NeuronFrequency::Read().
 Result<std::optional<SparseForecast>> ForecastSparse(
     const ModelFile& model, const SparsityOptions& options,
     const MemoryPlan& plan, const ReadCost& cost);

@@ -24,6 +24,14 @@ Status CheckCancelled(const PredictorOptions& options) {
   return OkStatus();
 }
 
+// An error that does not say where it happened.
+tl::unexpected<Status> OfLayer(const ModelFile& model, uint32_t layer,
+                               const Status& error) {
+  return Unexpected(
+      {error.code(), StatusMessage::Join(model.path(), ": layer ", layer, ": ",
+                                         error.message())});
+}
+
 // Scores of samples; threads share the samples.
 class Scorer {
  public:
@@ -163,12 +171,12 @@ Result<LayerPredictor> MakeLowBit(const ModelFile& model, LayerSamples& samples,
         LowBitGate::Quantize(shape, row.data(), places[neuron], 1, weights);
       }));
   const LowBitGate unlimited(shape, weights, 0);
-  FLASHELM_ASSIGN_OR_RETURN(const ThresholdChoice choice,
-                            Choose(unlimited, samples, options, pool));
+  const auto choice = Choose(unlimited, samples, options, pool);
+  if (!choice) return OfLayer(model, layer, choice.error());
   LayerPredictor result;
-  result.bytes = StorePredictor(shape, choice.threshold, weights);
+  result.bytes = StorePredictor(shape, choice->threshold, weights);
   FLASHELM_ASSIGN_OR_RETURN(
-      result.quality, Measure(LowBitGate(shape, weights, choice.threshold),
+      result.quality, Measure(LowBitGate(shape, weights, choice->threshold),
                               samples, options, pool));
   return result;
 }
@@ -249,9 +257,10 @@ Result<LayerPredictor> MakeLowRank(const ModelFile& model,
       options.progress((static_cast<double>(i) + done) /
                        static_cast<double>(ranks.size()));
     };
-    FLASHELM_ASSIGN_OR_RETURN(
-        TrainedLowRank found,
-        TrainLowRank(ffn_dim, model_dim, gate.data(), source, trainer));
+    auto trained =
+        TrainLowRank(ffn_dim, model_dim, gate.data(), source, trainer);
+    if (!trained) return OfLayer(model, layer, trained.error());
+    TrainedLowRank found = std::move(*trained);
     if (best.bytes.empty() ||
         found.choice.kept_fraction < best.choice.kept_fraction) {
       best = std::move(found);

@@ -61,7 +61,9 @@ uint64_t TrainingBytes(const ModelFile& model, uint32_t num_samples,
 
 // `order` as in CalibratedFileOptions::neuron_order: predictor and gate rows
 // have the new one. Equal input gives equal bytes for any number of threads.
-// kInvalidArgument: options or samples that cannot be; see TrainLowRank().
+// Where nothing is active, so is nothing kept.
+// kInvalidArgument: options or samples that cannot be; see TrainLowRank(); with
+// the layer.
 // kDataLoss, kUnavailable: reading the model. kCancelled.
 Result<LayerPredictor> TrainPredictor(const ModelFile& model,
                                       const ActivationSpool& spool,

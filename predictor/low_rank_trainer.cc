@@ -301,19 +301,13 @@ class Trainer {
               labels, labels + static_cast<ptrdiff_t>(num_labels), uint8_t{0}));
     }
     const size_t num_labels = num_training_ * shape_.num_neurons;
-    if (num_active == 0 || num_active == num_labels) {
-      return InvalidArgument("training: ", num_active, " of ", num_labels,
-                             " labels are active: there is nothing to learn");
+    can_learn_ = num_active > 0 && num_active < num_labels;
+    if (can_learn_) {
+      const auto active = static_cast<double>(num_active);
+      const auto all = static_cast<double>(num_labels);
+      active_weight_ = static_cast<float>(all / active / 2);
+      other_weight_ = static_cast<float>(all / (all - active) / 2);
     }
-    if (std::none_of(held_out_.labels.begin(), held_out_.labels.end(),
-                     [](uint8_t label) { return label != 0; })) {
-      return InvalidArgument("training: nothing is active in the ",
-                             held_out_.count, " samples held out");
-    }
-    const auto active = static_cast<double>(num_active);
-    const auto all = static_cast<double>(num_labels);
-    active_weight_ = static_cast<float>(all / active / 2);
-    other_weight_ = static_cast<float>(all / (all - active) / 2);
 
     const ConstMap x(inputs.data(), static_cast<Index>(inputs.size() / dim),
                      shape_.model_dim);
@@ -330,6 +324,9 @@ class Trainer {
     }
     return OkStatus();
   }
+
+  // Whether some neurons are active and others are not.
+  bool can_learn() const { return can_learn_; }
 
   // One pass over the samples. Returns the mean loss.
   Result<double> RunEpoch(SampleReader& reader, Random& random) {
@@ -432,6 +429,7 @@ class Trainer {
   Samples held_out_;
   size_t num_training_ = 0;  // Samples.
   size_t num_seen_ = 0;
+  bool can_learn_ = false;
   float active_weight_ = 1;
   float other_weight_ = 1;
   Parameters parameters_;
@@ -482,7 +480,8 @@ Result<TrainedLowRank> TrainLowRank(uint32_t num_neurons, uint32_t model_dim,
   FLASHELM_RETURN_IF_ERROR(trainer.Start(gate, reader, random));
 
   TrainedLowRank best;
-  for (uint32_t epoch = 0; epoch <= options.num_epochs; ++epoch) {
+  const uint32_t num_epochs = trainer.can_learn() ? options.num_epochs : 0;
+  for (uint32_t epoch = 0; epoch <= num_epochs; ++epoch) {
     double loss = 0;
     if (epoch > 0) {
       FLASHELM_ASSIGN_OR_RETURN(loss, trainer.RunEpoch(reader, random));

@@ -67,7 +67,8 @@ struct TrainedLowRank {
 // same in sum, each weighted by the inverse of its frequency. Adam, in batches;
 // chunks of 1024 samples are shuffled. Of the start and all epochs it returns
 // the one that reaches `recall_target` on held-out samples with the fewest
-// neurons kept.
+// neurons kept. Where all or none are active there is nothing to learn, and it
+// is the start; where none of the held-out samples' are, nothing is kept.
 //
 // With the gate matrix G it starts from the approximation of that rank with the
 // least mean squared error in the gates, for inputs as they are in the samples:
@@ -82,8 +83,8 @@ struct TrainedLowRank {
 // five times.
 //
 // kInvalidArgument: a shape or option that cannot be, too few samples to hold
-// some out, samples that change between passes or are not finite, nothing or
-// everything active. kCancelled. And every error of `source`.
+// some out, samples that change between passes or are not finite. kCancelled.
+// And every error of `source`.
 Result<TrainedLowRank> TrainLowRank(uint32_t num_neurons, uint32_t model_dim,
                                     const float* gate, SampleSource& source,
                                     const LowRankTrainerOptions& options);

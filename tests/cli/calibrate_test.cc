@@ -1,7 +1,10 @@
 // flashelm calibrate with predictors.
 
+#include "core/calibrate.h"
+
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -106,24 +109,108 @@ TEST_F(CalibrateTest, SwiGluLearnsWhatMattersMost) {
 }
 
 TEST_F(CalibrateTest, AFlagOfAnotherSelectorIsAnError) {
-  const std::vector<std::vector<std::string>> wrong = {
-      {"--bits", "1"},
-      {"--recall", "0.9"},
-      {"--max-samples", "500"},
-      {"--selector", "low-bit", "--rank", "8"},
-      {"--selector", "low-bit", "--epochs", "1"},
-      {"--selector", "low-bit", "--seed", "1"},
-      {"--selector", "low-bit", "--max-predictor-bytes", "5"},
-      {"--selector", "low-rank", "--bits", "1"},
-      {"--selector", "low-rank", "--rank", "8", "--max-predictor-bytes", "5"},
-      {"--selector", "low-rank", "--kept", "0.4"},  // Of SwiGLU.
+  struct Case {
+    std::string flag;  // That the message names.
+    std::vector<std::string> flags;
   };
-  for (const auto& flags : wrong) {
-    const auto refused = Flashelm(Calibrate(Relu(), File("none.felm"), flags));
-    EXPECT_EQ(refused.exit_code, 2) << flags.back();
-    EXPECT_NE(refused.err.find("--"), std::string::npos);
+  const std::vector<Case> wrong = {
+      {"--bits", {"--bits", "1"}},
+      {"--recall", {"--recall", "0.9"}},
+      {"--max-samples", {"--max-samples", "500"}},
+      {"--rank", {"--selector", "low-bit", "--rank", "8"}},
+      {"--epochs", {"--selector", "low-bit", "--epochs", "1"}},
+      {"--seed", {"--selector", "low-bit", "--seed", "1"}},
+      {"--max-predictor-bytes",
+       {"--selector", "low-bit", "--max-predictor-bytes", "5"}},
+      {"--bits", {"--selector", "low-rank", "--bits", "1"}},
+      {"--max-predictor-bytes",
+       {"--selector", "low-rank", "--rank", "8", "--max-predictor-bytes", "5"}},
+      {"--kept", {"--selector", "low-rank", "--kept", "0.4"}},  // Of SwiGLU.
+  };
+  for (const Case& c : wrong) {
+    const auto refused =
+        Flashelm(Calibrate(Relu(), File("none.felm"), c.flags));
+    EXPECT_EQ(refused.exit_code, 2) << c.flag;
+    EXPECT_NE(refused.err.find(c.flag), std::string::npos) << refused.err;
     EXPECT_FALSE(std::filesystem::exists(File("none.felm")));
   }
+}
+
+TEST_F(CalibrateTest, AFileWithoutBundlesTakesNoPredictor) {
+  ASSERT_EQ(
+      Flashelm({"convert", FLASHELM_SOURCE_DIR "/models/tiny-stories-relu",
+                "--layout", "rows", "-o", File("rows.felm")})
+          .exit_code,
+      0);
+  for (const char* selector : {"low-bit", "low-rank"}) {
+    // Before anything else: not even the budget is looked at.
+    const auto refused =
+        Flashelm(Calibrate(File("rows.felm"), File("none.felm"),
+                           {"--selector", selector, "--mem-budget", "1"}));
+    EXPECT_EQ(refused.exit_code, 2);
+    EXPECT_NE(refused.err.find("convert with --layout bundles"),
+              std::string::npos)
+        << refused.err;
+    EXPECT_FALSE(std::filesystem::exists(File("none.felm")));
+  }
+}
+
+// The text is gone when training begins, so that its bytes and tokens leave
+// room for it, and all phases stay within the budget.
+TEST_F(CalibrateTest, ALongTextLeavesItsRoomToTheTraining) {
+  const std::string piece =
+      ReadFile(FLASHELM_SOURCE_DIR "/tests/data/calibration.txt");
+  std::string text;
+  while (text.size() < (4u << 20)) text += piece;
+  WriteFile(File("long.txt"), text);
+  const std::vector<std::string> flags = {"--selector", "low-rank", "--rank",
+                                          "8",          "--epochs", "1"};
+  std::vector<std::string> args = Calibrate(Relu(), File("long.felm"), flags);
+  args.insert(args.end(), {"--mem-budget", "1"});
+  const auto refused = Flashelm(args);
+  const std::string key = "making predictors takes up to ";
+  const size_t at = refused.err.find(key);
+  ASSERT_NE(at, std::string::npos) << refused.err;
+  // What a process takes varies a little.
+  const uint64_t budget =
+      std::stoull(refused.err.substr(at + key.size())) + (1u << 20);
+  args.back() = std::to_string(budget);
+  *std::ranges::find(args, FLASHELM_SOURCE_DIR "/tests/data/calibration.txt") =
+      File("long.txt");
+  const auto made = Flashelm(args);
+  EXPECT_EQ(made.exit_code, 0) << made.err;
+#ifndef FLASHELM_SANITIZED
+  EXPECT_LE(made.peak_rss_bytes, budget);
+#endif
+}
+
+// What is found while the engine still has its memory.
+TEST_F(CalibrateTest, ChargesTheOrderOfTheNeurons) {
+  const std::string text = "Once upon a time there was a dog.";
+  WriteFile(File("short.txt"), text);
+  const auto model = ModelFile::Open(Relu());
+  ASSERT_TRUE(model);
+  const ModelConfig& config = model->config();
+  uint64_t expected =
+      text.size() + model->tokenizer().EncodeScratchBytes(text) +
+      ActivationRecorder::NumBytes(config) + OrderBytes(config) +
+      2 * sizeof(uint32_t) * 2 * config.max_context;
+  for (const LayerConfig& layer : config.layers) {
+    expected += layer.ffn_dim * sizeof(float);
+  }
+  const auto refused =
+      Flashelm({"calibrate", "-m", Relu(), "-f", File("short.txt"), "-o",
+                File("none.felm"), "--mem-budget", "1"});
+  EXPECT_EQ(refused.exit_code, 4) << refused.err;
+  const std::string key = "caller ";
+  const size_t at = refused.err.find(key);
+  ASSERT_NE(at, std::string::npos) << refused.err;
+  const std::string caller = refused.err.substr(at + key.size(), 16);
+  EXPECT_NE(caller.find(" KiB"), std::string::npos) << caller;
+  // In whole pages, after what the tokens take.
+  const double bytes = 1024 * std::stod(caller);
+  EXPECT_GE(bytes, static_cast<double>(expected));
+  EXPECT_LE(bytes, static_cast<double>(expected) + 2 * 4096);
 }
 
 TEST_F(CalibrateTest, TooSmallABudgetIsToldBeforeTheRun) {

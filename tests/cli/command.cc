@@ -95,7 +95,10 @@ CommandResult Flashelm(const std::vector<std::string>& args,
   }
   result.pid = child;
   int status = 0;
-  EXPECT_EQ(waitpid(child, &status, 0), child);
+  rusage usage = {};
+  EXPECT_EQ(wait4(child, &status, 0, &usage), child);
+  // Of the test itself, too, as it was when it forked.
+  result.peak_rss_bytes = static_cast<uint64_t>(usage.ru_maxrss) * 1024;
   result.exit_code =
       WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return result;

@@ -12,6 +12,7 @@ namespace flashelm::test {
 struct CommandResult {
   int exit_code = -1;  // 128 + n when signal n ended it.
   int pid = 0;         // It had.
+  uint64_t peak_rss_bytes = 0;
   std::string out;
   std::string err;
 };

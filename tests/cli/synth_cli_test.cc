@@ -74,5 +74,51 @@ TEST(SynthCliTest, AFullDiskLeavesNothing) {
   EXPECT_TRUE(parent.List().empty());
 }
 
+#ifndef FLASHELM_SANITIZED
+// Segments as large as these are written block by block.
+TEST(SynthCliTest, CalibrateHoldsItsBudgetWhileItWrites) {
+  const TempDirectory directory;
+  CheckpointOptions options;
+  options.num_layers = 2;
+  options.model_dim = 1024;
+  options.head_dim = 64;
+  options.activation = "relu";
+  options.dtype = "BF16";
+  const std::string source = directory.File("source");
+  std::filesystem::create_directory(source);
+  WriteCheckpoint(source, options);
+  WriteFile(directory.File("text"),
+            "Once upon a time there was a little dog. His name was Max.");
+  for (const std::string layout : {"bundles", "rows"}) {
+    SCOPED_TRACE(layout);
+    const std::string model = directory.File(layout);
+    ASSERT_EQ(Flashelm({"convert", source, "--layout", layout, "-o", model})
+                  .exit_code,
+              0);
+    std::vector<std::string> args = {"calibrate",
+                                     "-m",
+                                     model,
+                                     "-f",
+                                     directory.File("text"),
+                                     "-o",
+                                     directory.File("out"),
+                                     "-c",
+                                     "32",
+                                     "--order",
+                                     "frequency"};
+    args.insert(args.end(), {"--mem-budget", "1"});
+    const auto refused = Flashelm(args);
+    const std::string key = "smallest feasible one is ";
+    const size_t at = refused.err.find(key);
+    ASSERT_NE(at, std::string::npos) << refused.err;
+    args.back() =
+        std::to_string(std::stoull(refused.err.substr(at + key.size())));
+    const auto made = Flashelm(args);
+    EXPECT_EQ(made.exit_code, 0) << made.err;
+    EXPECT_LE(made.peak_rss_bytes, std::stoull(args.back()));
+  }
+}
+#endif
+
 }  // namespace
 }  // namespace flashelm::test

@@ -13,6 +13,7 @@
 #include "core/memory_plan.h"
 #include "core/neuron_frequency.h"
 #include "core/sparse_forecast.h"
+#include "storage/json.h"
 #include "tests/core/test_model.h"
 #include "tests/temp_directory.h"
 
@@ -24,12 +25,15 @@ using FrequencyOf = std::function<float(uint32_t layer, uint32_t neuron)>;
 // A sample model with its gates split off, and frequencies as they come.
 class CalibratedSample {
  public:
-  CalibratedSample(const std::string& sample, const FrequencyOf& frequency_of) {
+  CalibratedSample(const std::string& sample, const FrequencyOf& frequency_of,
+                   bool rows = false,
+                   const Json& calibration = Json::object()) {
     const ConvertedModel converted(SampleModelDirectory(sample),
-                                   Encoding::kBf16);
+                                   Encoding::kBf16, rows);
     const auto in = ModelFile::Open(converted.path());
     EXPECT_TRUE(in) << in.error().message();
     CalibratedFileOptions options;
+    options.calibration = calibration;
     for (uint32_t i = 0; i < in->config().num_layers(); ++i) {
       const uint32_t ffn_dim = in->config().layers[i].ffn_dim;
       auto& order = options.neuron_order.emplace_back(ffn_dim);
@@ -66,6 +70,19 @@ class CalibratedSample {
  private:
   TempDirectory directory_;
 };
+
+// What a forecast looks at, with nothing cached.
+MemoryPlan EmptyCache(const ModelFile& model) {
+  MemoryPlan plan;
+  for (const LayerWeights& layer : model.weights().layers) {
+    plan.residency.apart.push_back(layer.up.segment);
+    if (layer.has_split_down()) {
+      plan.residency.apart.push_back(layer.down.segment);
+    }
+  }
+  plan.cached_bundles.assign(plan.residency.apart.size(), 0);
+  return plan;
+}
 
 uint64_t Sum(const std::vector<uint32_t>& values) {
   return std::accumulate(values.begin(), values.end(), uint64_t{0});
@@ -195,8 +212,7 @@ TEST(SparseForecastTest, FollowsFromFrequenciesAndCache) {
       [](uint32_t, uint32_t neuron) { return neuron % 4 == 0 ? 0.8f : 0.1f; });
   SparsityOptions options;
   options.selector = Selector::kGate;
-  MemoryPlan plan;
-  plan.cached_bundles.assign(6, 0);
+  MemoryPlan plan = EmptyCache(*sample.model);
   ReadCost cost;
   cost.request_ns = 1000;
   cost.bytes_per_ns = 1;
@@ -242,7 +258,7 @@ TEST(SparseForecastTest, SaysNothingWithoutFrequenciesUnlessTheKeptAreGiven) {
   const CalibratedSample sample("tiny-stories-relu", nullptr);
   SparsityOptions options;
   options.selector = Selector::kGate;
-  MemoryPlan plan;
+  MemoryPlan plan = EmptyCache(*sample.model);
   plan.cached_bundles.assign(6, 64);
   const auto unknown = ForecastSparse(*sample.model, options, plan, {});
   ASSERT_TRUE(unknown);
@@ -252,6 +268,106 @@ TEST(SparseForecastTest, SaysNothingWithoutFrequenciesUnlessTheKeptAreGiven) {
   ASSERT_TRUE(known && *known);
   EXPECT_DOUBLE_EQ((*known)->kept_fraction, 0.25);
   EXPECT_EQ((*known)->fresh_bytes, (3456u - 6 * 64) * 1024 / 4);
+}
+
+TEST(SparseForecastTest, WithoutBundlesCountsUpRowsAndDownColumns) {
+  const FrequencyOf frequency_of = [](uint32_t, uint32_t neuron) {
+    return neuron % 4 == 0 ? 0.8f : 0.1f;
+  };
+  const CalibratedSample rows("tiny-stories-relu", frequency_of, true);
+  const CalibratedSample bundles("tiny-stories-relu", frequency_of);
+  SparsityOptions options;
+  options.selector = Selector::kGate;
+  ReadCost cost;
+  cost.request_ns = 1000;
+  cost.bytes_per_ns = 1;
+  const auto forecast = [&](const CalibratedSample& sample,
+                            const MemoryPlan& plan) {
+    const auto made = ForecastSparse(*sample.model, options, plan, cost);
+    EXPECT_TRUE(made && *made);
+    return made && *made ? **made : SparseForecast();
+  };
+  MemoryPlan plan = EmptyCache(*rows.model);
+  ASSERT_EQ(plan.cached_bundles.size(), 12u);
+  SparseForecast now = forecast(rows, plan);
+  const SparseForecast other = forecast(bundles, EmptyCache(*bundles.model));
+  EXPECT_DOUBLE_EQ(now.kept_fraction, other.kept_fraction);
+  EXPECT_EQ(now.kept_bytes, other.kept_bytes);
+  EXPECT_EQ(now.fresh_bytes, other.fresh_bytes);
+  EXPECT_EQ(now.num_bundles, 2 * other.num_bundles);
+  // A read for each half.
+  EXPECT_NEAR(now.read_ms, other.read_ms + 0.275 * 3456 * 1e-3, 1e-6);
+  // All up rows of the first three layers and no down column.
+  for (size_t i = 0; i < 6; i += 2) {
+    plan.cached_bundles[i] = rows.model->config().layers[i / 2].ffn_dim;
+  }
+  const uint64_t cached = Sum(plan.cached_bundles);
+  now = forecast(rows, plan);
+  EXPECT_EQ(now.cached_bundles, cached);
+  EXPECT_NEAR(static_cast<double>(now.fresh_bytes),
+              0.275 * static_cast<double>(2 * 3456 - cached) * 512, 10);
+}
+
+TEST(SparseForecastTest, OnlyGatesKeepNoMoreThanIsActive) {
+  const CalibratedSample sample(
+      "tiny-stories-relu",
+      [](uint32_t, uint32_t neuron) { return neuron % 4 == 0 ? 0.8f : 0.1f; });
+  MemoryPlan plan = EmptyCache(*sample.model);
+  for (uint32_t i = 0; i < 6; ++i) {
+    plan.cached_bundles[i] = sample.model->config().layers[i].ffn_dim / 4;
+  }
+  const auto forecast = [&](Selector selector, double kept_fraction) {
+    SparsityOptions options;
+    options.selector = selector;
+    options.kept_fraction = kept_fraction;
+    const auto made = ForecastSparse(*sample.model, options, plan, {});
+    EXPECT_TRUE(made && *made);
+    return made && *made ? **made : SparseForecast();
+  };
+  constexpr double kBytes = 3456 * 1024.0;
+  const auto fresh = [&](Selector selector, double kept_fraction) {
+    return static_cast<double>(forecast(selector, kept_fraction).fresh_bytes) /
+           kBytes;
+  };
+  EXPECT_NEAR(forecast(Selector::kGate, 0.5).kept_fraction, 0.275, 1e-6);
+  for (const Selector selector : {Selector::kLowRank, Selector::kLowBit,
+                                  Selector::kRandom, Selector::kMagnitude}) {
+    EXPECT_DOUBLE_EQ(forecast(selector, 0.5).kept_fraction, 0.5);
+  }
+  // The cached quarter cannot spare more than it has.
+  EXPECT_NEAR(fresh(Selector::kLowRank, 0.5), 0.25, 1e-5);
+  EXPECT_NEAR(fresh(Selector::kLowBit, 0.275), 0.075, 1e-3);
+  // Any neuron is as likely as another, or always the same ones are taken.
+  EXPECT_NEAR(fresh(Selector::kRandom, 0.5), 0.5 * 0.75, 1e-5);
+  EXPECT_NEAR(fresh(Selector::kMagnitude, 0.5), 0.25, 1e-5);
+  EXPECT_EQ(fresh(Selector::kMagnitude, 0.25), 0);
+  EXPECT_NEAR(fresh(Selector::kRandom, 1), 0.75, 1e-5);
+}
+
+TEST(SparseForecastTest, APredictorKeepsWhatItsCalibrationMeasured) {
+  const FrequencyOf frequency_of = [](uint32_t, uint32_t) { return 0.1f; };
+  const auto forecast = [&](const Json& kept) {
+    Json calibration = Json::object();
+    if (!kept.is_null()) calibration["layers"]["kept_fraction"] = kept;
+    const CalibratedSample sample("tiny-stories-relu", frequency_of, false,
+                                  calibration);
+    SparsityOptions options;
+    options.selector = Selector::kLowRank;
+    const auto made =
+        ForecastSparse(*sample.model, options, EmptyCache(*sample.model), {});
+    EXPECT_TRUE(made) << made.error().message();
+    return made ? *made : std::nullopt;
+  };
+  const auto known = forecast({0.5, 0.5, 0.5, 0.5, 0.5, 0});
+  ASSERT_TRUE(known);
+  EXPECT_NEAR(known->kept_fraction, 0.5 * (3456 - 1024) / 3456, 1e-9);
+  EXPECT_EQ(known->kept_bytes, 512u * (3456 - 1024));
+  EXPECT_EQ(known->fresh_bytes, known->kept_bytes);
+  EXPECT_FALSE(forecast(nullptr));
+  EXPECT_FALSE(forecast({0.5, 0.5}));
+  EXPECT_FALSE(forecast({0.5, 0.5, 0.5, 0.5, 0.5, 1.5}));
+  EXPECT_FALSE(forecast({0.5, 0.5, 0.5, 0.5, 0.5, "all"}));
+  EXPECT_FALSE(forecast({{"a", 1}}));
 }
 
 }  // namespace

@@ -4,7 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -17,6 +20,7 @@
 #include "core/record_reader.h"
 #include "predictor/gate_selector.h"
 #include "storage/file.h"
+#include "tests/core/allocation_counter.h"
 #include "tests/core/test_model.h"
 #include "tests/temp_directory.h"
 
@@ -332,6 +336,112 @@ INSTANTIATE_TEST_SUITE_P(All, TrainPredictorTest,
                                       ? "LowBit"
                                       : "LowRank";
                          });
+
+// A small random ReLU model, one tensor of its second layer changed.
+ConvertedModel WithTensor(const TempDirectory& directory,
+                          const std::string& part,
+                          const std::function<void(std::string&)>& change) {
+  CheckpointOptions options;
+  options.num_layers = 2;
+  options.activation = "relu";
+  WriteCheckpoint(directory.path(), options);
+  std::vector<RawTensor> tensors = MakeTensors(options);
+  bool is_changed = false;
+  for (RawTensor& tensor : tensors) {
+    if (tensor.name != "transformer.layers.1." + part) continue;
+    change(tensor.bytes);
+    is_changed = true;
+  }
+  EXPECT_TRUE(is_changed);
+  WriteTensors(directory.path(), tensors, 1);
+  return ConvertedModel(directory.path(), Encoding::kF32);
+}
+
+TEST(TrainPredictorLayerTest, OfADeadLayerNothingIsKept) {
+  const TempDirectory directory;
+  const ConvertedModel converted =
+      WithTensor(directory, "ffn.proj_1.weight", [](std::string& bytes) {
+        std::fill_n(bytes.begin(), bytes.size() / 2, '\0');  // The gates.
+      });
+  const auto model = ModelFile::Open(converted.path());
+  ASSERT_TRUE(model);
+  auto pool = ThreadPool::Create(1);
+  ASSERT_TRUE(pool);
+  const Recorded recorded = Record(*model, directory.File("out"), 120, 200, 64);
+  PredictorOptions options;
+  options.max_share = 1;
+  for (const PredictorKind kind :
+       {PredictorKind::kLowBit, PredictorKind::kLowRank}) {
+    options.kind = kind;
+    const auto alive =
+        TrainPredictor(*model, *recorded.spool, 0, {}, options, **pool);
+    ASSERT_TRUE(alive) << alive.error().message();
+    EXPECT_GT(alive->quality.kept_fraction, 0.3);
+    const auto dead =
+        TrainPredictor(*model, *recorded.spool, 1, {}, options, **pool);
+    ASSERT_TRUE(dead) << dead.error().message();
+    EXPECT_EQ(dead->quality.active_fraction, 0);
+    EXPECT_EQ(dead->quality.kept_fraction, 0);
+    EXPECT_EQ(dead->quality.recall, 1);
+    EXPECT_TRUE(OpenPredictor(dead->bytes, model->config().layers[1].ffn_dim,
+                              model->config().model_dim, "the predictor"));
+  }
+}
+
+TEST(TrainPredictorLayerTest, AnErrorNamesTheLayer) {
+  const TempDirectory directory;
+  const ConvertedModel converted =
+      WithTensor(directory, "ffn_norm.weight", [](std::string& bytes) {
+        // Inputs overflow.
+        const std::vector<float> huge(bytes.size() / sizeof(float), 3e38f);
+        std::memcpy(bytes.data(), huge.data(), bytes.size());
+      });
+  const auto model = ModelFile::Open(converted.path());
+  ASSERT_TRUE(model);
+  auto pool = ThreadPool::Create(1);
+  ASSERT_TRUE(pool);
+  const Recorded recorded = Record(*model, directory.File("out"), 120, 200, 64);
+  PredictorOptions options;
+  options.max_share = 1;
+  const auto refused =
+      TrainPredictor(*model, *recorded.spool, 1, {}, options, **pool);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(refused.error().message().find("layer 1: training"),
+            std::string::npos)
+      << refused.error().message();
+}
+
+TEST(OrderNeuronsTest, TakesNoMoreThanItSays) {
+  const ConvertedModel converted(SampleModelDirectory("tiny-stories-relu"),
+                                 Encoding::kBf16);
+  const auto model = ModelFile::Open(converted.path());
+  ASSERT_TRUE(model);
+  const ModelConfig& config = model->config();
+  MemoryBudget unlimited(UINT64_MAX);
+  auto recorder = ActivationRecorder::Create(config, 200, unlimited);
+  ASSERT_TRUE(recorder);
+  Running running = Start(model->path(), Options(64));
+  const std::vector<TokenId> tokens = SomeTokens(200, config.vocab_size);
+  ASSERT_TRUE(RecordActivations(*running.session, tokens, config.bos_id,
+                                kContext, CancelToken(), {},
+                                std::vector<FfnObserver*>{recorder->get()})
+                  .ok());
+  for (const NeuronOrder order :
+       {NeuronOrder::kFrequency, NeuronOrder::kCoActivation}) {
+    std::vector<std::vector<uint32_t>> orders;
+    orders.reserve(config.num_layers());
+    const AllocationCounter counter;
+    uint64_t num_neurons = 0;
+    for (uint32_t i = 0; i < config.num_layers(); ++i) {
+      orders.push_back(OrderNeurons(**recorder, i, order));
+      num_neurons += orders.back().size();
+    }
+    EXPECT_EQ(num_neurons, 3456u);
+    EXPECT_GT(counter.peak_bytes(), num_neurons * sizeof(uint32_t));
+    EXPECT_LE(counter.peak_bytes(), OrderBytes(config));
+  }
+}
 
 TEST(TrainPredictorLimitTest, RefusesWhatCannotBe) {
   const ConvertedModel converted(SampleModelDirectory("tiny-stories-relu"),

@@ -251,7 +251,7 @@ StatusCode CodeOf(const Result<TrainedLowRank>& result) {
   return result ? StatusCode::kOk : result.error().code();
 }
 
-TEST(LowRankTrainerTest, RefusesSamplesThatTeachNothing) {
+TEST(LowRankTrainerTest, RefusesSamplesThatCannotBe) {
   const auto gate = RandomNormals(kNeurons * kDim, 16);
   const auto good = SamplesOf(gate, RandomNormals(300 * kDim, 17), 1.0f);
   auto options = Options(4);
@@ -262,12 +262,6 @@ TEST(LowRankTrainerTest, RefusesSamplesThatTeachNothing) {
   EXPECT_EQ(code(good), StatusCode::kOk);
 
   MemorySource source = good;
-  std::fill(source.labels.begin(), source.labels.end(), uint8_t{0});
-  EXPECT_EQ(code(source), StatusCode::kInvalidArgument);
-  std::fill(source.labels.begin(), source.labels.end(), uint8_t{1});
-  EXPECT_EQ(code(source), StatusCode::kInvalidArgument);
-
-  source = good;
   source.x[200 * kDim + 3] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_EQ(code(source), StatusCode::kInvalidArgument);
 
@@ -280,6 +274,51 @@ TEST(LowRankTrainerTest, RefusesSamplesThatTeachNothing) {
   source = good;
   source.fewer_later = true;
   EXPECT_EQ(code(source), StatusCode::kInvalidArgument);
+}
+
+// A layer may be dead, in all of the text or nearly.
+TEST(LowRankTrainerTest, GivesTheStartWhereThereIsNothingToLearn) {
+  const auto gate = RandomNormals(kNeurons * kDim, 22);
+  const auto good = SamplesOf(gate, RandomNormals(300 * kDim, 23), 1.0f);
+  auto options = Options(4);
+  options.num_epochs = 0;
+  MemorySource source = good;
+  const auto start = Train(gate, source, options);
+  ASSERT_TRUE(start);
+  std::vector<LowRankProgress> seen;
+  options.num_epochs = 2;
+  options.progress = [&](const LowRankProgress& p) { seen.push_back(p); };
+  for (const uint8_t label : {uint8_t{0}, uint8_t{1}}) {
+    SCOPED_TRACE(int{label});
+    seen.clear();
+    std::fill(source.labels.begin(), source.labels.end(), label);
+    const auto trained = Train(gate, source, options);
+    ASSERT_TRUE(trained) << trained.error().message();
+    EXPECT_EQ(trained->bytes, start->bytes);
+    EXPECT_EQ(seen.size(), 1u);
+    const ThresholdChoice measured = Measure(*trained, good);
+    if (label == 0) {
+      EXPECT_EQ(trained->choice.kept_fraction, 0);
+      EXPECT_EQ(measured.kept_fraction, 0);
+    } else {
+      EXPECT_GE(trained->choice.recall, options.recall_target);
+      EXPECT_GT(measured.kept_fraction, 0.8);
+    }
+  }
+  // Active in one sample alone, which is held out or is not.
+  for (size_t t = 0; t < good.size(); t += 30) {
+    std::fill(source.labels.begin(), source.labels.end(), uint8_t{0});
+    source.labels[t * kNeurons + 7] = 1;
+    const auto trained = Train(gate, source, options);
+    ASSERT_TRUE(trained) << trained.error().message();
+  }
+  // Inputs and gates of nothing but zeros.
+  std::fill(source.labels.begin(), source.labels.end(), uint8_t{0});
+  std::fill(source.x.begin(), source.x.end(), 0.0f);
+  const auto zeros =
+      Train(std::vector<float>(gate.size(), 0.0f), source, options);
+  ASSERT_TRUE(zeros) << zeros.error().message();
+  EXPECT_EQ(zeros->choice.kept_fraction, 0);
 }
 
 TEST(LowRankTrainerTest, PassesOnTheErrorsOfItsSourceAndCanBeCancelled) {
