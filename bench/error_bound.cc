@@ -12,6 +12,7 @@
 // error, 2 for a wrong call, a file that cannot be read or a failed run.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -108,7 +109,7 @@ Result<std::unique_ptr<FfnErrorRecorder>> Measure(const Call& call) {
 // The value that the part `part` of the others is not above. Not of none.
 double Quantile(std::vector<double>& values, double part) {
   const auto at = static_cast<ptrdiff_t>(
-      part * static_cast<double>(values.size() - 1) + 0.5);
+      std::lround(part * static_cast<double>(values.size() - 1)));
   std::nth_element(values.begin(), values.begin() + at, values.end());
   return values[static_cast<size_t>(at)];
 }

@@ -53,7 +53,7 @@ std::unique_ptr<FfnErrorRecorder> Record(const ConvertedModel& converted,
 }
 
 // 64 tokens in three windows, each with a BOS, in six layers.
-constexpr size_t kNumErrors = (64 + 3) * 6;
+constexpr size_t kNumErrors = size_t{64 + 3} * 6;
 
 TEST(FfnErrorTest, TheBoundHoldsForEveryTokenAndLayer) {
   for (const Encoding weights : {Encoding::kBf16, Encoding::kQ4}) {
