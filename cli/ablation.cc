@@ -176,8 +176,9 @@ Result<std::vector<RowPlan>> PlanAblation(const BenchArgs& args) {
       const uint64_t budget,
       ResolveBudget(args.engine.mem_budget, main.file_bytes()));
   FLASHELM_RETURN_IF_ERROR(CheckModel(RowFile::kOrdered, main, main));
-  FLASHELM_ASSIGN_OR_RETURN(const SparsityOptions sparsity,
-                            ResolveSparsity(args.engine.sparsity, main));
+  FLASHELM_ASSIGN_OR_RETURN(
+      const SparsityOptions sparsity,
+      ResolveSparsity(args.engine.sparsity, args.engine.max_skipped, main));
   if (!args.rows_model.empty() && sparsity.needs_predictor()) {
     return InvalidArgument(
         "--rows-model: a file without bundles has no predictor, as --sparsity ",

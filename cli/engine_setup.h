@@ -23,10 +23,12 @@ Result<uint64_t> ParseSize(std::string_view text, std::string_view flag);
 // file, or "auto".
 Result<uint64_t> ResolveBudget(std::string_view text, uint64_t file_bytes);
 
-// What --sparsity means for a model: "off", "auto", a selector, as "gate", or
+// What --sparsity and --max-skipped (0: not given) mean for a model: "off",
+// "auto", a selector, as "gate", or
 // that with a part of the neurons, as "gate:0.5". kInvalidArgument: anything
 // else, or what NeuronSelector::Check() refuses. Other errors as that.
 Result<SparsityOptions> ResolveSparsity(std::string_view text,
+                                        double max_skipped,
                                         const ModelFile& model);
 
 // "auto", "uring", "pread", "mmap"; `flag` begins the message of

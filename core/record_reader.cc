@@ -7,6 +7,7 @@
 #include "core/base/checked_math.h"
 #include "core/base/types.h"
 #include "kernels/matmul.h"
+#include "predictor/gate_selector.h"
 #include "storage/verify.h"
 
 namespace flashelm {
@@ -137,13 +138,13 @@ Result<std::vector<float>> ReadImportance(const ModelFile& model,
   const LayerWeights& weights = model.weights().layers[layer];
   std::vector<float> importance(model.config().layers[layer].ffn_dim);
   std::vector<float> row(model.config().model_dim);
-  FLASHELM_RETURN_IF_ERROR(ForEachRecord(
-      model.weight_file().segments()[weights.up.segment], reader, cancel,
-      [&](uint32_t neuron, const std::byte* record) {
-        importance[neuron] =
-            static_cast<float>(RowNorm(weights.up, record, row) *
-                               RowNorm(weights.down, record, row));
-      }));
+  FLASHELM_RETURN_IF_ERROR(
+      ForEachRecord(model.weight_file().segments()[weights.up.segment], reader,
+                    cancel, [&](uint32_t neuron, const std::byte* record) {
+                      importance[neuron] =
+                          ImportanceOfNorms(RowNorm(weights.up, record, row) *
+                                            RowNorm(weights.down, record, row));
+                    }));
   for (size_t i = 0; i < importance.size(); ++i) {
     if (!std::isfinite(importance[i])) {
       return InvalidArgument(model.path(), ": neuron ", i, " of layer ", layer,

@@ -60,8 +60,10 @@ float NeuronImportance(const float* up, const float* down, size_t model_dim) {
     up_squares += static_cast<double>(up[k]) * up[k];
     down_squares += static_cast<double>(down[k]) * down[k];
   }
-  return UpperSum(std::sqrt(up_squares) * std::sqrt(down_squares));
+  return ImportanceOfNorms(std::sqrt(up_squares) * std::sqrt(down_squares));
 }
+
+float ImportanceOfNorms(double product) { return UpperSum(product); }
 
 size_t SelectPositive(const float* gates, uint32_t num_neurons,
                       uint32_t* active) {

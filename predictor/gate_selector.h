@@ -26,6 +26,8 @@ namespace flashelm {
 // |up| |down|, rounded up: never below the exact value of the norms' product.
 //   up, down  [model_dim]
 float NeuronImportance(const float* up, const float* down, size_t model_dim);
+// The same of the product of the two norms, each computed in double.
+float ImportanceOfNorms(double product);
 
 // The neurons that kRelu lets pass, those with a gate above 0, ascending, and
 // their number. Leaving out the others changes nothing, as long as none of the

@@ -12,6 +12,7 @@
 #include "core/base/memory.h"
 #include "core/model_layout.h"
 #include "core/record_reader.h"
+#include "predictor/gate_selector.h"
 #include "predictor/predictor_file.h"
 #include "storage/checksum.h"
 #include "storage/output_file.h"
@@ -317,7 +318,7 @@ Status Rewriter::WriteFfn(uint32_t layer, std::span<const Segment> segments) {
 Status Rewriter::AppendPredictor(const Segment& to) {
   const std::span<float> importance = predictor_.As<float>();
   for (size_t i = 0; i < importance_.size(); ++i) {
-    importance[i] = static_cast<float>(importance_[i]);
+    importance[i] = ImportanceOfNorms(importance_[i]);
   }
   return Append(predictor_.bytes().first(to.num_bytes()));
 }
