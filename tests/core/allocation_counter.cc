@@ -29,6 +29,14 @@ void* operator new(size_t size) {
   return block + kHeaderBytes;
 }
 void* operator new[](size_t size) { return operator new(size); }
+// A sanitizer has one of its own, whose blocks have no size in front.
+void* operator new(size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return operator new(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 
 void operator delete(void* pointer) noexcept {
   if (pointer == nullptr) return;
