@@ -201,6 +201,7 @@ Result<std::vector<RowPlan>> PlanAblation(const BenchArgs& args) {
     }
     engine.pins_weights = row.pins_weights;
     engine.merges_reads = row.merges_reads;
+    if (row.is_sparse) engine.neuron_reads = "single";
     if (!row.has_window) engine.window = 0;
     FLASHELM_ASSIGN_OR_RETURN(const ModelFile model, ModelFile::Open(path));
     FLASHELM_RETURN_IF_ERROR(CheckModel(row.file, model, main));

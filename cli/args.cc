@@ -124,6 +124,13 @@ void AddSparsity(CLI::App* app, EngineArgs* args) {
       ->transform(CLI::Validator(WindowFromText, ""))
       ->type_name("K|auto")
       ->default_str("auto");
+  app->add_option("--neuron-reads", args->neuron_reads,
+                  "With sparsity, how neurons come from flash: single: those "
+                  "that are computed, one by one, and into a cache; streamed: "
+                  "all of a layer in order, those that are not computed, too; "
+                  "auto: for each layer what this device does sooner")
+      ->check(CLI::IsMember({"auto", "single", "streamed"}))
+      ->capture_default_str();
 }
 
 // What calibrate needs to know about predictors.
@@ -504,6 +511,7 @@ int ParseAndRun(int argc, char** argv) {
   sub->remove_option(sub->get_option("--sparsity"));
   sub->remove_option(sub->get_option("--max-skipped"));
   sub->remove_option(sub->get_option("--window"));
+  sub->remove_option(sub->get_option("--neuron-reads"));
   sub->remove_option(sub->get_option("--ctx-size"));
   sub->add_option("-c,--ctx-size", calibrate.n_ctx,
                   "Positions per window of the text, BOS included")

@@ -271,6 +271,10 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
       plan.sparsity, ResolveSparsity(args.sparsity, args.max_skipped, model));
   plan.sparsity.window_tokens = args.window;
   plan.sparsity.merges_reads = args.merges_reads;
+  plan.sparsity.reads = args.neuron_reads == "single" ? NeuronReads::kSingle
+                        : args.neuron_reads == "streamed"
+                            ? NeuronReads::kStreamed
+                            : NeuronReads::kAuto;
   plan.pins_weights = args.pins_weights;
   plan.kv_type = args.kv_type == "bf16" ? KvType::kBf16 : KvType::kF32;
   plan.num_threads =
@@ -278,7 +282,18 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
           ? std::min(kMaxThreads, FindUsableProcessors().num_cores)
           : args.threads;
   setup.options.max_trace_sweeps = needs.max_trace_sweeps;
-  if (args.device_profile.empty()) return setup;
+  if (args.device_profile.empty()) {
+    if (plan.sparsity.is_on() && plan.io != IoBackend::kMmap) {
+      // Before anything else is taken, of whatever the smallest budgets allow.
+      // A device that cannot be read fails again where that matters.
+      const uint64_t max_bytes =
+          std::min(plan.budget_bytes / 16, uint64_t{4} << 20);
+      const auto cost =
+          MeasureReadCost(model, plan.io, max_bytes, InterruptToken());
+      if (cost && *cost) plan.read_cost = **cost;
+    }
+    return setup;
+  }
 
   FLASHELM_ASSIGN_OR_RETURN(const uint64_t profile_bytes,
                             DeviceProfileMemory(args.device_profile));
@@ -302,7 +317,7 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
   }
   const IoBackend backend = setup.rate->backend;
   if (const auto cost = FitReadCost(profile, backend)) {
-    setup.options.bundle_read_cost = *cost;
+    plan.read_cost = *cost;
   }
   if (backend == IoBackend::kPread) plan.io = backend;
   // Requests are no larger than the slots that they go to, which follow from

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include <optional>
 #include <string>
@@ -71,11 +72,7 @@ Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,
       plan.residency.StreamedBytes(segments, /*with_head=*/false);
   input.batch = plan.batch;
   if (sparse) {
-    uint64_t bundle_bytes = 0;
-    for (const uint32_t index : plan.residency.apart) {
-      bundle_bytes += segments[index].num_bytes();
-    }
-    input.weight_bytes -= bundle_bytes - sparse->kept_bytes;
+    input.weight_bytes -= sparse->neuron_bytes - sparse->kept_bytes;
     input.more_read_ms = sparse->read_ms;
   }
   if (rates.read) {
@@ -134,6 +131,10 @@ Json ToJson(const ModelFile& model, const PlanOptions& options,
       sparse ? Json(sparse->cached_bundles) : Json(nullptr);
   json["fresh_bytes_per_token"] =
       sparse ? Json(sparse->fresh_bytes) : Json(nullptr);
+  json["streamed_layers"] =
+      options.sparsity.is_on()
+          ? Json(std::ranges::count(plan.streamed_layers, true))
+          : Json(nullptr);
   if (options.io == IoBackend::kMmap) {
     // What the system will keep of the file is not known, nor refused.
     json["minimum_budget_bytes"] = nullptr;
@@ -166,7 +167,10 @@ void PrintParts(const ModelFile& model, const PlanOptions& options,
   print("weights of a token (M)", plan.weight_bytes);
   if (options.io == IoBackend::kMmap) return;
   if (options.sparsity.is_on()) {
-    fmt::print("  of them, bundles of neurons are read as tokens need them\n");
+    print("of them streamed", plan.streamed_bytes_per_token);
+    if (!plan.cached_bundles.empty()) {
+      fmt::print("  and bundles of neurons are read as tokens need them\n");
+    }
     return;
   }
   print("of them in RAM (P)",
@@ -174,7 +178,8 @@ void PrintParts(const ModelFile& model, const PlanOptions& options,
   print("from flash per token (M - P)", plan.streamed_bytes_per_token);
 }
 
-void PrintSparseForecast(const std::optional<SparseForecast>& sparse,
+void PrintSparseForecast(const MemoryPlan& plan,
+                         const std::optional<SparseForecast>& sparse,
                          const Forecast& forecast) {
   if (!sparse) {
     fmt::print(
@@ -182,13 +187,23 @@ void PrintSparseForecast(const std::optional<SparseForecast>& sparse,
         "Calibrate it anew.\n");
     return;
   }
-  fmt::print(
-      "\nAbout {:.1f} % of the neurons are computed for a token, by the "
-      "calibration; of {}\nbundles {} are cached, and {} are read. This takes "
-      "neurons as independent and those\nthat are used most as cached for "
-      "good: real text mostly reads less.\n",
-      100 * sparse->kept_fraction, sparse->num_bundles, sparse->cached_bundles,
-      FormatBytes(sparse->fresh_bytes));
+  fmt::print("\nAbout {:.1f} % of the neurons are computed for a token.\n",
+             100 * sparse->kept_fraction);
+  const auto num_streamed = std::ranges::count(plan.streamed_layers, true);
+  if (num_streamed > 0) {
+    fmt::print(
+        "In {} of {} layers all of them are streamed or pinned, which takes no "
+        "longer than\nto read single ones.\n",
+        num_streamed, plan.streamed_layers.size());
+  }
+  if (sparse->num_bundles > 0) {
+    fmt::print(
+        "Of {} bundles {} are cached, and {} are read. This takes neurons as\n"
+        "independent and those that are used most as cached for good: real "
+        "text mostly\nreads less.\n",
+        sparse->num_bundles, sparse->cached_bundles,
+        FormatBytes(sparse->fresh_bytes));
+  }
   fmt::print(
       "About {:.2f} tokens/s then: {:.1f} ms for each, the larger of {:.1f} ms "
       "of reading\nand {:.1f} ms of computing.\n",
@@ -219,7 +234,7 @@ void PrintForecast(const ModelFile& model, const EngineSetup& setup,
     return;
   }
   if (setup.options.plan.sparsity.is_on()) {
-    PrintSparseForecast(sparse, forecast);
+    PrintSparseForecast(plan, sparse, forecast);
     return;
   }
   fmt::print(
@@ -256,7 +271,7 @@ Status RunPlan(const PlanArgs& args) {
                             Measure(model, setup, plan, cancel));
   std::optional<SparseForecast> sparse;
   if (options.sparsity.is_on()) {
-    ReadCost cost = setup.options.bundle_read_cost;
+    ReadCost cost = options.read_cost;
     if (cost.sequential_bytes_per_ns == 0 && rates.read) {
       cost.sequential_bytes_per_ns =
           static_cast<double>(rates.read->bytes_per_second) * 1e-9;

@@ -69,10 +69,13 @@ std::string RunStats::Summary() const {
                         FormatBytes(static_cast<uint64_t>(*flash)));
   }
   const SessionStats& decode = measurement_.decode;
-  if (decode.sparsity.num_neurons > 0 && decode.bundles.num_wanted > 0) {
-    line += fmt::format(", {:.1f} % of the neurons, {:.0f} % of those from RAM",
+  if (decode.sparsity.num_neurons > 0) {
+    line += fmt::format(", {:.1f} % of the neurons",
                         100 * static_cast<double>(decode.sparsity.num_kept) /
-                            static_cast<double>(decode.sparsity.num_neurons),
+                            static_cast<double>(decode.sparsity.num_neurons));
+  }
+  if (decode.bundles.num_wanted > 0) {
+    line += fmt::format(", {:.0f} % of those from RAM",
                         100 * static_cast<double>(decode.bundles.num_hits) /
                             static_cast<double>(decode.bundles.num_wanted));
   }
@@ -84,22 +87,36 @@ std::string RunStats::Summary() const {
 
 namespace {
 
-// What reading the bundles of each layer came to, the prompt included; null
+// What reading the neurons of each layer came to, the prompt included; null
 // without sparsity. A layer without bundles has its up rows and down columns.
+// Of layers that are streamed nothing is known.
 Json LayersOf(const Engine& engine) {
-  const BundleStore* bundles = engine.bundles();
-  if (bundles == nullptr) return nullptr;
+  if (!engine.plan_options().sparsity.is_on()) return nullptr;
+  Json streamed = Json::array();
   Json hit_rate = Json::array();
   Json fresh_bytes = Json::array();
-  for (uint32_t i = 0; i < bundles->num_layers(); ++i) {
-    const BundleStats stats = bundles->layer_stats(i);
-    hit_rate.push_back(stats.num_wanted == 0
-                           ? Json(nullptr)
-                           : Json(static_cast<double>(stats.num_hits) /
-                                  static_cast<double>(stats.num_wanted)));
-    fresh_bytes.push_back(stats.fresh_bytes);
+  uint32_t num_apart = 0;
+  for (uint32_t i = 0; i < engine.config().num_layers(); ++i) {
+    const bool is_streamed = engine.plan().streams_neurons(i);
+    streamed.push_back(is_streamed);
+    for (uint32_t part = 0; part < (engine.model().has_rows() ? 2u : 1u);
+         ++part) {
+      if (is_streamed) {
+        hit_rate.push_back(nullptr);
+        fresh_bytes.push_back(nullptr);
+        continue;
+      }
+      const BundleStats stats = engine.bundles()->layer_stats(num_apart++);
+      hit_rate.push_back(stats.num_wanted == 0
+                             ? Json(nullptr)
+                             : Json(static_cast<double>(stats.num_hits) /
+                                    static_cast<double>(stats.num_wanted)));
+      fresh_bytes.push_back(stats.fresh_bytes);
+    }
   }
-  return {{"cache_hit_rate", hit_rate}, {"fresh_bytes", fresh_bytes}};
+  return {{"streamed", streamed},
+          {"cache_hit_rate", hit_rate},
+          {"fresh_bytes", fresh_bytes}};
 }
 
 }  // namespace

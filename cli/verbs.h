@@ -52,6 +52,7 @@ struct EngineArgs {
   double max_skipped = 0;         // With gate; 0: no bound.
   // Tokens whose neurons stay in RAM; UINT32_MAX: as long as there is room.
   uint32_t window = UINT32_MAX;
+  std::string neuron_reads = "auto";
   // Of rows of bench --ablation, as PlanOptions and SparsityOptions have them.
   bool pins_weights = true;
   bool merges_reads = true;

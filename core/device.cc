@@ -1,8 +1,11 @@
 #include "core/device.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
+#include "core/base/checked_math.h"
+#include "core/base/types.h"
 #include "core/text_file.h"
 #include "storage/file.h"
 
@@ -44,6 +47,43 @@ Result<DeviceProfile> MeasureModelFile(const ModelFile& model, IoBackend io,
   if (io != IoBackend::kAuto) return Unimplemented(profile.uring_refusal);
   options.backends = {IoBackend::kPread};
   return MeasureDevice(file, options, {});
+}
+
+Result<std::optional<ReadCost>> MeasureReadCost(const ModelFile& model,
+                                                IoBackend io,
+                                                uint64_t max_bytes,
+                                                const CancelToken& cancel) {
+  constexpr uint64_t kMaxRequestBytes = uint64_t{256} << 10;
+  MeasureOptions options;
+  options.target_bytes =
+      std::min(RoundDown(max_bytes, kIoAlignment), 16 * kMaxRequestBytes);
+  options.request_bytes.clear();
+  // From what a neuron takes to what several take that are read together.
+  const LayerWeights& layer = model.weights().layers[0];
+  const uint64_t neuron_bytes = ReadPlanner::MaxRecordBytes(
+      model.weight_file().segments()[layer.down.segment]);
+  for (const uint64_t factor : {1, 4, 16}) {
+    const uint64_t bytes = std::min(
+        RoundUp(factor * neuron_bytes, kIoAlignment), kMaxRequestBytes);
+    if (bytes <= options.target_bytes && bytes <= model.file_bytes() &&
+        (options.request_bytes.empty() ||
+         bytes > options.request_bytes.back())) {
+      options.request_bytes.push_back(bytes);
+    }
+  }
+  if (options.request_bytes.size() < 2) return std::nullopt;
+  options.queue_depths = {4, 16, 64};
+  options.time_per_rate = std::chrono::milliseconds(4);
+  options.cancel = &cancel;
+  for (const IoBackend backend : {IoBackend::kUring, IoBackend::kPread}) {
+    if (io != IoBackend::kAuto && io != backend) continue;
+    options.backends = {backend};
+    FLASHELM_ASSIGN_OR_RETURN(
+        const DeviceProfile profile,
+        MeasureDevice(model.weight_file().shared_file(), options, {}));
+    if (const auto cost = FitReadCost(profile, backend)) return cost;
+  }
+  return std::nullopt;
 }
 
 Result<uint64_t> DeviceProfileMemory(const std::string& path) {

@@ -30,6 +30,17 @@ Result<DeviceProfile> MeasureDeviceOf(const std::string& path,
 Result<DeviceProfile> MeasureModelFile(const ModelFile& model, IoBackend io,
                                        const CancelToken& cancel);
 
+// Measures in about a tenth of a second, on a slow device in less than a
+// second, what reads of a model file's neurons cost with `io`, which is not
+// kMmap.
+//   max_bytes  of memory that it may take, at least a page
+// Nothing: the file or `max_bytes` is too small to tell. Errors as
+// MeasureDevice().
+Result<std::optional<ReadCost>> MeasureReadCost(const ModelFile& model,
+                                                IoBackend io,
+                                                uint64_t max_bytes,
+                                                const CancelToken& cancel);
+
 // What ReadDeviceProfile() takes of memory on its way, at most.
 Result<uint64_t> DeviceProfileMemory(const std::string& path);
 

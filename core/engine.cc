@@ -79,8 +79,7 @@ Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
 
 // Reads of single bundles have a reader of their own, so that they do not wait
 // behind the ring's.
-Status Engine::CreateSparseFfn(const EngineOptions& options) {
-  FLASHELM_RETURN_IF_ERROR(CheckCalibration(model_));
+Status Engine::CreateBundleStore(const EngineOptions& options) {
   const WeightFile& file = model_.weight_file();
   // As many as devices need to be busy with small reads.
   constexpr uint32_t kDepth = 64;
@@ -94,14 +93,22 @@ Status Engine::CreateSparseFfn(const EngineOptions& options) {
   BundleStoreOptions bundle_options =
       BundleOptions(model_, options.plan.sparsity, plan_.cached_bundles);
   bundle_options.read_timeout = options.read_timeout;
-  bundle_options.cost = options.bundle_read_cost;
+  bundle_options.cost = options.plan.read_cost;
   FLASHELM_ASSIGN_OR_RETURN(
       bundles_,
       BundleStore::Create(file, plan_.residency.apart, bundle_options,
                           *bundle_reader_, store_->verifier(), budget_));
+  return OkStatus();
+}
+
+Status Engine::CreateSparseFfn(const EngineOptions& options) {
+  FLASHELM_RETURN_IF_ERROR(CheckCalibration(model_));
+  if (!plan_.cached_bundles.empty()) {
+    FLASHELM_RETURN_IF_ERROR(CreateBundleStore(options));
+  }
   FLASHELM_ASSIGN_OR_RETURN(
-      sparse_ffn_, SparseFfn::Create(model_, options.plan.sparsity, *store_,
-                                     *bundles_, *pool_, budget_));
+      sparse_ffn_, SparseFfn::Create(model_, plan_, options.plan.sparsity,
+                                     *store_, bundles_.get(), *pool_, budget_));
   return OkStatus();
 }
 

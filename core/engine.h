@@ -33,8 +33,6 @@ struct EngineOptions {
   uint64_t max_trace_sweeps = 0;
   // What the device gets at a time; zeros: the reader finds out.
   ReadShape read_shape;
-  // What reads of single bundles cost.
-  ReadCost bundle_read_cost;
   // Makes the reader, given the file and the depth it needs; empty for what
   // `plan.io` says. Tests put faults in here.
   std::function<Result<std::unique_ptr<AsyncReader>>(
@@ -71,11 +69,13 @@ class Engine {
   MemoryBudget& budget() { return budget_; }
   WeightStore& store() { return *store_; }
   SparseFfn* sparse_ffn() { return sparse_ffn_.get(); }  // Null: dense.
+  // Null also where the neurons of all layers are streamed.
   const BundleStore* bundles() const { return bundles_.get(); }
   ThreadPool& pool() { return *pool_; }
 
  private:
   Engine(ModelFile model, MemoryPlan plan, const PlanOptions& plan_options);
+  Status CreateBundleStore(const EngineOptions& options);
   Status CreateSparseFfn(const EngineOptions& options);
 
   ModelFile model_;

@@ -14,6 +14,7 @@
 #include "core/neuron_selector.h"
 #include "core/scratch.h"
 #include "core/sparse_ffn.h"
+#include "core/sparse_switch.h"
 
 namespace flashelm {
 namespace {
@@ -71,10 +72,15 @@ uint64_t SmallestBudget(uint64_t user_bytes) {
 // Decides one model's residency, given the bytes there are.
 class Planner {
  public:
-  Planner(const ModelFile& model, const PlanOptions& options)
+  // `streamed_layers` as in the plan.
+  Planner(const ModelFile& model, const PlanOptions& options,
+          const NeuronFrequency& frequency,
+          std::vector<bool> streamed_layers = {})
       : model_(model),
         options_(options),
+        frequency_(frequency),
         segments_(model.weight_file().segments()) {
+    plan_.streamed_layers = std::move(streamed_layers);
     plan_.context =
         options.context == 0 ? model.config().max_context : options.context;
     plan_.weight_bytes = model.weight_file().weight_bytes();
@@ -83,7 +89,8 @@ class Planner {
     residency.chunk_records.assign(segments_.size(), 0);
     residency.head = model.weights().embedding.segment;
     PinNorm(model.weights().final_norm);
-    for (const LayerWeights& layer : model.weights().layers) {
+    for (uint32_t i = 0; i < model.config().num_layers(); ++i) {
+      const LayerWeights& layer = model.weights().layers[i];
       PinNorm(layer.attention_norm);
       if (layer.importance) AddPredictor(layer.importance->segment);
       residency.sweep.push_back(layer.qkv.segment);
@@ -91,26 +98,13 @@ class Planner {
       if (layer.has_split_gate()) {
         residency.sweep.push_back(layer.gate.segment);
       }
-      AddNeurons(layer.up.segment);
-      if (layer.has_split_down()) AddNeurons(layer.down.segment);
+      for (const uint32_t index : layer.neuron_segments()) {
+        AddNeurons(index, plan_.streams_neurons(i));
+      }
     }
   }
 
   Result<MemoryPlan> Make() {
-    if (IsSparse()) {
-      FLASHELM_RETURN_IF_ERROR(
-          NeuronSelector::Check(model_, options_.sparsity));
-      if (IsMapped()) {
-        return InvalidArgument(
-            "bundles are not read one by one through --io "
-            "mmap; take uring, pread or auto");
-      }
-      // Of others, gates above 0 say little of which neurons are kept.
-      if (model_.config().activation == "relu") {
-        FLASHELM_ASSIGN_OR_RETURN(frequency_,
-                                  NeuronFrequency::Read(model_, unlimited_));
-      }
-    }
     AddFixedLines();
     const uint64_t fixed = Sum();
     if (IsMapped()) return MakeMapped();
@@ -156,12 +150,16 @@ class Planner {
       if (options_.pins_weights) Pin(left - ring - scratch);
     }
     AddChosenLines();
-    return std::move(plan_);
+    return plan_;
   }
+  // Of Make(), also where that finds the budget too small.
+  uint64_t minimum_bytes() const { return plan_.minimum_bytes; }
 
  private:
   bool IsMapped() const { return options_.io == IoBackend::kMmap; }
   bool IsSparse() const { return options_.sparsity.is_on(); }
+  // Whether any layer's neurons are read one by one.
+  bool HasBundles() const { return !plan_.cached_bundles.empty(); }
 
   // The weights are the system's affair, and so no budget is too small.
   Result<MemoryPlan> MakeMapped() {
@@ -175,9 +173,9 @@ class Planner {
   }
 
   // What is left of a layer's FFN: streamed whole, or read one by one.
-  void AddNeurons(uint32_t index) {
+  void AddNeurons(uint32_t index, bool is_streamed) {
     ResidencyPlan& residency = plan_.residency;
-    if (IsSparse()) {
+    if (IsSparse() && !is_streamed) {
       residency.apart.push_back(index);
       residency.chunk_records[index] = segments_[index].num_records;
       plan_.cached_bundles.push_back(0);
@@ -230,9 +228,11 @@ class Planner {
                              kIoAlignment));
     const bool may_use_pread =
         options_.io == IoBackend::kAuto || options_.io == IoBackend::kPread;
+    // Bundles have a reader of their own.
+    const uint64_t num_readers = HasBundles() ? 2 : 1;
     Add("threads",
         (uint64_t{options_.num_threads} - 1 +
-         (may_use_pread ? options_.num_io_threads : 0) * (IsSparse() ? 2 : 1)) *
+         (may_use_pread ? options_.num_io_threads * num_readers : 0)) *
             kThreadStackBytes);
     Add("caller", RoundUp(options_.caller_bytes, kIoAlignment));
     plan_.kv_cache_bytes =
@@ -244,6 +244,8 @@ class Planner {
       // Without the cache: it comes last.
       plan_.sparse_bytes = SparseBytes();
       Add("sparse FFN", plan_.sparse_bytes);
+    }
+    if (HasBundles()) {
       Add("io_uring of bundles",
           UringBytes(
               BundleOptions(model_, options_.sparsity, plan_.cached_bundles)
@@ -252,8 +254,10 @@ class Planner {
   }
 
   uint64_t SparseBytes() const {
-    return SparseFfn::NumBytes(model_, options_.sparsity,
-                               options_.num_threads) +
+    const uint64_t ffn_bytes =
+        SparseFfn::NumBytes(model_, options_.sparsity, options_.num_threads);
+    if (!HasBundles()) return ffn_bytes;
+    return ffn_bytes +
            BundleStore::NumBytes(
                model_.weight_file(), plan_.residency.apart,
                BundleOptions(model_, options_.sparsity, plan_.cached_bundles));
@@ -270,15 +274,17 @@ class Planner {
     return total;
   }
   void CacheBundles(uint64_t bytes) {
-    if (options_.sparsity.window_tokens == 0) return;
+    if (!HasBundles() || options_.sparsity.window_tokens == 0) return;
     std::vector<LayerBundles> layers;
-    // Without bundles a layer has two segments.
-    const uint32_t per_layer = model_.has_rows() ? 2 : 1;
-    for (uint32_t i = 0; i < plan_.residency.apart.size(); ++i) {
-      const Segment& segment = segments_[plan_.residency.apart[i]];
-      layers.push_back({segment.num_records,
-                        BundleCache::NumSlotBytes(segment.stride_bytes),
-                        frequency_.of_layer(i / per_layer)});
+    for (uint32_t i = 0; i < model_.config().num_layers(); ++i) {
+      if (plan_.streams_neurons(i)) continue;
+      for (const uint32_t index :
+           model_.weights().layers[i].neuron_segments()) {
+        const Segment& segment = segments_[index];
+        layers.push_back({segment.num_records,
+                          BundleCache::NumSlotBytes(segment.stride_bytes),
+                          frequency_.of_layer(i)});
+      }
     }
     const uint64_t rounding = layers.size() * kCacheRounding;
     plan_.cached_bundles =
@@ -442,13 +448,51 @@ class Planner {
 
   const ModelFile& model_;
   const PlanOptions& options_;
+  const NeuronFrequency& frequency_;
   const std::vector<Segment>& segments_;
-  MemoryBudget unlimited_{kUnlimitedBytes};  // For what is not kept.
-  NeuronFrequency frequency_;
   MemoryPlan plan_;
   uint64_t norm_bytes_ = 0;
   uint64_t predictor_bytes_ = 0;
 };
+
+Result<MemoryPlan> MakeSparsePlan(const ModelFile& model,
+                                  const PlanOptions& options) {
+  FLASHELM_RETURN_IF_ERROR(NeuronSelector::Check(model, options.sparsity));
+  if (options.io == IoBackend::kMmap) {
+    return InvalidArgument(
+        "neurons are not read one by one through --io mmap; take uring, pread "
+        "or auto");
+  }
+  MemoryBudget unlimited(kUnlimitedBytes);  // For what is not kept.
+  NeuronFrequency frequency;
+  // Of others, gates above 0 say little of which neurons are kept.
+  if (model.config().activation == "relu") {
+    FLASHELM_ASSIGN_OR_RETURN(frequency,
+                              NeuronFrequency::Read(model, unlimited));
+  }
+  if (options.sparsity.reads != NeuronReads::kAuto) {
+    const bool streams = options.sparsity.reads == NeuronReads::kStreamed;
+    return Planner(model, options, frequency,
+                   std::vector<bool>(model.config().num_layers(), streams))
+        .Make();
+  }
+  // Whatever is chosen, there remains the one that needs least.
+  uint64_t least = UINT64_MAX;
+  Status infeasible;
+  Result<MemoryPlan> plan = ChooseStreamedLayers(
+      model, options, frequency, [&](const std::vector<bool>& streamed) {
+        Planner planner(model, options, frequency, streamed);
+        Result<MemoryPlan> made = planner.Make();
+        if (planner.minimum_bytes() < least) {
+          least = planner.minimum_bytes();
+          if (!made) infeasible = made.error();
+        }
+        return made;
+      });
+  if (!plan) return Unexpected(std::move(infeasible));
+  plan->minimum_bytes = least;
+  return plan;
+}
 
 }  // namespace
 
@@ -468,7 +512,10 @@ Result<MemoryPlan> MakePlan(const ModelFile& model,
   if (options.max_batch == 0) {
     return InvalidArgument("a batch of 0 tokens, expected at least 1");
   }
-  return Planner(model, options).Make();
+  if (!options.sparsity.is_on()) {
+    return Planner(model, options, NeuronFrequency()).Make();
+  }
+  return MakeSparsePlan(model, options);
 }
 
 std::string FormatBytes(uint64_t bytes) {

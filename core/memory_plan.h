@@ -11,6 +11,7 @@
 #include "core/sparsity.h"
 #include "kernels/attention.h"
 #include "storage/open_reader.h"
+#include "storage/read_planner.h"
 #include "storage/weight_store.h"
 
 namespace flashelm {
@@ -38,9 +39,12 @@ struct PlanOptions {
   // they are no part of the plan, and no budget can be held.
   IoBackend io = IoBackend::kAuto;
   uint32_t num_io_threads = 4;  // Of a pread reader, besides.
-  // Which neurons are computed. With sparsity, bundles are read one by one:
-  // all other weights come first, and a cache of bundles takes what is left.
+  // Which neurons are computed. With sparsity, layers whose neurons are read
+  // one by one leave the sweep: all other weights come first, and a cache of
+  // bundles takes what is left.
   SparsityOptions sparsity;
+  // What reads of single neurons cost, and those of a sweep.
+  ReadCost read_cost;
   // Whether weights stay in RAM that need not. Without, every token streams all
   // of them, however large the budget: a baseline to measure against.
   bool pins_weights = true;
@@ -64,6 +68,10 @@ struct MemoryPlan {
   uint64_t activation_bytes = 0;
 
   ResidencyPlan residency;
+  // With sparsity: layers whose neurons a sweep streams, all of them, since
+  // that is faster than to read some one by one; those that the selector leaves
+  // out are not computed there either. Empty: none.
+  std::vector<bool> streamed_layers;
   // With sparsity: bundles that the cache has room for, by segment of
   // residency.apart, as ShareCache() gives them; and what a sparse FFN and its
   // store of bundles take.
@@ -75,14 +83,19 @@ struct MemoryPlan {
   uint64_t weight_bytes = 0;    // M: what a token needs.
   // Of M, what every token's sweep streams: what is not resident.
   uint64_t streamed_bytes_per_token = 0;
+
+  bool streams_neurons(uint32_t layer) const {
+    return !streamed_layers.empty() && streamed_layers[layer];
+  }
 };
 
 // Fixed parts first, then the ring, then as many weights as the rest holds,
 // spread evenly over the segments so that neither end of the cycle starves.
 // Depends on its arguments and on the program alone, so that a budget once
-// feasible stays so. kBudgetInfeasible: with the smallest budget that would do.
-// kInvalidArgument: a context longer than the model's, no thread or more than
-// kMaxThreads. With sparsity also as NeuronFrequency::Read().
+// feasible stays so. With sparsity, ChooseStreamedLayers() says which layers'
+// neurons are streamed. kBudgetInfeasible: with the smallest budget that would
+// do. kInvalidArgument: a context longer than the model's, no thread or more
+// than kMaxThreads. With sparsity also as NeuronFrequency::Read().
 Result<MemoryPlan> MakePlan(const ModelFile& model, const PlanOptions& options);
 
 // "12.3 MiB", for people.

@@ -103,6 +103,12 @@ struct LayerWeights {
   bool has_split_gate() const { return gate.segment != up.segment; }
   // Whether there are no bundles; then the gate is split off, too.
   bool has_split_down() const { return down.segment != up.segment; }
+  // Where all but gates that are split off lies, in the order of use: bundles,
+  // or up rows and down columns.
+  std::vector<uint32_t> neuron_segments() const {
+    if (!has_split_down()) return {down.segment};
+    return {up.segment, down.segment};
+  }
 };
 struct ModelWeights {
   PartRef embedding;  // [vocab_size, model_dim]

@@ -94,8 +94,10 @@ Status Session::Run(std::span<const TokenId> tokens,
   stats_.num_sweeps += num_sweeps;
   stats_.store = engine_.store().stats();
   if (engine_.sparse_ffn() != nullptr) {
-    const BundleStoreStats bundles = engine_.bundles()->stats();
     stats_.sparsity = engine_.sparse_ffn()->stats();
+  }
+  if (engine_.bundles() != nullptr) {
+    const BundleStoreStats bundles = engine_.bundles()->stats();
     stats_.bundles = bundles.bundles;
     stats_.store.stream_bytes += bundles.bundles.read_bytes;
     stats_.store.num_reads += bundles.bundles.num_reads;

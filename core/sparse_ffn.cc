@@ -103,10 +103,11 @@ uint64_t SparseFfn::NumBytes(const ModelFile& model,
 }
 
 Result<std::unique_ptr<SparseFfn>> SparseFfn::Create(
-    const ModelFile& model, const SparsityOptions& options,
-    const WeightStore& weights, BundleStore& bundles, ThreadPool& pool,
-    MemoryBudget& budget) {
-  std::unique_ptr<SparseFfn> ffn(new SparseFfn(model, bundles, pool));
+    const ModelFile& model, const MemoryPlan& plan,
+    const SparsityOptions& options, WeightStore& weights, BundleStore* bundles,
+    ThreadPool& pool, MemoryBudget& budget) {
+  std::unique_ptr<SparseFfn> ffn(
+      new SparseFfn(model, plan, weights, bundles, pool));
   FLASHELM_ASSIGN_OR_RETURN(
       ffn->selector_,
       NeuronSelector::Create(model, options, weights, pool, budget));
@@ -128,13 +129,25 @@ Result<std::unique_ptr<SparseFfn>> SparseFfn::Create(
   return ffn;
 }
 
-SparseFfn::SparseFfn(const ModelFile& model, BundleStore& bundles,
+SparseFfn::SparseFfn(const ModelFile& model, const MemoryPlan& plan,
+                     WeightStore& weights, BundleStore* bundles,
                      ThreadPool& pool)
     : model_(model),
+      weights_(weights),
       bundles_(bundles),
       pool_(pool),
       activation_(model.config().activation == "relu" ? Activation::kRelu
-                                                      : Activation::kSilu) {}
+                                                      : Activation::kSilu) {
+  uint32_t num_apart = 0;
+  for (uint32_t i = 0; i < model.config().num_layers(); ++i) {
+    if (plan.streams_neurons(i)) {
+      first_apart_.push_back(kStreamed);
+      continue;
+    }
+    first_apart_.push_back(num_apart);
+    num_apart += model.has_rows() ? 2 : 1;
+  }
+}
 
 uint64_t SparseFfn::StrideOf(const PartRef& part) const {
   return model_.weight_file().segments()[part.segment].stride_bytes;
@@ -145,13 +158,14 @@ Status SparseFfn::Begin(uint32_t layer, uint32_t position, size_t num_tokens) {
   position_ = position;
   num_tokens_ = num_tokens;
   num_ids_ = 0;
-  return bundles_.Begin(model_.has_rows() ? 2 * layer : layer);
+  return IsStreamed() ? OkStatus() : bundles_->Begin(first_apart_[layer]);
 }
 
 Status SparseFfn::AddGates(size_t first, size_t count, Scratch& scratch) {
   if (!selector_->takes_gates_one_by_one()) return OkStatus();
   selector_->SelectByGates(first, count, num_tokens_, scratch, stats_);
-  return bundles_.Add(CollectNeurons(first, count, scratch));
+  const auto ids = CollectNeurons(first, count, scratch);
+  return IsStreamed() ? OkStatus() : bundles_->Add(ids);
 }
 
 std::span<const uint32_t> SparseFfn::CollectNeurons(size_t first, size_t count,
@@ -232,8 +246,11 @@ void SparseFfn::EndRange(Scratch& scratch) {
 }
 
 void SparseFfn::CountOverlap() {
-  if (num_tokens_ != 1) return;
   LastToken& last = last_tokens_[layer_];
+  if (num_tokens_ != 1) {
+    last.next_position = UINT32_MAX;  // None was computed alone.
+    return;
+  }
   const auto ids = ids_.first(num_ids_);
   if (position_ == last.next_position) {
     uint64_t num_in_both = 0;
@@ -249,13 +266,50 @@ void SparseFfn::CountOverlap() {
   last.next_position = position_ + 1;
 }
 
+template <class Use>
+Status SparseFfn::ForStreamed(uint32_t part, const Use& use) {
+  const LayerWeights& weights = model_.weights().layers[layer_];
+  const uint32_t index = (part == 0 ? weights.up : weights.down).segment;
+  const Segment& segment = model_.weight_file().segments()[index];
+  auto left = ids_.first(num_ids_);
+  for (uint64_t record = 0; record < segment.num_records;) {
+    FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
+                              weights_.Next(index, record));
+    record += run.num_records;
+    while (!left.empty() && left[0] < record) {
+      size_t count = 0;
+      while (count < std::min(left.size(), tile_.size()) &&
+             left[count] < record) {
+        const uint64_t skip = left[count] - run.first_record;
+        tile_[count] = {left[count], run.data + skip * segment.stride_bytes};
+        ++count;
+      }
+      use(std::span<const Bundle>(tile_).first(count));
+      left = left.subspan(count);
+    }
+  }
+  return OkStatus();
+}
+
+template <class Use>
+Status SparseFfn::ForBundles(uint32_t part, const Use& use) {
+  if (IsStreamed()) return ForStreamed(part, use);
+  if (part > 0) {
+    FLASHELM_RETURN_IF_ERROR(
+        bundles_->Fetch(first_apart_[layer_] + part, ids_.first(num_ids_)));
+  }
+  while (true) {
+    FLASHELM_ASSIGN_OR_RETURN(const auto batch, bundles_->Next());
+    if (!batch) return OkStatus();
+    use(*batch);
+  }
+}
+
 Status SparseFfn::ComputeUps(const BatchProduct& product, Scratch& scratch) {
   const PartRef& rows = model_.weights().layers[layer_].up;
   const uint64_t stride = StrideOf(rows);
-  while (true) {
-    FLASHELM_ASSIGN_OR_RETURN(const auto batch, bundles_.Next());
-    if (!batch) return OkStatus();
-    for (BundleStore::Batch left = *batch; !left.empty();) {
+  return ForBundles(0, [&](std::span<const Bundle> left) {
+    while (!left.empty()) {
       const auto tile = left.first(std::min<size_t>(left.size(), kFfnTile));
       left = left.subspan(tile.size());
       pool_.ParallelFor(tile.size(), BundleGrain(stride, num_tokens_),
@@ -271,21 +325,20 @@ Status SparseFfn::ComputeUps(const BatchProduct& product, Scratch& scratch) {
                           }
                         });
     }
-  }
+  });
 }
 
 Status SparseFfn::Finish(const BatchProduct& product, Scratch& scratch) {
   const uint32_t ffn_dim = model_.config().layers[layer_].ffn_dim;
   if (!selector_->takes_gates_one_by_one()) {
     selector_->Select(layer_, position_, num_tokens_, scratch, stats_);
-    FLASHELM_RETURN_IF_ERROR(bundles_.Add(CollectNeurons(0, ffn_dim, scratch)));
-  }
-  if (model_.has_rows()) {
-    FLASHELM_RETURN_IF_ERROR(ComputeUps(product, scratch));
-    FLASHELM_RETURN_IF_ERROR(
-        bundles_.Fetch(2 * layer_ + 1, ids_.first(num_ids_)));
+    const auto ids = CollectNeurons(0, ffn_dim, scratch);
+    if (!IsStreamed()) FLASHELM_RETURN_IF_ERROR(bundles_->Add(ids));
   }
   CountOverlap();
+  if (model_.has_rows()) {
+    FLASHELM_RETURN_IF_ERROR(ComputeUps(product, scratch));
+  }
   std::fill_n(scratch.partial, num_tokens_ * model_.config().model_dim, 0.0f);
   uint32_t range = 0;
   // Ends the ranges before the one that `neuron` is in.
@@ -297,10 +350,9 @@ Status SparseFfn::Finish(const BatchProduct& product, Scratch& scratch) {
       ++range;
     }
   };
-  while (true) {
-    FLASHELM_ASSIGN_OR_RETURN(const auto batch, bundles_.Next());
-    if (!batch) break;
-    for (BundleStore::Batch left = *batch; !left.empty();) {
+  const uint32_t part = model_.has_rows() ? 1 : 0;
+  FLASHELM_RETURN_IF_ERROR(ForBundles(part, [&](std::span<const Bundle> left) {
+    while (!left.empty()) {
       begin_range_of(left[0].id);
       const uint32_t range_end = FfnRangeBegin(ffn_dim, range + 1);
       size_t count = 1;
@@ -311,7 +363,7 @@ Status SparseFfn::Finish(const BatchProduct& product, Scratch& scratch) {
       AddBundles(left.first(count), product, scratch);
       left = left.subspan(count);
     }
-  }
+  }));
   begin_range_of(ffn_dim);
   return OkStatus();
 }

@@ -2,6 +2,7 @@
 #ifndef FLASHELM_CORE_SPARSE_FFN_H_
 #define FLASHELM_CORE_SPARSE_FFN_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -11,6 +12,7 @@
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
 #include "core/batch_product.h"
+#include "core/memory_plan.h"
 #include "core/model_file.h"
 #include "core/neuron_selector.h"
 #include "core/scratch.h"
@@ -29,7 +31,8 @@ BundleStoreOptions BundleOptions(const ModelFile& model,
 
 // After "LLM in a flash" (Alizadeh et al., arXiv 2312.11514): has the bundles
 // of the neurons that a NeuronSelector keeps read, and adds them in the order
-// of the neurons. Which neurons are computed depends on the weights, the
+// of the neurons. In layers whose neurons the plan has streamed it passes over
+// the others. Which neurons are computed depends on the weights, the
 // predictor and the token alone, and a neuron that is not computed counts as
 // one whose gate is 0: so a token has the same bits alone and in a batch, and
 // where all neurons with another gate are kept and weights are f32 or bf16,
@@ -45,18 +48,20 @@ class SparseFfn {
   static uint64_t NumBytes(const ModelFile& model,
                            const SparsityOptions& options,
                            uint32_t num_threads);
-  // As NeuronSelector::Create().
+  // `bundles` has the segments of the plan's residency.apart; null where there
+  // are none. Errors as NeuronSelector::Create().
   static Result<std::unique_ptr<SparseFfn>> Create(
-      const ModelFile& model, const SparsityOptions& options,
-      const WeightStore& weights, BundleStore& bundles, ThreadPool& pool,
-      MemoryBudget& budget);
+      const ModelFile& model, const MemoryPlan& plan,
+      const SparsityOptions& options, WeightStore& weights,
+      BundleStore* bundles, ThreadPool& pool, MemoryBudget& budget);
   // Once the store has loaded, before Begin(); as NeuronSelector has it.
   Status OpenPredictors() { return selector_->OpenPredictors(); }
 
   // A layer's FFN, for tokens at `position` and those after it, is Begin();
   // AddGates() for all neurons in order, where the file has gates split off;
-  // and Finish(). kUnavailable from any of them: a read failed; x is undefined,
-  // and what is begun next is not affected.
+  // and Finish(), inside a sweep of the weights that has come to the layer's
+  // neurons. kUnavailable from any of them: a read failed; x is undefined, and
+  // what is begun next is not affected.
   Status Begin(uint32_t layer, uint32_t position, size_t num_tokens);
   // The gates of neurons [first, first + count) are in the scratch's `gates`,
   // which this overwrites. Starts to read bundles where it is known which.
@@ -67,7 +72,17 @@ class SparseFfn {
   const SparsityStats& stats() const { return stats_; }
 
  private:
-  SparseFfn(const ModelFile& model, BundleStore& bundles, ThreadPool& pool);
+  SparseFfn(const ModelFile& model, const MemoryPlan& plan,
+            WeightStore& weights, BundleStore* bundles, ThreadPool& pool);
+
+  bool IsStreamed() const { return first_apart_[layer_] == kStreamed; }
+  // use(bundles) for those of all ids in their order, some at a time, which
+  // last until it returns.
+  //   part  of LayerWeights::neuron_segments()
+  template <class Use>
+  Status ForBundles(uint32_t part, const Use& use);
+  template <class Use>
+  Status ForStreamed(uint32_t part, const Use& use);
 
   // Those of the neurons [first, first + count) that some token needs,
   // ascending, behind those in ids_.
@@ -86,8 +101,12 @@ class SparseFfn {
   uint64_t StrideOf(const PartRef& part) const;
 
   const ModelFile& model_;
-  BundleStore& bundles_;
+  WeightStore& weights_;
+  BundleStore* const bundles_;
   ThreadPool& pool_;
+  // Per layer: where its segments begin in bundles_.
+  static constexpr uint32_t kStreamed = UINT32_MAX;
+  std::vector<uint32_t> first_apart_;
   const Activation activation_;
   std::unique_ptr<NeuronSelector> selector_;
 
@@ -103,6 +122,7 @@ class SparseFfn {
   };
   std::vector<LastToken> last_tokens_;
   SparsityStats stats_;
+  std::array<Bundle, kFfnTile> tile_;  // Of ForStreamed().
 
   // What is begun.
   uint32_t layer_ = 0;

@@ -15,23 +15,19 @@ namespace flashelm {
 
 // Per generated token, of all layers; estimates.
 struct SparseForecast {
-  double kept_fraction = 0;  // Of all neurons, those that are computed.
-  uint64_t kept_bytes = 0;   // Of their bundles.
+  double kept_fraction = 0;   // Of all neurons, those that are computed.
+  uint64_t kept_bytes = 0;    // Of their bundles.
+  uint64_t neuron_bytes = 0;  // Of all bundles.
+  // Where bundles are read one by one. Streamed ones are in the plan.
   uint64_t cached_bundles = 0;
   uint64_t num_bundles = 0;
   uint64_t fresh_bytes = 0;  // Of bundles that are not cached.
-  double read_ms = 0;        // To read those.
+  double read_ms = 0;        // To read those, as ReadNs().
 };
 
-// As if tokens used neurons independently of each other and of the tokens
-// before, and the cache held those for good that are used most often. Real
-// tokens resemble those before them, so that they read less; a text unlike the
-// one of the calibration may read more. Neurons that are kept by their gate's
-// size, or at random, count as used equally often; those of the largest weights
-// are always the same. Gates keep what is active, at most as many as the
-// options say, other selectors as many as these say, and a predictor alone what
-// the calibration measured. Reading takes what `cost` says of single bundles,
-// or of all of a layer where that is less.
+// As NeuronUse has it, and as if the cache held those bundles for good that are
+// used most often. Real tokens resemble those before them, so that they read
+// less; a text unlike the one of the calibration may read more.
 //   plan  of these options; without bundles, up rows and down columns count
 //         each as one
 // Nothing: neither the file nor the options say how many are kept.

@@ -36,6 +36,13 @@ constexpr std::string_view SelectorName(Selector selector) {
   return "";
 }
 
+// How the neurons of layers come from flash.
+enum class NeuronReads : uint8_t {
+  kAuto,      // As is faster, layer by layer.
+  kSingle,    // Those that are kept, one by one, and into a cache.
+  kStreamed,  // All of them, in order, as without sparsity.
+};
+
 struct SparsityOptions {
   Selector selector = Selector::kOff;
   // Of each layer's neurons, how many are kept, above 0 to 1. 0, for ReLU only:
@@ -52,6 +59,7 @@ struct SparsityOptions {
   // Whether neurons that lie together are read together. Without, each is a
   // read of its own: a baseline to measure against.
   bool merges_reads = true;
+  NeuronReads reads = NeuronReads::kAuto;
 
   bool is_on() const { return selector != Selector::kOff; }
   // Whether a predictor of the file selects.

@@ -96,6 +96,7 @@ TEST_F(PlanTest, HasTheAgreedKeys) {
                           "forecast",
                           "kept_fraction",
                           "cached_bundles",
+                          "streamed_layers",
                           "fresh_bytes_per_token",
                           "simd"}) {
     EXPECT_TRUE(plan.contains(key)) << key;

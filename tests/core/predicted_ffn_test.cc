@@ -273,11 +273,17 @@ TEST(PredictedFfnStatsTest, CountsActiveNeurons) {
 TEST(PredictedFfnMemoryTest, DecodingAllocatesNothing) {
   const PredictedModel model(
       Model("relu", Encoding::kQ8, PredictorKind::kLowRank));
-  for (const Selector selector : {Selector::kLowRank, Selector::kMagnitude}) {
+  for (const auto& [selector, streams] :
+       {std::pair(Selector::kLowRank, false),
+        std::pair(Selector::kLowRank, true),
+        std::pair(Selector::kMagnitude, false)}) {
     EngineOptions options = Options(selector, 0.2);
+    options.plan.sparsity.reads =
+        streams ? NeuronReads::kStreamed : NeuronReads::kSingle;
     options.plan.budget_bytes = SmallestBudget(model.path(), options);
     Running running = Start(model.path(), options);
     ASSERT_NE(running.session, nullptr);
+    EXPECT_EQ(running.engine->plan().streams_neurons(0), streams);
     const CancelToken never;
     constexpr uint32_t kOnly = 0;
     TokenId token = 5;

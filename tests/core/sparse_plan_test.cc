@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <numeric>
@@ -12,6 +13,7 @@
 #include "core/convert/calibrated_file.h"
 #include "core/memory_plan.h"
 #include "core/neuron_frequency.h"
+#include "core/neuron_use.h"
 #include "core/sparse_forecast.h"
 #include "storage/json.h"
 #include "tests/core/test_model.h"
@@ -52,17 +54,25 @@ class CalibratedSample {
     model.emplace(std::move(*opened));
   }
 
-  MemoryPlan Plan(uint64_t budget, double kept_fraction = 0) const {
+  // With no layer streamed, unless there is a cost to decide by.
+  MemoryPlan Plan(uint64_t budget, double kept_fraction = 0,
+                  const std::optional<ReadCost>& cost = {}) const {
+    const auto plan = TryPlan(budget, kept_fraction, cost);
+    EXPECT_TRUE(plan) << plan.error().message();
+    return plan ? *plan : MemoryPlan();
+  }
+  Result<MemoryPlan> TryPlan(uint64_t budget, double kept_fraction,
+                             const std::optional<ReadCost>& cost) const {
     PlanOptions options;
+    if (!cost) options.sparsity.reads = NeuronReads::kSingle;
+    options.read_cost = cost.value_or(ReadCost());
     options.budget_bytes = budget;
     options.context = 64;
     options.max_batch = 8;
     options.whole_process = false;
     options.sparsity.selector = Selector::kGate;
     options.sparsity.kept_fraction = kept_fraction;
-    const auto plan = MakePlan(*model, options);
-    EXPECT_TRUE(plan) << plan.error().message();
-    return plan ? *plan : MemoryPlan();
+    return MakePlan(*model, options);
   }
 
   std::optional<ModelFile> model;
@@ -206,6 +216,75 @@ TEST(SparsePlanTest, SharesTheCacheByFrequency) {
   EXPECT_GT(Sum(cached), 1600u);
 }
 
+// How long reading a part of all neurons takes, the same in each layer.
+double ReadMs(const ModelFile& model, double part, const ReadCost& cost) {
+  double ns = 0;
+  for (const LayerWeights& layer : model.weights().layers) {
+    for (const uint32_t index : layer.neuron_segments()) {
+      const Segment& segment = model.weight_file().segments()[index];
+      ns += ReadNs(segment, part * static_cast<double>(segment.num_records),
+                   cost);
+    }
+  }
+  return ns * 1e-6;
+}
+
+TEST(SparseSwitchTest, StreamsLayersOfWhichMostIsUsed) {
+  for (const uint32_t used : {0, 2}) {
+    const CalibratedSample sample(
+        "tiny-stories-relu",
+        [&](uint32_t layer, uint32_t) { return layer == used ? 0.9f : 0.01f; });
+    const uint64_t budget = WithoutBundles(sample);
+    const auto streamed = [&](double request_ns) {
+      ReadCost cost;
+      cost.request_ns = request_ns;
+      return sample.Plan(budget, 0, cost).streamed_layers;
+    };
+    std::vector<bool> only_that(6, false);
+    only_that[used] = true;
+    EXPECT_EQ(streamed(1e3), only_that);
+    EXPECT_EQ(streamed(1e9), std::vector<bool>(6, true));
+  }
+}
+
+TEST(SparseSwitchTest, StreamsSwigluOfWhichMuchIsKept) {
+  const CalibratedSample sample("tiny-stories", nullptr);
+  const uint64_t budget = WithoutBundles(sample, 0.5);
+  const auto num_streamed = [&](double kept_fraction, double request_ns) {
+    ReadCost cost;
+    cost.request_ns = request_ns;
+    return std::ranges::count(
+        sample.Plan(budget, kept_fraction, cost).streamed_layers, true);
+  };
+  EXPECT_EQ(num_streamed(0.9, 1e4), 6);
+  EXPECT_EQ(num_streamed(0.5, 1e4), 6);
+  EXPECT_LE(num_streamed(0.01, 1e4), 1);
+  EXPECT_EQ(num_streamed(0.01, 1e6), 6);
+}
+
+TEST(SparseSwitchTest, KeepsAllResidentWhereThereIsRoom) {
+  const CalibratedSample sample("tiny-stories-relu",
+                                [](uint32_t, uint32_t) { return 0.01f; });
+  const MemoryPlan plan = sample.Plan(kUnlimitedBytes, 0, ReadCost());
+  EXPECT_EQ(plan.streamed_layers, std::vector<bool>(6, true));
+  EXPECT_EQ(plan.streamed_bytes_per_token, 0u);
+}
+
+TEST(SparseSwitchTest, TheSmallestBudgetIsThatOfAnyChoice) {
+  const CalibratedSample sample("tiny-stories-relu",
+                                [](uint32_t, uint32_t) { return 0.01f; });
+  const uint64_t least =
+      sample.Plan(kUnlimitedBytes, 0, ReadCost()).minimum_bytes;
+  EXPECT_LT(least, sample.Plan(kUnlimitedBytes).minimum_bytes);
+  EXPECT_EQ(sample.Plan(least, 0, ReadCost()).minimum_bytes, least);
+  const auto refused = sample.TryPlan(least - 1, 0, ReadCost());
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), StatusCode::kBudgetInfeasible);
+  EXPECT_NE(refused.error().message().find(std::to_string(least)),
+            std::string::npos)
+      << refused.error().message();
+}
+
 TEST(SparseForecastTest, FollowsFromFrequenciesAndCache) {
   const CalibratedSample sample(
       "tiny-stories-relu",
@@ -229,7 +308,7 @@ TEST(SparseForecastTest, FollowsFromFrequenciesAndCache) {
   EXPECT_NEAR(static_cast<double>(now.kept_bytes), kept * kStride, 10);
   EXPECT_EQ(now.fresh_bytes, now.kept_bytes);
   EXPECT_EQ(now.num_bundles, 3456u);
-  EXPECT_NEAR(now.read_ms, kept * (1000 + kStride) * 1e-6, 1e-6);
+  EXPECT_NEAR(now.read_ms, ReadMs(*sample.model, 0.275, cost), 1e-6);
   // Reading all of it in order is faster on a device that is bad at the rest.
   cost.sequential_bytes_per_ns = 4;
   EXPECT_NEAR(forecast().read_ms, 3456 * kStride / 4 * 1e-6, 1e-6);
@@ -296,7 +375,8 @@ TEST(SparseForecastTest, WithoutBundlesCountsUpRowsAndDownColumns) {
   EXPECT_EQ(now.fresh_bytes, other.fresh_bytes);
   EXPECT_EQ(now.num_bundles, 2 * other.num_bundles);
   // A read for each half.
-  EXPECT_NEAR(now.read_ms, other.read_ms + 0.275 * 3456 * 1e-3, 1e-6);
+  EXPECT_NEAR(now.read_ms, ReadMs(*rows.model, 0.275, cost), 1e-6);
+  EXPECT_GT(now.read_ms, 1.1 * other.read_ms);
   // All up rows of the first three layers and no down column.
   for (size_t i = 0; i < 6; i += 2) {
     plan.cached_bundles[i] = rows.model->config().layers[i / 2].ffn_dim;

@@ -35,6 +35,19 @@ EngineOptions Options(uint64_t budget = kUnlimitedBytes, uint32_t threads = 2,
 EngineOptions Sparse(EngineOptions options, double kept_fraction = 0) {
   options.plan.sparsity.selector = Selector::kGate;
   options.plan.sparsity.kept_fraction = kept_fraction;
+  options.plan.sparsity.reads = NeuronReads::kSingle;
+  return options;
+}
+
+// Which layers' neurons are streamed.
+enum class Streamed { kNone, kSome, kAll };
+
+EngineOptions Streaming(EngineOptions options, Streamed streamed) {
+  options.plan.sparsity.reads =
+      streamed == Streamed::kNone   ? NeuronReads::kSingle
+      : streamed == Streamed::kSome ? NeuronReads::kAuto
+                                    : NeuronReads::kStreamed;
+  options.plan.read_cost.request_ns = 1e3;
   return options;
 }
 
@@ -43,7 +56,9 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
          std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-// A model, and the same with its gates split off, in another order.
+// A model, and the same with its gates split off, in another order. It says of
+// its first layer that tokens use all neurons, and of the others that they use
+// hardly any.
 class CalibratedModel {
  public:
   CalibratedModel(const std::string& sample, Encoding weights,
@@ -67,6 +82,8 @@ class CalibratedModel {
     for (uint32_t i = 0; i < config.num_layers(); ++i) {
       options.neuron_order.push_back(
           OrderNeurons(**recorder, i, NeuronOrder::kCoActivation));
+      options.frequency.emplace_back(config.layers[i].ffn_dim,
+                                     i == 0 ? 1.0f : 0.001f);
     }
     const auto written = WriteCalibratedFile(*in, path_, options);
     EXPECT_TRUE(written) << written.error().message();
@@ -215,6 +232,53 @@ TEST_P(SparseTest, RowsGiveTheBitsOfBundles) {
   }
 }
 
+// So do layers that are streamed.
+TEST_P(SparseTest, StreamedLayersGiveTheBitsOfSingleReads) {
+  for (const double kept_fraction : {0.0, 0.5}) {
+    for (const bool rows : {false, true}) {
+      const bool is_relu = kept_fraction == 0;
+      const CalibratedModel model(
+          is_relu ? "tiny-stories-relu" : "tiny-stories", GetParam(), rows);
+      std::vector<float> expected;
+      for (const Streamed streamed :
+           {Streamed::kNone, Streamed::kSome, Streamed::kAll}) {
+        // Of SwiGLU models, all layers are used alike. Of few bits, so small a
+        // model is smaller than what single reads need besides.
+        if (streamed == Streamed::kSome && (!is_relu || IsGrouped(GetParam())))
+          continue;
+        for (const uint32_t batch : {1u, 32u}) {
+          SCOPED_TRACE(testing::Message()
+                       << kept_fraction << rows << ", streamed "
+                       << static_cast<int>(streamed) << ", batch " << batch);
+          EngineOptions options =
+              Sparse(Options(kUnlimitedBytes, 2, batch), kept_fraction);
+          // What single reads need, too.
+          const uint64_t least = SmallestBudget(model.path(), options);
+          options = Streaming(options, streamed);
+          options.plan.budget_bytes = least + (uint64_t{256} << 10);
+          Running sparse = Start(model.path(), options);
+          ASSERT_NE(sparse.session, nullptr);
+          const std::vector<bool>& layers =
+              sparse.engine->plan().streamed_layers;
+          const auto num_streamed = std::ranges::count(layers, true);
+          EXPECT_EQ(num_streamed, streamed == Streamed::kNone   ? 0
+                                  : streamed == Streamed::kSome ? 1
+                                                                : 6);
+          const uint32_t vocab_size = sparse.engine->config().vocab_size;
+          const auto logits = AllLogits(*sparse.session,
+                                        SomeTokens(40, vocab_size), vocab_size);
+          if (expected.empty()) expected = logits;
+          EXPECT_TRUE(SameBits(logits, expected));
+          const SessionStats stats = sparse.session->stats();
+          EXPECT_GT(stats.sparsity.num_kept, 0u);
+          EXPECT_LT(stats.sparsity.num_kept, stats.sparsity.num_neurons);
+          EXPECT_EQ(stats.bundles.num_wanted > 0, streamed != Streamed::kAll);
+        }
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Encodings, SparseTest,
                          testing::Values(Encoding::kBf16, Encoding::kF32,
                                          Encoding::kQ8, Encoding::kQ4),
@@ -238,7 +302,10 @@ TEST(SparseReluTest, GivesTheGoldenText) {
   }
 }
 
-TEST(SparseFaultTest, AFailedReadEndsTheCallAndTheNextOneWorks) {
+class SparseFaultTest : public testing::TestWithParam<bool> {};
+
+TEST_P(SparseFaultTest, AFailedReadEndsTheCallAndTheNextOneWorks) {
+  const bool streams = GetParam();
   const CalibratedModel model("tiny-stories-relu", Encoding::kBf16);
   const CancelToken never;
   std::vector<TokenId> tokens;
@@ -250,7 +317,9 @@ TEST(SparseFaultTest, AFailedReadEndsTheCallAndTheNextOneWorks) {
       SCOPED_TRACE(testing::Message()
                    << "read " << read << ", fault " << static_cast<int>(fault));
       // No room for a cache, so that bundles are read again and again.
-      EngineOptions options = Sparse(Options(kUnlimitedBytes, 2, 1));
+      EngineOptions options =
+          Streaming(Sparse(Options(kUnlimitedBytes, 2, 1)),
+                    streams ? Streamed::kAll : Streamed::kNone);
       options.plan.budget_bytes = SmallestBudget(model.path(), options);
       int num_readers = 0;
       options.make_reader =
@@ -259,10 +328,11 @@ TEST(SparseFaultTest, AFailedReadEndsTheCallAndTheNextOneWorks) {
         FLASHELM_ASSIGN_OR_RETURN(
             std::unique_ptr<AsyncReader> inner,
             PreadReader::Create(std::move(file), depth, 2));
-        // The second one reads bundles.
-        if (++num_readers != 2) return inner;
-        return std::make_unique<OwningFaultyReader>(std::move(inner),
-                                                    FaultAt{read, fault});
+        // The second one reads bundles; the first one loads, and then streams.
+        if (++num_readers != (streams ? 1 : 2)) return inner;
+        constexpr uint64_t kLoaded = 40;
+        return std::make_unique<OwningFaultyReader>(
+            std::move(inner), FaultAt{streams ? kLoaded + read : read, fault});
       };
       Running sparse = Start(model.path(), options);
       ASSERT_NE(sparse.session, nullptr);
@@ -286,6 +356,11 @@ TEST(SparseFaultTest, AFailedReadEndsTheCallAndTheNextOneWorks) {
   // A wrong bit may be in a page that belongs to others.
   EXPECT_GE(num_failed_runs, 12);
 }
+
+INSTANTIATE_TEST_SUITE_P(Reads, SparseFaultTest, testing::Bool(),
+                         [](const auto& test) {
+                           return test.param ? "Streamed" : "OneByOne";
+                         });
 
 TEST(SparseRefusalTest, SaysHowToCalibrate) {
   const ConvertedModel model(SampleModelDirectory("tiny-stories-relu"),

@@ -1,0 +1,109 @@
+#include "core/neuron_use.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/base/types.h"
+#include "core/cache_share.h"
+#include "storage/json.h"
+
+namespace flashelm {
+namespace {
+
+// Of a layer's neurons, those that the predictor keeps with the threshold that
+// it has, as the calibration measured it. Nothing: the file does not say.
+std::optional<double> CalibratedKept(const ModelFile& model, uint32_t layer) {
+  const Json* at = &model.weight_file().provenance();
+  for (const char* key : {"calibration", "layers", "kept_fraction"}) {
+    if (!at->is_object()) return std::nullopt;
+    const auto found = at->find(key);
+    if (found == at->end()) return std::nullopt;
+    at = &*found;
+  }
+  if (!at->is_array() || at->size() != model.config().num_layers() ||
+      !(*at)[layer].is_number()) {
+    return std::nullopt;
+  }
+  const auto kept = (*at)[layer].get<double>();
+  if (!(kept >= 0 && kept <= 1)) return std::nullopt;
+  return kept;
+}
+
+}  // namespace
+
+std::optional<NeuronUse> UseOf(const ModelFile& model,
+                               const SparsityOptions& options, uint32_t layer,
+                               std::span<const float> frequency) {
+  const double num_neurons = model.config().layers[layer].ffn_dim;
+  const double used =
+      ExpectedUsed({model.config().layers[layer].ffn_dim, 0, frequency});
+  // A file may be calibrated and have no frequencies, all 0 then. What is
+  // chosen at random is not what is active.
+  const bool is_known = !frequency.empty() && used > 0;
+  NeuronUse use;
+  if (is_known && options.selector != Selector::kRandom) {
+    use.frequency = frequency;
+  }
+  if (options.kept_fraction > 0) {
+    use.kept = std::ceil(options.kept_fraction * num_neurons);
+    // Known gates keep no more than are active; others keep what is asked for.
+    if (is_known && options.selector == Selector::kGate) {
+      use.kept = std::min(use.kept, used);
+    }
+  } else if (options.needs_predictor()) {
+    const auto kept = CalibratedKept(model, layer);
+    if (!kept) return std::nullopt;
+    use.kept = *kept * num_neurons;
+  } else if (is_known) {
+    use.kept = used;
+  } else {
+    return std::nullopt;
+  }
+  return use;
+}
+
+double ExpectedMisses(const NeuronUse& use, const Segment& segment,
+                      uint64_t num_cached, bool always_the_same) {
+  const LayerBundles layer = {segment.num_records, 0, use.frequency};
+  const auto cached = static_cast<double>(num_cached);
+  // Each is missed at most once, and each that is cached spares one at most.
+  const double least = std::max(0.0, use.kept - cached);
+  if (always_the_same) return least;
+  const double most =
+      std::min(use.kept, static_cast<double>(segment.num_records) - cached);
+  return std::clamp(
+      use.kept / ExpectedUsed(layer) * ExpectedMisses(layer, num_cached), least,
+      std::max(least, most));
+}
+
+double ReadNs(const Segment& segment, double num_records,
+              const ReadCost& cost) {
+  if (num_records <= 0) return 0;
+  const auto stride = static_cast<double>(segment.stride_bytes);
+  // Reads are of whole pages. Where they begin and end, so much comes besides,
+  // on average.
+  const auto page_bytes = static_cast<double>(
+      kIoAlignment - std::gcd(segment.stride_bytes, kIoAlignment));
+  const double read_ns = cost.request_ns + page_bytes / cost.bytes_per_ns;
+  const double record_ns = stride / cost.bytes_per_ns;
+  // Between two records that lie anywhere are k others with the probability
+  // p (1 - p)^k. They are read, too, where that takes no longer than a new
+  // read.
+  const double p =
+      std::min(1.0, num_records / static_cast<double>(segment.num_records));
+  double each_ns = record_ns;
+  double left = 1;  // (1 - p)^k
+  for (double gap_ns = 0; gap_ns <= read_ns && left > 1e-6;
+       gap_ns += record_ns) {
+    each_ns += p * left * gap_ns;
+    left *= 1 - p;
+  }
+  each_ns += left * read_ns;
+  const double all_ns =
+      static_cast<double>(segment.num_bytes()) /
+      std::max(cost.sequential_bytes_per_ns, cost.bytes_per_ns);
+  return std::min(num_records * each_ns, all_ns);
+}
+
+}  // namespace flashelm

@@ -1,0 +1,46 @@
+// How many of a layer's neurons tokens use, and what reading those costs.
+#ifndef FLASHELM_CORE_NEURON_USE_H_
+#define FLASHELM_CORE_NEURON_USE_H_
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "core/model_file.h"
+#include "core/sparsity.h"
+#include "storage/read_planner.h"
+#include "storage/weight_format.h"
+
+namespace flashelm {
+
+// As if tokens used neurons independently of each other and of the tokens
+// before. Real tokens resemble those before them.
+struct NeuronUse {
+  double kept = 0;  // Of a layer's neurons, so many by a token.
+  // [ffn_dim], as NeuronFrequency has it; empty: all are used equally often.
+  std::span<const float> frequency;
+};
+
+// Neurons that are kept by their gate's size, or at random, count as used
+// equally often. Gates keep what is active, at most as many as the options say,
+// other selectors as many as these say, and a predictor alone what the
+// calibration measured. Nothing: neither the file nor the options say how many
+// are kept.
+//   frequency  of the layer's neurons; lives as long as the result
+std::optional<NeuronUse> UseOf(const ModelFile& model,
+                               const SparsityOptions& options, uint32_t layer,
+                               std::span<const float> frequency);
+
+// Of the records that a token uses, those that it misses on average while
+// `num_cached` of them, those that are used most often, are cached for good.
+// `always_the_same`: whether every token uses the same ones.
+double ExpectedMisses(const NeuronUse& use, const Segment& segment,
+                      uint64_t num_cached, bool always_the_same);
+
+// How long reading so many records takes that lie anywhere, merged as the cost
+// says, or all of the segment in one go where that is less.
+double ReadNs(const Segment& segment, double num_records, const ReadCost& cost);
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_CORE_NEURON_USE_H_

@@ -1,0 +1,124 @@
+#include "core/sparse_switch.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <utility>
+
+#include "core/neuron_use.h"
+
+namespace flashelm {
+namespace {
+
+// At which weights in DRAM are multiplied, about. Only its ratio to the
+// device's rate matters, and that by no more than the share of a token that
+// computing takes.
+constexpr double kDramBytesPerNs = 10;
+
+// Fewer layers are streamed only where that makes a token so much shorter: how
+// long reading single neurons takes depends on the text.
+constexpr double kMargin = 0.95;
+
+constexpr uint32_t kParts = 4;
+
+// How long a token takes by a plan: as long as the device is busy, or as
+// computing takes together with the waiting for single neurons.
+double TokenNs(const ModelFile& model, const PlanOptions& options,
+               const MemoryPlan& plan, const std::vector<NeuronUse>& uses) {
+  const std::vector<Segment>& segments = model.weight_file().segments();
+  const ReadCost& cost = options.read_cost;
+  double compute_ns = static_cast<double>(plan.weight_bytes) / kDramBytesPerNs;
+  double wait_ns = 0;
+  double device_ns = static_cast<double>(plan.streamed_bytes_per_token) /
+                     std::max(cost.sequential_bytes_per_ns, cost.bytes_per_ns);
+  size_t num_apart = 0;
+  for (uint32_t i = 0; i < model.config().num_layers(); ++i) {
+    double neurons_ns = 0;
+    double read_ns = 0;
+    for (const uint32_t index : model.weights().layers[i].neuron_segments()) {
+      const Segment& segment = segments[index];
+      const auto stride = static_cast<double>(segment.stride_bytes);
+      const double skipped =
+          static_cast<double>(segment.num_records) - uses[i].kept;
+      compute_ns -= skipped * stride / kDramBytesPerNs;
+      if (plan.streams_neurons(i)) continue;
+      const double misses =
+          ExpectedMisses(uses[i], segment, plan.cached_bundles[num_apart++],
+                         options.sparsity.selector == Selector::kMagnitude);
+      neurons_ns += uses[i].kept * stride / kDramBytesPerNs;
+      read_ns += ReadNs(segment, misses, cost);
+    }
+    wait_ns += std::max(0.0, read_ns - neurons_ns);
+    device_ns += read_ns;
+  }
+  return std::max(device_ns, compute_ns + wait_ns);
+}
+
+// How each layer is used; nothing where it is not known of all.
+std::optional<std::vector<NeuronUse>> UsesOf(const ModelFile& model,
+                                             const SparsityOptions& options,
+                                             const NeuronFrequency& frequency) {
+  std::vector<NeuronUse> uses;
+  for (uint32_t i = 0; i < model.config().num_layers(); ++i) {
+    const auto use = UseOf(model, options, i, frequency.of_layer(i));
+    if (!use) return std::nullopt;
+    uses.push_back(*use);
+  }
+  return uses;
+}
+
+}  // namespace
+
+Result<MemoryPlan> ChooseStreamedLayers(
+    const ModelFile& model, const PlanOptions& options,
+    const NeuronFrequency& frequency,
+    const std::function<Result<MemoryPlan>(const std::vector<bool>& streamed)>&
+        make_plan) {
+  const ModelConfig& config = model.config();
+  const uint32_t num_layers = config.num_layers();
+  const auto uses = UsesOf(model, options.sparsity, frequency);
+  if (!uses) {
+    const bool are_few = config.activation == "relu";
+    Result<MemoryPlan> plan =
+        make_plan(std::vector<bool>(num_layers, !are_few));
+    if (plan) return plan;
+    return make_plan(std::vector<bool>(num_layers, are_few));
+  }
+  std::vector<uint32_t> by_use(num_layers);
+  std::iota(by_use.begin(), by_use.end(), 0u);
+  const auto part_used = [&](uint32_t layer) {
+    return (*uses)[layer].kept / config.layers[layer].ffn_dim;
+  };
+  std::ranges::stable_sort(by_use, std::greater<>(), part_used);
+
+  struct Candidate {
+    MemoryPlan plan;
+    double token_ns;
+  };
+  std::vector<Candidate> candidates;
+  double least_ns = std::numeric_limits<double>::infinity();
+  Status last_error;
+  for (uint32_t part = 0; part <= kParts; ++part) {
+    std::vector<bool> streamed(num_layers, false);
+    for (uint32_t i = 0; i < part * num_layers / kParts; ++i) {
+      streamed[by_use[i]] = true;
+    }
+    Result<MemoryPlan> plan = make_plan(streamed);
+    if (!plan) {
+      last_error = plan.error();
+      continue;
+    }
+    const double token_ns = TokenNs(model, options, *plan, *uses);
+    candidates.push_back({std::move(*plan), token_ns});
+    least_ns = std::min(least_ns, token_ns);
+  }
+  if (candidates.empty()) return Unexpected(std::move(last_error));
+  const auto chosen = std::ranges::find_if(
+      candidates.rbegin(), candidates.rend(), [&](const Candidate& candidate) {
+        return kMargin * candidate.token_ns <= least_ns;
+      });
+  return std::move(chosen->plan);
+}
+
+}  // namespace flashelm
