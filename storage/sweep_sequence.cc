@@ -46,14 +46,14 @@ Status CheckResidencyPlan(const WeightFile& file, const ResidencyPlan& plan) {
     is_apart[index] = true;
   }
   for (size_t i = 0; i < segments.size(); ++i) {
-    if (is_apart[i]) continue;
     const Segment& segment = segments[i];
     const uint64_t resident = plan.resident_records[i];
     const uint64_t chunk = plan.chunk_records[i];
-    const bool streams = resident < segment.num_records;
+    const bool is_whole = resident == segment.num_records;
     if (resident > segment.num_records || !IsWholeUnits(segment, resident) ||
-        (streams &&
-         (!in_sweep[i] || plan.num_slots == 0 || chunk == 0 ||
+        (!is_whole && chunk == 0) ||
+        (!is_whole && !is_apart[i] &&
+         (!in_sweep[i] || plan.num_slots == 0 ||
           !IsWholeUnits(segment, chunk) ||
           RunPageBytes(segment, std::min(chunk, segment.num_records)) >
               plan.slot_bytes))) {
