@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -648,6 +651,60 @@ TEST(WeightStoreFaultTest, AReadThatIsNeverAnsweredEndsOneCallOnly) {
   }
 }
 
+// Until then the others go on alone, and bring the right bytes.
+TEST(WeightStoreFaultTest, ASlotGivenUpIsUsedAgainWhenItsAnswerHasCome) {
+  const WeightFile weights = SharedTestModel().Open();
+  constexpr uint32_t kNumSlots = 4;
+  const ResidencyPlan plan = StreamingPlan(SharedSegments(), kNumSlots);
+  const size_t num_reads = SweepReads(SharedSegments(), plan, true).size();
+  WeightStoreOptions options;
+  options.read_timeout = std::chrono::milliseconds(300);
+  // In each slot once, as the first sweep begins, and somewhere inside.
+  for (const size_t n : {size_t{0}, size_t{1}, size_t{3}, num_reads / 2}) {
+    SCOPED_TRACE(n);
+    auto inner = PreadReader::Create(weights.shared_file(),
+                                     WeightStore::MaxReadsInFlight(plan), 1);
+    ASSERT_TRUE(inner);
+    FaultyReader reader(**inner, {{n, Fault::kNever}});
+    MemoryBudget budget(uint64_t{64} << 20);
+    auto created = WeightStore::Create(weights, plan, reader, budget, options);
+    ASSERT_TRUE(created);
+    WeightStore& store = **created;
+    ASSERT_TRUE(Ok(store.Load(CancelToken(), nullptr)));
+    // Where a sweep's chunks lay, by their addresses.
+    const auto sweep = [&](std::set<const std::byte*>& slots) -> Status {
+      FLASHELM_RETURN_IF_ERROR(store.BeginSweep(true));
+      std::vector<uint32_t> steps = plan.sweep;
+      steps.push_back(plan.head);
+      for (const uint32_t index : steps) {
+        const Segment& segment = SharedSegments()[index];
+        for (uint64_t record = 0; record < segment.num_records;) {
+          FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
+                                    store.Next(index, record));
+          const auto& all = SharedTestModel().segments[index];
+          EXPECT_TRUE(std::equal(
+              run.data, run.data + run.num_records * segment.stride_bytes,
+              all.data() + record * segment.stride_bytes));
+          slots.insert(run.data);
+          record += run.num_records;
+        }
+      }
+      return store.EndSweep();
+    };
+    std::set<const std::byte*> before;
+    ASSERT_TRUE(Fails(sweep(before), StatusCode::kUnavailable,
+                      {"not answered within 0.3 s"}));
+    std::set<const std::byte*> without;
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(Ok(sweep(without)));
+    EXPECT_EQ(without.size(), kNumSlots - 1);
+    reader.Release();
+    std::set<const std::byte*> with;
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(Ok(sweep(with)));
+    EXPECT_EQ(with.size(), kNumSlots);
+    EXPECT_TRUE(std::ranges::includes(with, without));
+  }
+}
+
 TEST(WeightStoreFaultTest, MemoryOfReadsThatNeverEndIsNotGivenBack) {
   const WeightFile weights = SharedTestModel().Open();
   const ResidencyPlan plan = StreamingPlan(SharedSegments(), 3);
@@ -666,6 +723,49 @@ TEST(WeightStoreFaultTest, MemoryOfReadsThatNeverEndIsNotGivenBack) {
   }
   EXPECT_GE(budget.used_bytes(), plan.RingBytes());
   reader.Release();
+}
+
+// Answers what it has held back as soon as it is asked at the end.
+class LateAtTheEnd : public FaultyReader {
+ public:
+  using FaultyReader::FaultyReader;
+  std::optional<ReadCompletion> Wait(
+      std::chrono::nanoseconds timeout) override {
+    if (is_end) {
+      longest_wait = std::max(longest_wait, timeout);
+      Release();
+    }
+    return FaultyReader::Wait(timeout);
+  }
+
+  bool is_end = false;
+  std::chrono::nanoseconds longest_wait{0};
+};
+
+TEST(WeightStoreFaultTest, TheEndWaitsForAnAnswerButNotAsLongAsARead) {
+  const WeightFile weights = SharedTestModel().Open();
+  const ResidencyPlan plan = StreamingPlan(SharedSegments(), 3);
+  for (const std::chrono::seconds timeout :
+       {std::chrono::seconds(3600), std::chrono::seconds(1)}) {
+    auto inner = PreadReader::Create(weights.shared_file(),
+                                     WeightStore::MaxReadsInFlight(plan), 1);
+    ASSERT_TRUE(inner);
+    LateAtTheEnd reader(**inner, {{1, Fault::kNever}});
+    MemoryBudget budget(uint64_t{64} << 20);
+    WeightStoreOptions options;
+    options.read_timeout = timeout;
+    {
+      auto store = WeightStore::Create(weights, plan, reader, budget, options);
+      ASSERT_TRUE(store);
+      ASSERT_TRUE(Ok((*store)->Load(CancelToken(), nullptr)));
+      ASSERT_TRUE(Ok((*store)->BeginSweep(true)));
+      reader.is_end = true;
+    }
+    EXPECT_GT(reader.longest_wait.count(), 0);
+    EXPECT_LE(reader.longest_wait, std::min(timeout, std::chrono::seconds(2)));
+    EXPECT_EQ(reader.num_in_flight(), 0u);
+    EXPECT_EQ(budget.used_bytes(), 0u);
+  }
 }
 
 TEST(WeightStoreMappedTest, GivesTheSameRecordsAndFindsDamage) {
