@@ -44,16 +44,11 @@ Result<std::vector<float>> ReadRows(const ModelFile& model, const PartRef& part,
   const Segment& segment = model.weight_file().segments()[part.segment];
   const size_t model_dim = model.config().model_dim;
   std::vector<float> rows(segment.num_records * model_dim);
-  const uint64_t slab = reader.SlabRecords(segment);
-  for (uint64_t first = 0; first < segment.num_records; first += slab) {
-    const uint64_t count = std::min(slab, segment.num_records - first);
-    FLASHELM_ASSIGN_OR_RETURN(const std::byte* records,
-                              reader.Read(segment, first, count, nullptr));
-    for (uint64_t i = 0; i < count; ++i) {
-      DecodeRow(part, records + i * segment.stride_bytes,
-                std::span(rows).subspan((first + i) * model_dim, model_dim));
-    }
-  }
+  FLASHELM_RETURN_IF_ERROR(ForEachRecord(
+      segment, reader, nullptr, [&](uint32_t index, const std::byte* record) {
+        DecodeRow(part, record,
+                  std::span(rows).subspan(index * model_dim, model_dim));
+      }));
   return rows;
 }
 

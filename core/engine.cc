@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "core/convert/calibrated_file.h"
+#include "core/calibration.h"
 #include "storage/open_reader.h"
 
 namespace flashelm {

@@ -25,22 +25,6 @@ double SquaredNorm(std::span<const float> values) {
   return sum;
 }
 
-template <class Visit>
-Status ForEachRecord(const Segment& segment, RecordReader& reader,
-                     const CancelToken* cancel, const Visit& visit) {
-  const uint64_t slab = reader.SlabRecords(segment);
-  for (uint64_t first = 0; first < segment.num_records; first += slab) {
-    const uint64_t count = std::min(slab, segment.num_records - first);
-    FLASHELM_ASSIGN_OR_RETURN(const std::byte* records,
-                              reader.Read(segment, first, count, cancel));
-    for (uint64_t i = 0; i < count; ++i) {
-      visit(static_cast<uint32_t>(first + i),
-            records + i * segment.stride_bytes);
-    }
-  }
-  return OkStatus();
-}
-
 }  // namespace
 
 Result<AlignedBuffer> LoadChecksums(const WeightFile& file,
@@ -102,6 +86,22 @@ Result<const std::byte*> RecordReader::Read(const Segment& segment,
                                       table_.bytes(), file_->path());
   if (!status.ok()) return DataLoss(status.message());
   return slab_.data();
+}
+
+Status ForEachRecord(
+    const Segment& segment, RecordReader& reader, const CancelToken* cancel,
+    const std::function<void(uint32_t, const std::byte*)>& visit) {
+  const uint64_t slab = reader.SlabRecords(segment);
+  for (uint64_t first = 0; first < segment.num_records; first += slab) {
+    const uint64_t count = std::min(slab, segment.num_records - first);
+    FLASHELM_ASSIGN_OR_RETURN(const std::byte* records,
+                              reader.Read(segment, first, count, cancel));
+    for (uint64_t i = 0; i < count; ++i) {
+      visit(static_cast<uint32_t>(first + i),
+            records + i * segment.stride_bytes);
+    }
+  }
+  return OkStatus();
 }
 
 void DecodeRow(const PartRef& part, const std::byte* record,

@@ -62,6 +62,12 @@ class RecordReader {
   AlignedBuffer slab_;
 };
 
+// visit(index, record) for all records of a segment, in the file's order;
+// `visit` returns nothing. Errors as RecordReader::Read().
+Status ForEachRecord(
+    const Segment& segment, RecordReader& reader, const CancelToken* cancel,
+    const std::function<void(uint32_t, const std::byte*)>& visit);
+
 // A row of a matrix of any encoding: part `part` of the record, decoded, which
 // is exact.
 void DecodeRow(const PartRef& part, const std::byte* record,

@@ -70,7 +70,6 @@ Result<BundleCache> BundleCache::Create(const BundleCacheOptions& options,
     cache.slots_[slot - 1].earlier = cache.first_free_;
     cache.first_free_ = static_cast<uint32_t>(slot - 1);
   }
-  cache.num_free_ = num_slots;
   return cache;
 }
 
@@ -105,7 +104,6 @@ void BundleCache::Free(uint32_t slot) {
   slots_[slot].record = kNone;
   slots_[slot].earlier = first_free_;
   first_free_ = slot;
-  ++num_free_;
 }
 
 void BundleCache::BeginToken() {
@@ -144,7 +142,7 @@ size_t BundleCache::Use(std::span<const uint32_t> active,
 
 const std::byte* BundleCache::Insert(uint32_t record, const std::byte* data) {
   assert(slot_of_[record] == kNone);
-  if (num_free_ == 0) {
+  if (first_free_ == kNone) {
     if (earlier_.earliest == kNone) return nullptr;
     // Ends, as every round takes a chance away.
     while (window_tokens_ == BundleCacheOptions::kNoWindow &&
@@ -160,7 +158,6 @@ const std::byte* BundleCache::Insert(uint32_t record, const std::byte* data) {
   const uint32_t slot = first_free_;
   Slot& info = slots_[slot];
   first_free_ = info.earlier;
-  --num_free_;
   info.record = record;
   info.last_used = token_;
   info.chances = 0;

@@ -84,7 +84,6 @@ class BundleCache {
   const std::byte* Insert(uint32_t record, const std::byte* data);
 
   uint64_t num_slots() const { return slots_.size(); }
-  uint64_t num_held() const { return slots_.size() - num_free_; }
   const BundleCacheStats& stats() const { return stats_; }
 
  private:
@@ -126,7 +125,6 @@ class BundleCache {
   List earlier_;  // Used before the current token: may be evicted.
   List current_;  // Used by it.
   uint32_t first_free_ = kNone;
-  uint64_t num_free_ = 0;
   uint64_t token_ = 0;  // Number of the current one; the first is 1.
   BundleCacheStats stats_;
 };

@@ -69,16 +69,6 @@ PlannedRead ReadPlanner::PlanFirst(std::span<const uint32_t> ids) const {
           end - begin, count};
 }
 
-size_t ReadPlanner::Plan(std::span<const uint32_t> ids,
-                         std::span<PlannedRead> reads) const {
-  size_t num_reads = 0;
-  while (!ids.empty() && num_reads < reads.size()) {
-    const PlannedRead& read = reads[num_reads++] = PlanFirst(ids);
-    ids = ids.subspan(read.num_wanted);
-  }
-  return num_reads;
-}
-
 double ReadPlanner::PredictNs(std::span<const uint32_t> ids) const {
   if (ids.empty()) return 0;
   double num_reads = 0;

@@ -48,12 +48,8 @@ class ReadPlanner {
   // The first read for `ids`, ascending records of the segment, at least one.
   PlannedRead PlanFirst(std::span<const uint32_t> ids) const;
 
-  // Reads for all ids in their order, as many as `reads` has room for, which
-  // as many as there are ids always are. Returns their number.
-  size_t Plan(std::span<const uint32_t> ids,
-              std::span<PlannedRead> reads) const;
-
-  // How long those reads take, by the cost.
+  // How long all reads for `ids` take, by the cost, each planned when the one
+  // before it is.
   double PredictNs(std::span<const uint32_t> ids) const;
 
  private:

@@ -54,8 +54,8 @@ struct ResidencyPlan {
   // Per segment of the file: how many of its records stay in DRAM. A multiple
   // of the segment's unit_records(), or all of them.
   std::vector<uint64_t> resident_records;
-  // Most records of each segment that one read brings; the same rule. Only
-  // segments that stream need one.
+  // Most records of each segment that one read brings; the same rule. Segments
+  // that are not all resident need one, also in `apart`.
   std::vector<uint64_t> chunk_records;
   // The segments that every sweep reads whole, in order, and the one that only
   // some sweeps read after them (the output head). Others are never streamed:

@@ -28,14 +28,12 @@ class ScratchFile {
   // Fills all of `target`. kUnavailable: the device failed.
   Status ReadAt(uint64_t offset, std::span<std::byte> target) const;
 
-  uint64_t size_bytes() const { return size_bytes_; }
-
  private:
   ScratchFile(UniqueFd fd, std::string name, uint64_t size_bytes);
 
   UniqueFd fd_;
-  std::string name_;  // For messages.
-  uint64_t size_bytes_ = 0;
+  std::string name_;                          // For messages.
+  [[maybe_unused]] uint64_t size_bytes_ = 0;  // Nobody may go beyond.
 };
 
 }  // namespace flashelm

@@ -5,7 +5,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -18,7 +17,10 @@
 #include "storage/file_mapping.h"
 #include "storage/record_verifier.h"
 #include "storage/residency.h"
+#include "storage/resident_loader.h"
 #include "storage/reuse_tuner.h"
+#include "storage/slot_reads.h"
+#include "storage/sweep_sequence.h"
 #include "storage/sweep_trace.h"
 #include "storage/weight_file.h"
 
@@ -62,7 +64,7 @@ struct WeightStoreOptions {
 // again until the answer comes after all; the other slots go on.
 class WeightStore {
  public:
-  using ProgressFunction = std::function<void(uint64_t done, uint64_t total)>;
+  using ProgressFunction = ResidentLoader::ProgressFunction;
 
   // Reads in flight at most, and so the least depth of the reader.
   static uint32_t MaxReadsInFlight(const ResidencyPlan& plan);
@@ -123,58 +125,23 @@ class WeightStore {
   WeightStoreStats stats() const;
 
  private:
-  using Clock = std::chrono::steady_clock;
-
-  // The next chunk of a sequence of sweeps.
-  struct Cursor {
-    uint64_t sweep = 0;   // Number of the sweep.
-    size_t step = 0;      // Index into steps: plan.sweep, then the head.
-    uint64_t record = 0;  // Of the step's segment.
-  };
-  // The read of one buffer: a slot of the ring, or row_.
-  struct Read {
-    bool in_flight = false;
-    bool given_up = false;  // In flight, and nobody wants the answer.
-    bool is_ahead = false;  // In flight for a sweep: counted in num_reading_.
-    Cursor chunk;           // Of a slot: for the trace.
-    uint32_t segment = 0;
-    uint64_t offset_bytes = 0;
-    uint64_t expected_bytes = 0;
-    size_t num_bytes = 0;
-    Status status;
-  };
-
   WeightStore(const WeightFile& file, ResidencyPlan plan, AsyncReader* reader,
               const WeightStoreOptions& options);
 
-  static Status CheckPlan(const WeightFile& file, const ResidencyPlan& plan);
-  // Moves to the first chunk at or after the cursor; false when the cursor
-  // reaches a sweep whose length is not known yet.
-  bool Settle(Cursor& cursor) const;
-  // Records that the chunk at a settled cursor has.
-  uint64_t ChunkRecords(const Cursor& cursor) const;
   Status Allocate(MemoryBudget& budget);
-  // Reads [first, first + count) of a segment go to `target`, as read `tag`.
-  ReadRequest Prepare(uint32_t tag, uint32_t segment, uint64_t first,
-                      uint64_t count, std::byte* target);
-  Status Submit(const ReadRequest& request);
   // Starts reads as long as there are free slots.
   Status FillRing();
-  uint32_t TakeFreeSlot();
   void ReleaseHeldSlot();
-  // A slot that nobody looks at: free, or given up while it is being read.
-  void ReleaseSlot(uint32_t slot);
-  // Notes a read's end.
-  void Take(ReadCompletion completion);
-  // Looks for reads that have ended, without waiting.
-  void Poll();
-  // Waits for any read to end. kUnavailable: none did until `deadline`.
-  Status TakeOne(Clock::time_point deadline);
-  // Waits until the read `tag` has ended and looks at how it went.
-  Status WaitFor(uint32_t tag);
   std::byte* SlotData(uint32_t slot) const {
     return ring_.data() + slot * plan_.slot_bytes;
   }
+  // Takes the first slot out of ahead_.
+  uint32_t TakeAhead();
+  // Waits for the chunk of a record that streams, the next one of the sweep.
+  Result<RecordRun> NextStreamed(uint32_t segment, uint64_t first_record,
+                                 uint64_t count);
+  // The tag of row_; the ring's are below.
+  uint32_t row_buffer() const { return plan_.num_slots; }
   // Chooses where a row is read to: row_ or, while that is given up, a slot.
   Status ChooseRowBuffer();
   void ForgetRow();
@@ -190,12 +157,10 @@ class WeightStore {
   const ResidencyPlan plan_;
   AsyncReader* const reader_;  // Null when the file is mapped.
   const WeightStoreOptions options_;
-  std::vector<uint32_t> steps_;
-  std::vector<uint32_t> step_of_;  // Per segment, where it is one.
+  SweepSequence sequence_;
 
   FileMapping mapping_;
   AlignedBuffer resident_;
-  std::vector<SegmentResidency> residency_;  // Per segment.
   // Per segment: its first resident record, in resident_ or mapping_.
   std::vector<const std::byte*> resident_data_;
   AlignedBuffer ring_;
@@ -205,24 +170,18 @@ class WeightStore {
   uint32_t row_tag_ = kNone;  // The buffer that holds the unit that begins at
   uint64_t row_first_ = UINT64_MAX;  // this record.
 
-  std::vector<Read> reads_;  // By tag: slots, row_, then those of Load().
-  std::vector<uint32_t> free_slots_;  // Free since longest first.
+  SlotReads reads_;  // By tag: slots, row_, then those of Load().
   ReuseTuner reuse_tuner_;
   std::vector<ReadRequest> batch_;  // Of FillRing().
   // Slots read for the chunks from taken_ up to submitted_, in a circle.
   std::vector<uint32_t> ahead_;
   size_t first_ahead_ = 0;
   size_t num_ahead_ = 0;
-  size_t num_reading_ = 0;  // Of those, in flight.
-  size_t max_reading_ = 0;
+  size_t max_reading_ = 0;      // Of those, in flight.
   uint32_t held_slot_ = kNone;  // The caller looks at it.
-  Cursor taken_;                // The chunk that the caller gets next.
-  Cursor submitted_;            // The chunk that is read next.
-  uint64_t sweep_ = 0;          // Number of the sweep begun last.
-  bool with_head_ = false;      // Whether that one ends with the head.
-  bool timed_out_ = false;
+  SweepCursor taken_;           // The chunk that the caller gets next.
+  SweepCursor submitted_;       // The chunk that is read next.
 
-  uint64_t io_wait_ns_ = 0;
   uint64_t resident_bytes_ = 0;
   ReaderStats after_load_;
 };

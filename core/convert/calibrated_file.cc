@@ -8,13 +8,12 @@
 #include <utility>
 
 #include "core/base/checked_math.h"
-#include "core/base/format.h"
 #include "core/base/memory.h"
+#include "core/calibration.h"
 #include "core/model_layout.h"
 #include "core/record_reader.h"
 #include "predictor/gate_selector.h"
 #include "predictor/predictor_file.h"
-#include "storage/checksum.h"
 #include "storage/output_file.h"
 #include "storage/weight_file.h"
 #include "storage/weight_file_writer.h"
@@ -25,22 +24,6 @@ namespace {
 // Half of what a manifest may take, and some levels less than it may nest.
 constexpr uint64_t kMaxCalibrationBytes = uint64_t{4} << 20;
 constexpr JsonLimits kCalibrationLimits = {12, 1u << 17};
-constexpr char kCalibrationKey[] = "calibration";
-constexpr char kHashKey[] = "weights_hash";
-
-// XXH3 of the checksums in `table` of all segments but the predictor ones: a
-// fingerprint of the weights that a calibration cannot change.
-std::string WeightsHash(const std::vector<Segment>& segments,
-                        std::span<const std::byte> table) {
-  Xxh3Stream hash;
-  for (const Segment& segment : segments) {
-    if (segment.kind == SegmentKind::kPredictor) continue;
-    hash.Update(table.subspan(
-        segment.first_checksum_byte,
-        segment.num_checksums() * ChecksumBytes(segment.checksum)));
-  }
-  return fmt::format("{:016x}", hash.Digest64());
-}
 
 // Segments and tensors are those of the layout, in its order.
 bool IsLaidOutAs(const WeightFile& file, const ModelLayout& layout) {
@@ -453,7 +436,7 @@ Result<uint64_t> WriteCalibratedFile(const ModelFile& in,
   contents.config = file.config();
   contents.provenance = file.provenance();
   // As long as the one to come.
-  calibration[kHashKey] = std::string(16, '0');
+  calibration[kWeightsHashKey] = std::string(16, '0');
   contents.provenance[kCalibrationKey] = calibration;
   FLASHELM_ASSIGN_OR_RETURN(contents.tokenizer, file.ReadTokenizer());
   contents.segments = std::move(layout.segments);
@@ -465,37 +448,10 @@ Result<uint64_t> WriteCalibratedFile(const ModelFile& in,
   Rewriter rewriter(in, options, writer);
   FLASHELM_RETURN_IF_ERROR(rewriter.Prepare());
   FLASHELM_RETURN_IF_ERROR(rewriter.WriteSegments());
-  provenance[kCalibrationKey][kHashKey] =
+  provenance[kCalibrationKey][kWeightsHashKey] =
       WeightsHash(writer.segments(), writer.checksums());
   writer.set_provenance(std::move(provenance));
   return writer.Finish();
-}
-
-Status CheckCalibration(const ModelFile& model) {
-  const WeightFile& file = model.weight_file();
-  const std::string advice =
-      StatusMessage::Join("; run: flashelm calibrate -m ", model.path());
-  const auto calibration = file.provenance().find(kCalibrationKey);
-  if (calibration == file.provenance().end()) {
-    return NotFound(model.path(), ": is not calibrated", advice);
-  }
-  const std::string name =
-      StatusMessage::Join(model.path(), ": ", kCalibrationKey);
-  if (!calibration->is_object()) {
-    return DataLoss(name, " is ", Describe(*calibration),
-                    ", expected an object", advice);
-  }
-  auto stored = GetString(*calibration, kHashKey, name);
-  if (!stored) return DataLoss(stored.error().message(), advice);
-  MemoryBudget unlimited(UINT64_MAX);
-  FLASHELM_ASSIGN_OR_RETURN(const AlignedBuffer table,
-                            LoadChecksums(file, unlimited));
-  const std::string computed = WeightsHash(file.segments(), table.bytes());
-  if (*stored != computed) {
-    return DataLoss(name, " was made for the weights ", Describe(Json(*stored)),
-                    ", the file holds ", computed, advice);
-  }
-  return OkStatus();
 }
 
 }  // namespace flashelm

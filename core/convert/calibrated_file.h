@@ -9,6 +9,7 @@
 
 #include "core/base/cancel.h"
 #include "core/base/status.h"
+#include "core/calibration.h"
 #include "core/model_file.h"
 #include "storage/json.h"
 
@@ -73,14 +74,6 @@ struct CalibratedFileOptions {
 Result<uint64_t> WriteCalibratedFile(const ModelFile& in,
                                      const std::string& out_path,
                                      const CalibratedFileOptions& options);
-
-// Whether the file's calibration was made for the weights that it holds: the
-// calibration's "weights_hash" is the hash of the checksums of all segments but
-// the predictor ones, as 16 hex digits. Reads the checksum section, no weights.
-// Messages say how to calibrate. kNotFound: there is none. kDataLoss: it was
-// made for other weights, or lacks the hash; the checksum section is damaged.
-// kUnavailable: a read failed. kResourceExhausted: no memory for the checksums.
-Status CheckCalibration(const ModelFile& model);
 
 }  // namespace flashelm
 

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/base/format.h"
+#include "core/calibration.h"
 #include "core/model_layout.h"
 #include "kernels/reference.h"
 #include "predictor/predictor_file.h"

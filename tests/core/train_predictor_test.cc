@@ -9,6 +9,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -337,74 +338,75 @@ INSTANTIATE_TEST_SUITE_P(All, TrainPredictorTest,
                                       : "LowRank";
                          });
 
-// A small random ReLU model, one tensor of its second layer changed.
-ConvertedModel WithTensor(const TempDirectory& directory,
-                          const std::string& part,
-                          const std::function<void(std::string&)>& change) {
-  CheckpointOptions options;
-  options.num_layers = 2;
-  options.activation = "relu";
-  WriteCheckpoint(directory.path(), options);
-  std::vector<RawTensor> tensors = MakeTensors(options);
-  bool is_changed = false;
-  for (RawTensor& tensor : tensors) {
-    if (tensor.name != "transformer.layers.1." + part) continue;
-    change(tensor.bytes);
-    is_changed = true;
+// A small random ReLU model with one tensor of its second layer changed, after
+// a run.
+class TrainPredictorLayerTest : public testing::Test {
+ protected:
+  void RecordWith(const std::string& part,
+                  const std::function<void(std::string&)>& change) {
+    CheckpointOptions checkpoint;
+    checkpoint.num_layers = 2;
+    checkpoint.activation = "relu";
+    WriteCheckpoint(directory_.path(), checkpoint);
+    std::vector<RawTensor> tensors = MakeTensors(checkpoint);
+    bool is_changed = false;
+    for (RawTensor& tensor : tensors) {
+      if (tensor.name != "transformer.layers.1." + part) continue;
+      change(tensor.bytes);
+      is_changed = true;
+    }
+    ASSERT_TRUE(is_changed);
+    WriteTensors(directory_.path(), tensors, 1);
+    converted_.emplace(directory_.path(), Encoding::kF32);
+    auto model = ModelFile::Open(converted_->path());
+    ASSERT_TRUE(model);
+    model_.emplace(std::move(*model));
+    recorded_ = Record(*model_, directory_.File("out"), 120, 200, 64);
   }
-  EXPECT_TRUE(is_changed);
-  WriteTensors(directory.path(), tensors, 1);
-  return ConvertedModel(directory.path(), Encoding::kF32);
-}
 
-TEST(TrainPredictorLayerTest, OfADeadLayerNothingIsKept) {
-  const TempDirectory directory;
-  const ConvertedModel converted =
-      WithTensor(directory, "ffn.proj_1.weight", [](std::string& bytes) {
-        std::fill_n(bytes.begin(), bytes.size() / 2, '\0');  // The gates.
-      });
-  const auto model = ModelFile::Open(converted.path());
-  ASSERT_TRUE(model);
-  auto pool = ThreadPool::Create(1);
-  ASSERT_TRUE(pool);
-  const Recorded recorded = Record(*model, directory.File("out"), 120, 200, 64);
-  PredictorOptions options;
-  options.max_share = 1;
+  Result<LayerPredictor> Train(uint32_t layer, PredictorKind kind) {
+    FLASHELM_ASSIGN_OR_RETURN(const auto pool, ThreadPool::Create(1));
+    PredictorOptions options;
+    options.kind = kind;
+    options.max_share = 1;
+    return TrainPredictor(*model_, *recorded_.spool, layer, {}, options, *pool);
+  }
+
+  const TempDirectory directory_;
+  std::optional<ConvertedModel> converted_;
+  std::optional<ModelFile> model_;
+  Recorded recorded_;
+};
+
+TEST_F(TrainPredictorLayerTest, OfADeadLayerNothingIsKept) {
+  RecordWith("ffn.proj_1.weight", [](std::string& bytes) {
+    std::fill_n(bytes.begin(), bytes.size() / 2, '\0');  // The gates.
+  });
+  ASSERT_FALSE(HasFatalFailure());
+  const ModelConfig& config = model_->config();
   for (const PredictorKind kind :
        {PredictorKind::kLowBit, PredictorKind::kLowRank}) {
-    options.kind = kind;
-    const auto alive =
-        TrainPredictor(*model, *recorded.spool, 0, {}, options, **pool);
+    const auto alive = Train(0, kind);
     ASSERT_TRUE(alive) << alive.error().message();
     EXPECT_GT(alive->quality.kept_fraction, 0.3);
-    const auto dead =
-        TrainPredictor(*model, *recorded.spool, 1, {}, options, **pool);
+    const auto dead = Train(1, kind);
     ASSERT_TRUE(dead) << dead.error().message();
     EXPECT_EQ(dead->quality.active_fraction, 0);
     EXPECT_EQ(dead->quality.kept_fraction, 0);
     EXPECT_EQ(dead->quality.recall, 1);
-    EXPECT_TRUE(OpenPredictor(dead->bytes, model->config().layers[1].ffn_dim,
-                              model->config().model_dim, "the predictor"));
+    EXPECT_TRUE(OpenPredictor(dead->bytes, config.layers[1].ffn_dim,
+                              config.model_dim, "the predictor"));
   }
 }
 
-TEST(TrainPredictorLayerTest, AnErrorNamesTheLayer) {
-  const TempDirectory directory;
-  const ConvertedModel converted =
-      WithTensor(directory, "ffn_norm.weight", [](std::string& bytes) {
-        // Inputs overflow.
-        const std::vector<float> huge(bytes.size() / sizeof(float), 3e38f);
-        std::memcpy(bytes.data(), huge.data(), bytes.size());
-      });
-  const auto model = ModelFile::Open(converted.path());
-  ASSERT_TRUE(model);
-  auto pool = ThreadPool::Create(1);
-  ASSERT_TRUE(pool);
-  const Recorded recorded = Record(*model, directory.File("out"), 120, 200, 64);
-  PredictorOptions options;
-  options.max_share = 1;
-  const auto refused =
-      TrainPredictor(*model, *recorded.spool, 1, {}, options, **pool);
+TEST_F(TrainPredictorLayerTest, AnErrorNamesTheLayer) {
+  RecordWith("ffn_norm.weight", [](std::string& bytes) {
+    // Inputs overflow.
+    const std::vector<float> huge(bytes.size() / sizeof(float), 3e38f);
+    std::memcpy(bytes.data(), huge.data(), bytes.size());
+  });
+  ASSERT_FALSE(HasFatalFailure());
+  const auto refused = Train(1, PredictorKind::kLowRank);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), StatusCode::kInvalidArgument);
   EXPECT_NE(refused.error().message().find("layer 1: training"),

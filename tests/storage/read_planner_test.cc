@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <random>
+#include <span>
 #include <vector>
 
 namespace flashelm {
@@ -26,10 +27,14 @@ ReadCost CostOf(uint64_t gap_bytes) {
   return {static_cast<double>(gap_bytes) / 2, 2.0};
 }
 
+// Reads for all ids, one after the other.
 std::vector<PlannedRead> Plan(const ReadPlanner& planner,
-                              const std::vector<uint32_t>& ids) {
-  std::vector<PlannedRead> reads(ids.size());
-  reads.resize(planner.Plan(ids, reads));
+                              std::span<const uint32_t> ids) {
+  std::vector<PlannedRead> reads;
+  while (!ids.empty()) {
+    reads.push_back(planner.PlanFirst(ids));
+    ids = ids.subspan(reads.back().num_wanted);
+  }
   return reads;
 }
 
@@ -177,18 +182,6 @@ TEST(ReadPlannerTest, RandomSetsAreCoveredOnceInOrderAndWithinTheRules) {
     }
     ASSERT_EQ(at, ids.size());
   }
-}
-
-TEST(ReadPlannerTest, ContinuesWhereTheRoomForReadsEnded) {
-  const Segment segment = MakeSegment(40, kPage);
-  const ReadPlanner planner(segment, CostOf(0), 8 * kPage);
-  const std::vector<uint32_t> ids = {0, 2, 3, 6, 8};
-  std::vector<PlannedRead> reads(2);
-  ASSERT_EQ(planner.Plan(ids, reads), 2u);
-  EXPECT_EQ(reads[0].num_wanted, 1u);
-  EXPECT_EQ(reads[1].num_wanted, 2u);
-  EXPECT_EQ(planner.PlanFirst(std::span(ids).subspan(3)).first_record, 6u);
-  EXPECT_EQ(planner.Plan(ids, {}), 0u);
 }
 
 TEST(ReadPlannerTest, KnowsWhatTheWorstPlacedRecordNeeds) {

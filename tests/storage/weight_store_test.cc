@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +19,7 @@
 #include "tests/storage/faulty_reader.h"
 #include "tests/storage/memory_file.h"
 #include "tests/storage/model_builder.h"
+#include "tests/storage/test_plans.h"
 #include "tests/temp_directory.h"
 
 namespace flashelm {
@@ -34,26 +38,6 @@ uint64_t RandomRecords(const Segment& segment, bool may_be_zero,
   const uint64_t least = may_be_zero ? 0 : 1;
   const uint64_t chosen = least + random() % (units + 1 - least);
   return std::min(chosen * segment.unit_records(), segment.num_records);
-}
-
-// All other segments than the head, in file order. Slots are as large as the
-// largest chunk.
-ResidencyPlan MakePlan(const std::vector<Segment>& segments,
-                       std::vector<uint64_t> resident,
-                       std::vector<uint64_t> chunks, uint32_t num_slots) {
-  ResidencyPlan plan;
-  plan.head = kTestHead;
-  for (uint32_t i = 0; i < segments.size(); ++i) {
-    if (i != kTestHead) plan.sweep.push_back(i);
-    if (resident[i] == segments[i].num_records) continue;
-    plan.slot_bytes = std::max(
-        plan.slot_bytes,
-        PageBytes(segments[i], std::min(chunks[i], segments[i].num_records)));
-  }
-  plan.resident_records = std::move(resident);
-  plan.chunk_records = std::move(chunks);
-  plan.num_slots = num_slots;
-  return plan;
 }
 
 ResidencyPlan RandomPlan(const std::vector<Segment>& segments,
@@ -79,17 +63,6 @@ ResidencyPlan RandomPlan(const std::vector<Segment>& segments,
   });
   if (random() % 4 == 0) std::ranges::shuffle(plan.sweep, random);
   return plan;
-}
-
-// Everything streams, one unit at a time.
-ResidencyPlan StreamingPlan(const std::vector<Segment>& segments,
-                            uint32_t num_slots) {
-  std::vector<uint64_t> chunks;
-  for (const Segment& segment : segments) {
-    chunks.push_back(std::min(segment.unit_records(), segment.num_records));
-  }
-  return MakePlan(segments, std::vector<uint64_t>(segments.size(), 0),
-                  std::move(chunks), num_slots);
 }
 
 // The reads that a sweep makes, in order.
@@ -216,11 +189,6 @@ testing::AssertionResult Fails(const Status& status, StatusCode code,
     }
   }
   return testing::AssertionSuccess();
-}
-
-const std::vector<Segment>& SharedSegments() {
-  static const WeightFile weights = SharedTestModel().Open();
-  return weights.segments();
 }
 
 // ---------------------------------------------------------------------------
@@ -683,6 +651,60 @@ TEST(WeightStoreFaultTest, AReadThatIsNeverAnsweredEndsOneCallOnly) {
   }
 }
 
+// Until then the others go on alone, and bring the right bytes.
+TEST(WeightStoreFaultTest, ASlotGivenUpIsUsedAgainWhenItsAnswerHasCome) {
+  const WeightFile weights = SharedTestModel().Open();
+  constexpr uint32_t kNumSlots = 4;
+  const ResidencyPlan plan = StreamingPlan(SharedSegments(), kNumSlots);
+  const size_t num_reads = SweepReads(SharedSegments(), plan, true).size();
+  WeightStoreOptions options;
+  options.read_timeout = std::chrono::milliseconds(300);
+  // In each slot once, as the first sweep begins, and somewhere inside.
+  for (const size_t n : {size_t{0}, size_t{1}, size_t{3}, num_reads / 2}) {
+    SCOPED_TRACE(n);
+    auto inner = PreadReader::Create(weights.shared_file(),
+                                     WeightStore::MaxReadsInFlight(plan), 1);
+    ASSERT_TRUE(inner);
+    FaultyReader reader(**inner, {{n, Fault::kNever}});
+    MemoryBudget budget(uint64_t{64} << 20);
+    auto created = WeightStore::Create(weights, plan, reader, budget, options);
+    ASSERT_TRUE(created);
+    WeightStore& store = **created;
+    ASSERT_TRUE(Ok(store.Load(CancelToken(), nullptr)));
+    // Where a sweep's chunks lay, by their addresses.
+    const auto sweep = [&](std::set<const std::byte*>& slots) -> Status {
+      FLASHELM_RETURN_IF_ERROR(store.BeginSweep(true));
+      std::vector<uint32_t> steps = plan.sweep;
+      steps.push_back(plan.head);
+      for (const uint32_t index : steps) {
+        const Segment& segment = SharedSegments()[index];
+        for (uint64_t record = 0; record < segment.num_records;) {
+          FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
+                                    store.Next(index, record));
+          const auto& all = SharedTestModel().segments[index];
+          EXPECT_TRUE(std::equal(
+              run.data, run.data + run.num_records * segment.stride_bytes,
+              all.data() + record * segment.stride_bytes));
+          slots.insert(run.data);
+          record += run.num_records;
+        }
+      }
+      return store.EndSweep();
+    };
+    std::set<const std::byte*> before;
+    ASSERT_TRUE(Fails(sweep(before), StatusCode::kUnavailable,
+                      {"not answered within 0.3 s"}));
+    std::set<const std::byte*> without;
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(Ok(sweep(without)));
+    EXPECT_EQ(without.size(), kNumSlots - 1);
+    reader.Release();
+    std::set<const std::byte*> with;
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(Ok(sweep(with)));
+    EXPECT_EQ(with.size(), kNumSlots);
+    EXPECT_TRUE(std::ranges::includes(with, without));
+  }
+}
+
 TEST(WeightStoreFaultTest, MemoryOfReadsThatNeverEndIsNotGivenBack) {
   const WeightFile weights = SharedTestModel().Open();
   const ResidencyPlan plan = StreamingPlan(SharedSegments(), 3);
@@ -701,6 +723,49 @@ TEST(WeightStoreFaultTest, MemoryOfReadsThatNeverEndIsNotGivenBack) {
   }
   EXPECT_GE(budget.used_bytes(), plan.RingBytes());
   reader.Release();
+}
+
+// Answers what it has held back as soon as it is asked at the end.
+class LateAtTheEnd : public FaultyReader {
+ public:
+  using FaultyReader::FaultyReader;
+  std::optional<ReadCompletion> Wait(
+      std::chrono::nanoseconds timeout) override {
+    if (is_end) {
+      longest_wait = std::max(longest_wait, timeout);
+      Release();
+    }
+    return FaultyReader::Wait(timeout);
+  }
+
+  bool is_end = false;
+  std::chrono::nanoseconds longest_wait{0};
+};
+
+TEST(WeightStoreFaultTest, TheEndWaitsForAnAnswerButNotAsLongAsARead) {
+  const WeightFile weights = SharedTestModel().Open();
+  const ResidencyPlan plan = StreamingPlan(SharedSegments(), 3);
+  for (const std::chrono::seconds timeout :
+       {std::chrono::seconds(3600), std::chrono::seconds(1)}) {
+    auto inner = PreadReader::Create(weights.shared_file(),
+                                     WeightStore::MaxReadsInFlight(plan), 1);
+    ASSERT_TRUE(inner);
+    LateAtTheEnd reader(**inner, {{1, Fault::kNever}});
+    MemoryBudget budget(uint64_t{64} << 20);
+    WeightStoreOptions options;
+    options.read_timeout = timeout;
+    {
+      auto store = WeightStore::Create(weights, plan, reader, budget, options);
+      ASSERT_TRUE(store);
+      ASSERT_TRUE(Ok((*store)->Load(CancelToken(), nullptr)));
+      ASSERT_TRUE(Ok((*store)->BeginSweep(true)));
+      reader.is_end = true;
+    }
+    EXPECT_GT(reader.longest_wait.count(), 0);
+    EXPECT_LE(reader.longest_wait, std::min(timeout, std::chrono::seconds(2)));
+    EXPECT_EQ(reader.num_in_flight(), 0u);
+    EXPECT_EQ(budget.used_bytes(), 0u);
+  }
 }
 
 TEST(WeightStoreMappedTest, GivesTheSameRecordsAndFindsDamage) {
@@ -962,35 +1027,6 @@ TEST(WeightStoreMemoryTest, SweepsAndLookupsAllocateNothing) {
 
 // ---------------------------------------------------------------------------
 
-struct BadPlan {
-  const char* name;
-  void (*spoil)(ResidencyPlan& plan);
-};
-const BadPlan kBadPlans[] = {
-    {"a segment too few",
-     [](ResidencyPlan& p) { p.resident_records.pop_back(); }},
-    {"chunks too few", [](ResidencyPlan& p) { p.chunk_records.pop_back(); }},
-    {"no such head", [](ResidencyPlan& p) { p.head = 10; }},
-    {"no such segment", [](ResidencyPlan& p) { p.sweep[0] = 10; }},
-    {"a segment twice", [](ResidencyPlan& p) { p.sweep[0] = p.sweep[1]; }},
-    {"the head in the sweep", [](ResidencyPlan& p) { p.sweep[0] = p.head; }},
-    {"a streamed segment left out",
-     [](ResidencyPlan& p) { p.sweep.pop_back(); }},
-    {"more records than there are",
-     [](ResidencyPlan& p) { p.resident_records[4] = 22; }},
-    {"half a unit", [](ResidencyPlan& p) { p.resident_records[4] = 2; }},
-    {"half a checksum", [](ResidencyPlan& p) { p.resident_records[0] = 8; }},
-    {"chunks of half a unit", [](ResidencyPlan& p) { p.chunk_records[4] = 2; }},
-    {"chunks of nothing", [](ResidencyPlan& p) { p.chunk_records[4] = 0; }},
-    {"no slots", [](ResidencyPlan& p) { p.num_slots = 0; }},
-    {"slots too small", [](ResidencyPlan& p) { p.slot_bytes = kIoAlignment; }},
-    {"slots of no whole pages", [](ResidencyPlan& p) { p.slot_bytes += 512; }},
-    {"a ring beyond all numbers",
-     [](ResidencyPlan& p) { p.slot_bytes = uint64_t{1} << 63; }},
-    {"more slots than the reader is deep",
-     [](ResidencyPlan& p) { p.num_slots = 9; }},
-};
-
 TEST(WeightStoreTest, RefusesPlansAgainstTheRules) {
   const WeightFile weights = SharedTestModel().Open();
   const ResidencyPlan good = StreamingPlan(SharedSegments(), 6);
@@ -999,14 +1035,16 @@ TEST(WeightStoreTest, RefusesPlansAgainstTheRules) {
   ASSERT_TRUE(reader);
   MemoryBudget budget(uint64_t{64} << 20);
   EXPECT_TRUE(WeightStore::Create(weights, good, **reader, budget));
-  for (const BadPlan& bad : kBadPlans) {
-    SCOPED_TRACE(bad.name);
-    ResidencyPlan plan = good;
-    bad.spoil(plan);
+  ResidencyPlan no_chunks = good;
+  no_chunks.chunk_records[4] = 0;
+  ResidencyPlan too_deep = good;
+  too_deep.num_slots = 9;
+  for (const auto& [plan, part] : {std::pair(no_chunks, "chunks of 0"),
+                                   std::pair(too_deep, "for 10 reads")}) {
     const auto store = WeightStore::Create(weights, plan, **reader, budget);
     ASSERT_FALSE(store);
-    EXPECT_TRUE(
-        Fails(store.error(), StatusCode::kInvalidArgument, {"memory.felm"}));
+    EXPECT_TRUE(Fails(store.error(), StatusCode::kInvalidArgument,
+                      {"memory.felm", part}));
     EXPECT_EQ(budget.used_bytes(), 0u);
   }
 }
