@@ -5,7 +5,9 @@ set(commit "")
 find_program(git git)
 if(git AND EXISTS "${SOURCE}/.git")
   execute_process(
-    COMMAND "${git}" describe --always --dirty --exclude "*"
+    # Whoever uses the repository meanwhile is not to wait for a lock.
+    COMMAND ${CMAKE_COMMAND} -E env GIT_OPTIONAL_LOCKS=0
+      "${git}" describe --always --dirty --exclude "*"
     WORKING_DIRECTORY "${SOURCE}"
     OUTPUT_VARIABLE commit OUTPUT_STRIP_TRAILING_WHITESPACE
     ERROR_QUIET RESULT_VARIABLE result)
