@@ -6,15 +6,13 @@
 #include <utility>
 #include <vector>
 
-#include "cli/bench_child.h"
+#include "cli/bench_matrix.h"
+#include "cli/bench_rows.h"
 #include "cli/engine_setup.h"
-#include "cli/machine.h"
 #include "cli/markdown_table.h"
-#include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "core/base/format.h"
 #include "core/convert/calibrated_file.h"
-#include "core/simd.h"
 
 namespace flashelm::cli {
 namespace {
@@ -39,7 +37,8 @@ constexpr AblationRow kRows[] = {
     {"+ bundling", RowFile::kFileOrder, true, true, true, false},
     {"+ order and merging", RowFile::kOrdered, true, true, true, true}};
 
-const std::string& PathOf(RowFile file, const BenchArgs& args) {
+const std::string& PathOf(RowFile file, const std::string& main,
+                          const BenchArgs& args) {
   switch (file) {
     case RowFile::kRows:
       return args.rows_model;
@@ -48,7 +47,7 @@ const std::string& PathOf(RowFile file, const BenchArgs& args) {
     case RowFile::kOrdered:
       break;
   }
-  return args.engine.model;
+  return main;
 }
 
 // The order of neurons that a calibration names.
@@ -118,15 +117,15 @@ Status CheckModel(RowFile file, const ModelFile& model, const ModelFile& main) {
 }
 
 // Says which rows are missing, and what makes the file that they need.
-void PrintMissing(const BenchArgs& args, const ModelFile& main,
-                  const SparsityOptions& sparsity) {
+void PrintMissing(const BenchArgs& args, const EngineArgs& engine,
+                  const ModelFile& main, const SparsityOptions& sparsity) {
   const std::string flags = EncodingFlags(main);
   if (args.rows_model.empty() && sparsity.needs_predictor()) {
     std::fprintf(stderr,
                  "flashelm: \"+ predictor\" and \"+ window\" are left out: a "
                  "file without bundles has no predictor, as --sparsity %s "
                  "needs one; --sparsity gate runs them\n",
-                 args.engine.sparsity.c_str());
+                 engine.sparsity.c_str());
   } else if (args.rows_model.empty()) {
     std::fprintf(stderr,
                  "flashelm: no --rows-model, so \"+ predictor\" and "
@@ -152,122 +151,160 @@ void PrintMissing(const BenchArgs& args, const ModelFile& main,
   }
 }
 
-// Checks all of the command line and the files, so that a long benchmark does
-// not end at a slip in its last row. Says what is left out.
-Result<std::vector<RowPlan>> PlanAblation(const BenchArgs& args) {
-  const auto is_list = [](const std::string& text) {
-    return text.find(',') != std::string::npos;
-  };
-  if (is_list(args.engine.mem_budget) || is_list(args.engine.io)) {
+// The one test and the one combination of parameters that an ablation takes.
+struct AblationSetup {
+  EngineArgs engine;
+  BenchTest test;
+};
+
+Result<AblationSetup> CheckArgs(const BenchArgs& args) {
+  FLASHELM_ASSIGN_OR_RETURN(const std::vector<EngineArgs> engines,
+                            CrossEngines(args));
+  if (engines.size() != 1) {
     return InvalidArgument(
-        "--ablation: takes one budget and one reader, found --mem-budget ",
-        args.engine.mem_budget, " --io ", args.engine.io);
+        "--ablation: takes one model, one budget, one reader and one value of "
+        "every other list, found ",
+        engines.size(), " combinations, with --mem-budget ", args.mem_budgets,
+        " --io ", args.ios);
   }
-  if (args.engine.io == "mmap") {
+  if (args.ios == "mmap") {
     return InvalidArgument(
         "--ablation: neurons are not read one by one through --io mmap; take "
         "uring, pread or auto");
   }
+  FLASHELM_ASSIGN_OR_RETURN(const std::vector<BenchTest> tests,
+                            BenchTests(args));
+  AblationSetup setup = {engines.front(), {}};
+  for (const BenchTest& test : tests) {
+    setup.test.n_prompt += test.n_prompt;
+    setup.test.n_gen += test.n_gen;
+  }
+  const bool is_pair = setup.test.n_prompt > 0 && setup.test.n_gen > 0;
+  if (tests.size() > (is_pair ? 2u : 1u) ||
+      (tests.size() == 2 && !args.prompt_gens.empty())) {
+    return InvalidArgument(
+        "--ablation: takes one prompt and one generation, found -p ",
+        args.n_prompts, " -n ", args.n_gens,
+        args.prompt_gens.empty() ? "" : " and --pg");
+  }
+  return setup;
+}
+
+// What a row runs. kInvalidArgument: not what its file is for.
+Status SetUpRow(const AblationRow& row, const ModelFile& main, RowPlan& plan) {
+  EngineArgs& engine = plan.args.engine;
+  if (!row.is_sparse) {
+    engine.sparsity = "off";
+    engine.max_skipped = 0;
+  }
+  engine.pins_weights = row.pins_weights;
+  engine.merges_reads = row.merges_reads;
+  if (row.is_sparse) engine.neuron_reads = "single";
+  if (!row.has_window) engine.window = 0;
+  FLASHELM_ASSIGN_OR_RETURN(const ModelFile model,
+                            ModelFile::Open(engine.model));
+  AddModelKeys(model, plan.model_facts);
+  FLASHELM_RETURN_IF_ERROR(CheckModel(row.file, model, main));
+  FLASHELM_ASSIGN_OR_RETURN(const EngineSetup setup,
+                            SetUpEngine(model, engine, {}));
+  if (row.is_sparse && !setup.options.plan.sparsity.is_on()) {
+    return InvalidArgument(
+        "--ablation: with --sparsity ", engine.sparsity, ", neurons of ",
+        engine.model,
+        " are not selected; say how many to keep: --sparsity gate:0.5");
+  }
+  return OkStatus();
+}
+
+// Checks all of the command line and the files, so that a long benchmark does
+// not end at a slip in its last row. Says what is left out.
+Result<std::vector<RowPlan>> PlanAblation(const BenchArgs& args) {
+  FLASHELM_ASSIGN_OR_RETURN(const AblationSetup asked, CheckArgs(args));
+  const EngineArgs& engine = asked.engine;
   FLASHELM_ASSIGN_OR_RETURN(const ModelFile main,
-                            ModelFile::Open(args.engine.model));
-  FLASHELM_ASSIGN_OR_RETURN(const uint32_t context,
-                            BenchContext(args, main.config()));
+                            ModelFile::Open(engine.model));
+  FLASHELM_ASSIGN_OR_RETURN(
+      const uint32_t context,
+      BenchContext(asked.test, engine.context, main.config()));
   FLASHELM_ASSIGN_OR_RETURN(
       const uint64_t budget,
-      ResolveBudget(args.engine.mem_budget, main.file_bytes()));
+      ResolveBudget(engine.mem_budget, main.file_bytes()));
   FLASHELM_RETURN_IF_ERROR(CheckModel(RowFile::kOrdered, main, main));
   FLASHELM_ASSIGN_OR_RETURN(
       const SparsityOptions sparsity,
-      ResolveSparsity(args.engine.sparsity, args.engine.max_skipped, main));
+      ResolveSparsity(engine.sparsity, engine.max_skipped, main));
   if (!args.rows_model.empty() && sparsity.needs_predictor()) {
     return InvalidArgument(
         "--rows-model: a file without bundles has no predictor, as --sparsity ",
-        args.engine.sparsity, " needs one; --sparsity gate runs it");
+        engine.sparsity, " needs one; --sparsity gate runs it");
   }
   std::vector<RowPlan> plans;
   for (const AblationRow& row : kRows) {
-    const std::string& path = PathOf(row.file, args);
+    const std::string& path = PathOf(row.file, engine.model, args);
     if (path.empty()) continue;
     RowPlan plan;
-    plan.args = {args.engine, args.n_prompt, args.n_gen, args.repetitions};
-    EngineArgs& engine = plan.args.engine;
-    engine.model = path;
-    engine.context = context;
+    plan.args = {engine, asked.test.n_prompt, asked.test.n_gen,
+                 args.repetitions};
+    plan.args.engine.model = path;
+    plan.args.engine.context = context;
     // The same bytes for all files.
-    if (budget != kUnlimitedBytes) engine.mem_budget = std::to_string(budget);
-    if (!row.is_sparse) {
-      engine.sparsity = "off";
-      engine.max_skipped = 0;
+    if (budget != kUnlimitedBytes) {
+      plan.args.engine.mem_budget = std::to_string(budget);
     }
-    engine.pins_weights = row.pins_weights;
-    engine.merges_reads = row.merges_reads;
-    if (row.is_sparse) engine.neuron_reads = "single";
-    if (!row.has_window) engine.window = 0;
-    FLASHELM_ASSIGN_OR_RETURN(const ModelFile model, ModelFile::Open(path));
-    FLASHELM_RETURN_IF_ERROR(CheckModel(row.file, model, main));
-    FLASHELM_ASSIGN_OR_RETURN(const EngineSetup setup,
-                              SetUpEngine(model, engine, {}));
-    if (row.is_sparse && !setup.options.plan.sparsity.is_on()) {
-      return InvalidArgument(
-          "--ablation: with --sparsity ", engine.sparsity, ", neurons of ",
-          path, " are not selected; say how many to keep: --sparsity gate:0.5");
-    }
+    FLASHELM_RETURN_IF_ERROR(SetUpRow(row, main, plan));
     plan.ablation = row.name;
     plan.name = StatusMessage::Join("--ablation, row \"", row.name, "\"");
-    plan.budget_text = args.engine.mem_budget;
+    plan.budget_text = engine.mem_budget;
     plan.budget_bytes = budget;
     plans.push_back(std::move(plan));
   }
-  PrintMissing(args, main, sparsity);
+  PrintMissing(args, engine, main, sparsity);
   return plans;
 }
 
-std::vector<std::string> CellsOf(const RowPlan& plan, const Json& row) {
+// "GB/token" of flash; "failed" with the reason where there is an error.
+std::string GigabytesCell(const Json& row) {
+  if (row["error"].is_string()) {
+    return "failed: " + row["error"].get<std::string>();
+  }
   const Json& bytes = row["flash_bytes_per_token"];
-  return {plan.ablation,
-          bytes.is_number() ? fmt::format("{:.3g}", bytes.get<double>() / 1e9)
-                            : "-",
-          NumberCell(row["flash_read_gbps"], 2),
-          NumberCell(row["reads_per_token"], 0),
-          NumberCell(row["io_busy_ms"], 2),
-          NumberCell(row["io_wait_ms"], 2),
-          NumberCell(row["compute_ms"], 2),
-          NumberCell(row["memory_ms"], 2),
-          NumberCell(row["ms_per_token"], 2),
-          BytesCell(row["peak_rss_bytes"])};
+  return bytes.is_number() ? fmt::format("{:.3g}", bytes.get<double>() / 1e9)
+                           : "-";
+}
+
+std::vector<MarkdownTable::Column> Columns() {
+  return {
+      {"", 19, [](const Json& row) { return TextCell(row["ablation"]); }},
+      {"GB/token", 8, GigabytesCell},
+      {"GB/s", 5,
+       [](const Json& row) { return NumberCell(row["flash_read_gbps"], 2); }},
+      {"reads/token", 11,
+       [](const Json& row) { return NumberCell(row["reads_per_token"], 0); }},
+      {"I/O ms", 9,
+       [](const Json& row) { return NumberCell(row["io_busy_ms"], 2); }},
+      {"wait ms", 9,
+       [](const Json& row) { return NumberCell(row["io_wait_ms"], 2); }},
+      {"compute ms", 10,
+       [](const Json& row) { return NumberCell(row["compute_ms"], 2); }},
+      {"memory ms", 9,
+       [](const Json& row) { return NumberCell(row["memory_ms"], 2); }},
+      {"ms/token", 9,
+       [](const Json& row) { return NumberCell(row["ms_per_token"], 2); }},
+      {"peak RAM", 10,
+       [](const Json& row) { return BytesCell(row["peak_rss_bytes"]); }}};
 }
 
 }  // namespace
 
 Status RunAblation(const BenchArgs& args) {
-  FLASHELM_ASSIGN_OR_RETURN(const std::vector<RowPlan> plans,
-                            PlanAblation(args));
-  const MarkdownTable table({{"", 19},
-                             {"GB/token", 8},
-                             {"GB/s", 5},
-                             {"reads/token", 11},
-                             {"I/O ms", 9},
-                             {"wait ms", 9},
-                             {"compute ms", 10},
-                             {"memory ms", 9},
-                             {"ms/token", 9},
-                             {"peak RAM", 10}});
-  BenchOutput output;
-  output.is_json = args.format == "json";
-  output.show = [&](const RowPlan& plan, const Json& row) {
-    table.PrintRow(CellsOf(plan, row));
-  };
-  if (!output.is_json) {
-    fmt::print(
-        "{}: --mem-budget {}, prompt of {} tokens, then {}, {} repetitions; "
-        "flashelm {}, {}, {}\n\n",
-        args.engine.model, args.engine.mem_budget, args.n_prompt, args.n_gen,
-        args.repetitions, FLASHELM_VERSION, SimdTargetName(),
-        CpuName().value_or("unknown processor"));
-    table.PrintHead();
-    std::fflush(stdout);
-  }
-  return MeasureRows(plans, args.cgroup, output, InterruptToken());
+  FLASHELM_ASSIGN_OR_RETURN(std::vector<RowPlan> plans, PlanAblation(args));
+  const BenchRowArgs& first = plans.front().args;
+  std::string title = fmt::format(
+      "{}: --mem-budget {}, prompt of {} tokens, then {}, {} "
+      "repetitions; {}",
+      args.models.front(), args.mem_budgets, first.n_prompt, first.n_gen,
+      args.repetitions, WhoMeasures());
+  return MeasureRows(args, std::move(plans), std::move(title), Columns());
 }
 
 }  // namespace flashelm::cli

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "cli/args_bench.h"
 #include "cli/exit_code.h"
 #include "cli/verbs.h"
 #include "core/memory_plan.h"
@@ -216,91 +217,6 @@ void AddEngine(CLI::App* app, EngineArgs* args) {
       ->capture_default_str();
   AddSparsity(app, args);
   AddSimd(app, &args->simd);
-}
-
-void AddBench(CLI::App* app, BenchArgs* args) {
-  app->get_option("--mem-budget")
-      ->description(
-          "Budgets as run takes them, with commas between them; each is a row "
-          "of its own, for each --io")
-      ->type_name("SIZE,...");
-  app->get_option("--io")
-      ->description("Ways to read as run takes them, with commas between them")
-      ->type_name("IO,...");
-  app->get_option("--ctx-size")
-      ->description("Positions to hold; 0: prompt and generated tokens");
-  app->add_option("-p,--n-prompt", args->n_prompt,
-                  "Tokens of the prompt, which is made up, as is what follows")
-      ->type_name("N")
-      ->capture_default_str();
-  app->add_option("-n,--n-gen", args->n_gen, "Tokens to generate")
-      ->type_name("N")
-      ->capture_default_str();
-  app->add_option("-r,--repetitions", args->repetitions,
-                  "Times that prompt and generation are run; figures are "
-                  "medians")
-      ->check(CLI::Range(1u, 1000000u).description(""))
-      ->type_name("N")
-      ->capture_default_str();
-  app->add_option("-o,--output", args->format,
-                  "md: a table; json: an array with everything measured")
-      ->check(CLI::IsMember({"md", "json"}))
-      ->capture_default_str();
-  app->add_flag("--cgroup", args->cgroup,
-                "Run each row in a memory cgroup of the budget's size, without "
-                "swap; needs the permission to make one");
-  CLI::Option* ablation = app->add_flag(
-      "--ablation", args->ablation,
-      "Instead of a row for each budget and reader: what each part of sparse "
-      "decoding brings, for a calibrated model, from reading all weights for "
-      "every token on; --mem-budget is 50% unless given");
-  app->add_option("--rows-model", args->rows_model,
-                  "With --ablation: the same model, converted with --layout "
-                  "rows and calibrated")
-      ->type_name("FILE")
-      ->needs(ablation);
-  app->add_option("--file-order-model", args->file_order_model,
-                  "With --ablation: the same model, calibrated with --order "
-                  "file")
-      ->type_name("FILE")
-      ->needs(ablation);
-}
-
-// The verb below bench.
-CLI::App* AddBenchIo(CLI::App* app, BenchIoArgs* args) {
-  CLI::App* io = app->add_subcommand(
-      "io", "Measure the device that holds a file: readers, orders, shapes");
-  io->add_option("-m,--model", args->file,
-                 "A large file on the device, model or not; it is read")
-      ->required()
-      ->type_name("FILE");
-  io->add_option("--save", args->save,
-                 "Write the profile to this file, for --device-profile")
-      ->type_name("FILE");
-  io->add_option("--time", args->time_ms,
-                 "Milliseconds for each of about 160 combinations")
-      ->check(CLI::Range(1u, 60000u).description(""))
-      ->type_name("MS")
-      ->capture_default_str();
-  io->add_option("-o,--output", args->format, "md: tables; json: the profile")
-      ->check(CLI::IsMember({"md", "json"}))
-      ->capture_default_str();
-  return io;
-}
-
-// What options of their own cannot say of two verbs in one.
-void CheckBench(const CLI::App& bench, const CLI::App& io) {
-  if (!io.parsed()) {
-    if (bench.get_option("--model")->count() == 0) {
-      throw CLI::RequiredError("--model");
-    }
-    return;
-  }
-  for (const CLI::Option* option : bench.get_options()) {
-    if (option->count() > 0) {
-      throw CLI::ExcludesError("io", option->get_name());
-    }
-  }
 }
 
 // Returns the -p option, so that a verb can say what excludes it.
@@ -540,26 +456,12 @@ int ParseAndRun(int argc, char** argv) {
   sub->callback([&] { verb = [&] { return RunCalibrate(calibrate); }; });
 
   BenchArgs bench;
-  sub = app.add_subcommand(
-      "bench", "Measure speed, memory and reading for budgets and readers");
-  AddEngine(sub, &bench.engine);
-  AddBench(sub, &bench);
-  sub->get_option("--model")->required(false);
   BenchIoArgs bench_io;
-  CLI::App* io = AddBenchIo(sub, &bench_io);
-  sub->callback([&, sub, io] {
-    CheckBench(*sub, *io);
-    if (io->parsed()) {
-      verb = [&] { return RunBenchIo(bench_io); };
-    } else if (bench.ablation) {
-      if (sub->get_option("--mem-budget")->count() == 0) {
-        bench.engine.mem_budget = "50%";
-      }
-      verb = [&] { return RunAblation(bench); };
-    } else {
-      verb = [&] { return RunBench(bench); };
-    }
-  });
+  sub = app.add_subcommand(
+      "bench",
+      "Measure speed, memory and reading for every combination of parameters");
+  AddEngine(sub, &bench.engine);
+  AddBench(sub, &bench, &bench_io, &verb);
 
   SynthArgs synth;
   sub = app.add_subcommand(

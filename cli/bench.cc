@@ -1,133 +1,112 @@
 #include <algorithm>
-#include <cstdio>
-#include <iterator>
+#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "cli/bench_child.h"
-#include "cli/engine_setup.h"
-#include "cli/machine.h"
+#include "cli/bench_matrix.h"
+#include "cli/bench_rows.h"
 #include "cli/markdown_table.h"
-#include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "core/base/format.h"
-#include "core/simd.h"
 
 namespace flashelm::cli {
 namespace {
 
-// "a,b" as {"a", "b"}. kInvalidArgument: nothing between two commas.
-Result<std::vector<std::string>> SplitList(const std::string& text,
-                                           std::string_view flag) {
-  std::vector<std::string> items;
-  size_t begin = 0;
-  while (true) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    if (end == begin) {
-      return InvalidArgument(flag, ": \"", text,
-                             "\" is no list; expected values with single "
-                             "commas between them");
-    }
-    items.push_back(text.substr(begin, end - begin));
-    if (end == text.size()) return items;
-    begin = end + 1;
-  }
+std::string IntegerCell(const Json& value) {
+  return value.is_number() ? std::to_string(value.get<uint64_t>()) : "-";
 }
 
-// Checks all of the command line, so that a long benchmark does not end at a
-// slip in its last row.
-Result<std::vector<RowPlan>> PlanRows(const BenchArgs& args) {
-  FLASHELM_ASSIGN_OR_RETURN(const std::vector<std::string> budgets,
-                            SplitList(args.engine.mem_budget, "--mem-budget"));
-  FLASHELM_ASSIGN_OR_RETURN(const std::vector<std::string> backends,
-                            SplitList(args.engine.io, "--io"));
-  const auto num_mmap = std::count(backends.begin(), backends.end(), "mmap");
-  const bool is_all_mmap = num_mmap == std::ssize(backends);
-  FLASHELM_ASSIGN_OR_RETURN(const ModelFile model,
-                            ModelFile::Open(args.engine.model));
-  FLASHELM_ASSIGN_OR_RETURN(const uint32_t context,
-                            BenchContext(args, model.config()));
-  std::vector<RowPlan> rows;
-  for (const std::string& budget : budgets) {
-    for (const std::string& io : backends) {
-      RowPlan row;
-      row.args.engine = args.engine;
-      row.args.n_prompt = args.n_prompt;
-      row.args.n_gen = args.n_gen;
-      row.args.repetitions = args.repetitions;
-      EngineArgs& engine = row.args.engine;
-      engine.io = io;
-      engine.allow_unenforced =
-          args.engine.allow_unenforced && (io == "mmap" || num_mmap == 0);
-      if (io == "mmap" && !is_all_mmap) engine.device_profile.clear();
-      engine.context = context;
-      row.budget_text = budget;
-      row.name = StatusMessage::Join("--mem-budget ", budget, " --io ", io);
-      engine.mem_budget = budget;
-      FLASHELM_ASSIGN_OR_RETURN(const EngineSetup setup,
-                                SetUpEngine(model, engine, {}));
-      row.budget_bytes = setup.options.plan.budget_bytes;
-      if (row.budget_bytes != kUnlimitedBytes) {
-        engine.mem_budget = std::to_string(row.budget_bytes);
-      }
-      rows.push_back(std::move(row));
-    }
+// "12.34 +- 0.56", or why there is no such number.
+std::string RateCell(const Json& row) {
+  if (row["error"].is_string()) {
+    return "failed: " + row["error"].get<std::string>();
   }
-  return rows;
+  const std::string mean = NumberCell(row["avg_ts"], 2);
+  if (row["stddev_ts"].is_null()) return mean;
+  return mean + " \u00b1 " + NumberCell(row["stddev_ts"], 2);
 }
 
+bool IsList(const std::string& text) {
+  return text.find(',') != std::string::npos;
+}
+
+// Those of flags that have several values, beside those that are always shown.
 std::vector<MarkdownTable::Column> ColumnsOf(const BenchArgs& args) {
-  std::vector<MarkdownTable::Column> columns = {
-      {"budget", 10},       {"io", 6},         {"peak RAM", 10},
-      {"prompt tok/s", 12}, {"tok/s", 8},      {"p50 ms", 8},
-      {"p95 ms", 8},        {"flash/tok", 10}, {"bound", 10},
-      {"kernel/tok", 10},   {"GB/s", 5},       {"wait ms", 8},
-      {"compute ms", 10}};
-  if (args.cgroup) columns.push_back({"cgroup peak", 11});
+  std::vector<MarkdownTable::Column> columns;
+  const auto add = [&](const char* name, int width,
+                       std::string (*cell)(const Json&)) {
+    columns.push_back({name, width, cell});
+  };
+  if (args.models.size() > 1) {
+    add("file", 16, [](const Json& row) {
+      return std::filesystem::path(row["model_path"].get<std::string>())
+          .filename()
+          .string();
+    });
+  }
+  add("model", 19, [](const Json& row) { return TextCell(row["model_type"]); });
+  add("size", 10, [](const Json& row) { return BytesCell(row["model_size"]); });
+  add("budget", 8,
+      [](const Json& row) { return TextCell(row["config"]["mem_budget"]); });
+  add("io", 5, [](const Json& row) { return TextCell(row["io_backend"]); });
+  if (IsList(args.sparsities)) {
+    add("sparsity", 8,
+        [](const Json& row) { return TextCell(row["config"]["sparsity"]); });
+  }
+  if (IsList(args.windows)) {
+    add("window", 6,
+        [](const Json& row) { return TextCell(row["config"]["window"]); });
+  }
+  if (IsList(args.kv_types)) {
+    add("kv", 4, [](const Json& row) { return TextCell(row["kv_type"]); });
+  }
+  add("threads", 7,
+      [](const Json& row) { return IntegerCell(row["n_threads"]); });
+  if (IsList(args.batches)) {
+    add("batch", 5,
+        [](const Json& row) { return IntegerCell(row["n_batch"]); });
+  }
+  if (IsList(args.contexts)) {
+    add("ctx", 5, [](const Json& row) { return IntegerCell(row["n_ctx"]); });
+  }
+  add("test", 10, [](const Json& row) { return TextCell(row["test"]); });
+  add("t/s", 18, RateCell);
+  add("peak RAM", 10,
+      [](const Json& row) { return BytesCell(row["peak_rss_bytes"]); });
+  add("p50 ms", 8,
+      [](const Json& row) { return NumberCell(row["itl_p50_ms"], 1); });
+  add("p95 ms", 8,
+      [](const Json& row) { return NumberCell(row["itl_p95_ms"], 1); });
+  add("flash/tok", 10,
+      [](const Json& row) { return BytesCell(row["flash_bytes_per_token"]); });
+  add("bound", 10, [](const Json& row) {
+    return BytesCell(row["flash_bytes_bound_per_token"]);
+  });
+  add("kernel/tok", 10, [](const Json& row) {
+    return BytesCell(row["kernel_read_bytes_per_token"]);
+  });
+  add("GB/s", 5,
+      [](const Json& row) { return NumberCell(row["flash_read_gbps"], 2); });
+  add("wait ms", 8,
+      [](const Json& row) { return NumberCell(row["io_wait_ms"], 1); });
+  add("compute ms", 10,
+      [](const Json& row) { return NumberCell(row["compute_ms"], 1); });
   return columns;
-}
-
-std::vector<std::string> CellsOf(const RowPlan& plan, const Json& row) {
-  const Json& cgroup = row["cgroup"];
-  return {plan.budget_text,
-          row["io_backend"].is_string() ? row["io_backend"].get<std::string>()
-                                        : plan.args.engine.io,
-          BytesCell(row["peak_rss_bytes"]),
-          NumberCell(row["prompt_tps"], 1),
-          NumberCell(row["gen_tps"], 2),
-          NumberCell(row["itl_p50_ms"], 1),
-          NumberCell(row["itl_p95_ms"], 1),
-          BytesCell(row["flash_bytes_per_token"]),
-          BytesCell(row["flash_bytes_bound_per_token"]),
-          BytesCell(row["kernel_read_bytes_per_token"]),
-          NumberCell(row["flash_read_gbps"], 2),
-          NumberCell(row["io_wait_ms"], 1),
-          NumberCell(row["compute_ms"], 1),
-          cgroup.is_object() ? BytesCell(cgroup["peak_bytes"]) : "-"};
 }
 
 }  // namespace
 
 Status RunBench(const BenchArgs& args) {
-  FLASHELM_ASSIGN_OR_RETURN(const std::vector<RowPlan> plans, PlanRows(args));
-  const MarkdownTable table(ColumnsOf(args));
-  BenchOutput output;
-  output.is_json = args.format == "json";
-  output.show = [&](const RowPlan& plan, const Json& row) {
-    table.PrintRow(CellsOf(plan, row));
-  };
-  if (!output.is_json) {
-    fmt::print(
-        "{}: prompt of {} tokens, then {}, {} repetitions; flashelm {}, {}, "
-        "{}\n\n",
-        args.engine.model, args.n_prompt, args.n_gen, args.repetitions,
-        FLASHELM_VERSION, SimdTargetName(),
-        CpuName().value_or("unknown processor"));
-    table.PrintHead();
-    std::fflush(stdout);
+  FLASHELM_ASSIGN_OR_RETURN(std::vector<RowPlan> plans, PlanRows(args));
+  std::string models;
+  for (const std::string& model : args.models) {
+    models += (models.empty() ? "" : ", ") + model;
   }
-  return MeasureRows(plans, args.cgroup, output, InterruptToken());
+  return MeasureRows(args, std::move(plans),
+                     fmt::format("{}: {} repetitions; {}", models,
+                                 args.repetitions, WhoMeasures()),
+                     ColumnsOf(args));
 }
 
 }  // namespace flashelm::cli

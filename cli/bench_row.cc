@@ -1,12 +1,13 @@
 #include "cli/bench_row.h"
 
 #include <chrono>
-#include <numeric>
 #include <random>
 #include <utility>
 
+#include "cli/energy.h"
 #include "cli/engine_setup.h"
 #include "core/base/process_counters.h"
+#include "core/base/process_memory.h"
 #include "core/sampler.h"
 
 namespace flashelm::cli {
@@ -45,12 +46,23 @@ void AddDifference(const std::optional<uint64_t>& after,
   }
 }
 
+constexpr ProcessCounters kNoCounts = {0, 0, 0, 0, 0};
+
+void AddCounters(const ProcessCounters& after, const ProcessCounters& before,
+                 ProcessCounters& sum) {
+  AddDifference(after.device_read_bytes, before.device_read_bytes,
+                sum.device_read_bytes);
+  AddDifference(after.minor_faults, before.minor_faults, sum.minor_faults);
+  AddDifference(after.major_faults, before.major_faults, sum.major_faults);
+  AddDifference(after.cpu_ns, before.cpu_ns, sum.cpu_ns);
+}
+
 EngineNeeds NeedsOf(const BenchRowArgs& args, const ModelFile& model) {
   EngineNeeds needs;
   needs.caller_bytes =
       (uint64_t{args.n_prompt} + args.n_gen + 1) * sizeof(TokenId) +
       Sampler::NumBytes(model.config().vocab_size) +
-      kBytesPerSample * args.repetitions * (uint64_t{args.n_gen} + 3);
+      kBytesPerSample * args.repetitions * (uint64_t{args.n_gen} + 4);
   return needs;
 }
 
@@ -67,44 +79,43 @@ class RowMeasurer {
     measurement_.n_gen = args.n_gen;
     measurement_.counts_reads = engine.plan_options().io != IoBackend::kMmap;
     measurement_.token_ms.reserve(uint64_t{args.n_gen} * args.repetitions);
-    prompt_ms_.reserve(args.repetitions);
-    ttft_ms_.reserve(args.repetitions);
-    gen_tps_.reserve(args.repetitions);
+    for (std::vector<double>* samples :
+         {&prompt_ms_, &ttft_ms_, &gen_ms_, &total_ns_}) {
+      samples->reserve(args.repetitions);
+    }
+  }
+
+  // As the first of a repetition's tokens.
+  Status WarmUp() {
+    if (args_.n_prompt > 0) FLASHELM_RETURN_IF_ERROR(RunPrompt());
+    return args_.n_gen > 0 ? RunToken(0) : OkStatus();
   }
 
   Status RunOnce() {
     FLASHELM_RETURN_IF_ERROR(session_.Truncate(0));
-    const std::span<const TokenId> tokens = tokens_;
-    if (args_.n_prompt > 0) {
-      const auto begin = Clock::now();
-      const uint32_t last = args_.n_prompt - 1;
-      FLASHELM_RETURN_IF_ERROR(
-          session_.Run(tokens.first(args_.n_prompt), {&last, 1}, cancel_));
-      prompt_ms_.push_back(MillisecondsSince(begin));
-      sampler_.Sample(session_.logits(0));
-      ttft_ms_.push_back(MillisecondsSince(begin));
-    }
-    if (args_.n_gen == 0) return OkStatus();
     const SessionStats stats_before = session_.stats();
     const ProcessCounters before = ReadProcessCounters();
     const auto begin = Clock::now();
-    for (uint32_t i = 0; i < args_.n_gen; ++i) {
-      const auto token_begin = Clock::now();
-      constexpr uint32_t kOnly = 0;
-      FLASHELM_RETURN_IF_ERROR(session_.Run(
-          tokens.subspan(args_.n_prompt + i, 1), {&kOnly, 1}, cancel_));
+    energy_.Begin();
+    double total_ms = 0;
+    if (args_.n_prompt > 0) {
+      const auto prompt_begin = Clock::now();
+      FLASHELM_RETURN_IF_ERROR(RunPrompt());
+      prompt_ms_.push_back(MillisecondsSince(prompt_begin));
       sampler_.Sample(session_.logits(0));
-      measurement_.token_ms.push_back(MillisecondsSince(token_begin));
+      ttft_ms_.push_back(MillisecondsSince(prompt_begin));
+      total_ms += prompt_ms_.back();
     }
-    gen_tps_.push_back(args_.n_gen * 1000.0 / MillisecondsSince(begin));
-    const ProcessCounters after = ReadProcessCounters();
-    AddDifference(after.device_read_bytes, before.device_read_bytes,
-                  decode_counters_.device_read_bytes);
-    AddDifference(after.minor_faults, before.minor_faults,
-                  decode_counters_.minor_faults);
-    AddDifference(after.major_faults, before.major_faults,
-                  decode_counters_.major_faults);
-    AddStats(Difference(session_.stats(), stats_before), measurement_.decode);
+    if (args_.n_gen > 0) {
+      FLASHELM_RETURN_IF_ERROR(Generate());
+      total_ms += gen_ms_.back();
+    }
+    energy_.End();
+    wall_ms_ += MillisecondsSince(begin);
+    total_ns_.push_back(total_ms * 1e6);
+    AddCounters(ReadProcessCounters(), before, counters_);
+    num_reads_ +=
+        session_.stats().store.num_reads - stats_before.store.num_reads;
     return OkStatus();
   }
 
@@ -112,18 +123,58 @@ class RowMeasurer {
   // a record is work, too.
   void AddKeys(const Engine& engine, Json& json) {
     const ProcessCounters end = ReadProcessCounters();
+    const auto memory = ReadProcessMemory();
     AddEngineKeys(engine, json);
-    if (const auto prompt_ms = Median(prompt_ms_)) {
-      measurement_.prompt_tps = args_.n_prompt * 1000.0 / *prompt_ms;
-    }
-    measurement_.ttft_ms = Median(ttft_ms_);
-    measurement_.gen_tps = Median(gen_tps_);
     AddMeasurementKeys(measurement_, json);
-    const auto flash = measurement_.FlashBytesPerToken();
-    const uint64_t bound = engine.plan().streamed_bytes_per_token;
-    if (flash && bound > 0 && !engine.plan_options().sparsity.is_on()) {
-      json["flash_bytes_over_bound"] = *flash / static_cast<double>(bound);
+    AddCounterKeys(end, json);
+    if (memory) {
+      json["rss_anon_bytes"] = OrNull(memory->anonymous_bytes);
+      json["rss_file_bytes"] = OrNull(memory->file_bytes);
+      json["swap_bytes"] = OrNull(memory->swapped_bytes);
     }
+    json["energy_j"] = OrNull(energy_.joules());
+    if (const char* source = energy_.source()) json["energy_source"] = source;
+    json["samples_ns"] = Json::array();
+    for (const double ns : total_ns_) {
+      json["samples_ns"].push_back(static_cast<uint64_t>(ns));
+    }
+    json["prompt_samples"] = prompt_ms_;
+    json["ttft_samples"] = ttft_ms_;
+    json["gen_samples"] = gen_ms_;
+    json["samples"] = measurement_.token_ms;
+  }
+
+ private:
+  Status RunPrompt() {
+    const uint32_t last = args_.n_prompt - 1;
+    return session_.Run(std::span(tokens_).first(args_.n_prompt), {&last, 1},
+                        cancel_);
+  }
+
+  // The i-th after the prompt.
+  Status RunToken(uint32_t i) {
+    constexpr uint32_t kOnly = 0;
+    return session_.Run(std::span(tokens_).subspan(args_.n_prompt + i, 1),
+                        {&kOnly, 1}, cancel_);
+  }
+
+  Status Generate() {
+    const SessionStats stats_before = session_.stats();
+    const ProcessCounters before = ReadProcessCounters();
+    const auto begin = Clock::now();
+    for (uint32_t i = 0; i < args_.n_gen; ++i) {
+      const auto token_begin = Clock::now();
+      FLASHELM_RETURN_IF_ERROR(RunToken(i));
+      sampler_.Sample(session_.logits(0));
+      measurement_.token_ms.push_back(MillisecondsSince(token_begin));
+    }
+    gen_ms_.push_back(MillisecondsSince(begin));
+    AddCounters(ReadProcessCounters(), before, decode_counters_);
+    AddStats(Difference(session_.stats(), stats_before), measurement_.decode);
+    return OkStatus();
+  }
+
+  void AddCounterKeys(const ProcessCounters& end, Json& json) const {
     const auto add_per_token = [&](const char* key,
                                    const std::optional<uint64_t>& sum) {
       if (sum) json[key] = OrNull(measurement_.PerPass(*sum));
@@ -133,81 +184,62 @@ class RowMeasurer {
     add_per_token("minor_faults_per_token", decode_counters_.minor_faults);
     add_per_token("major_faults_per_token", decode_counters_.major_faults);
     json["kernel_write_bytes"] = OrNull(end.device_write_bytes);
-    json["samples"] = measurement_.token_ms;
-    json["prompt_samples"] = prompt_ms_;
+    json["bytes_read"] = OrNull(counters_.device_read_bytes);
+    json["read_ops"] =
+        measurement_.counts_reads ? Json(num_reads_) : Json(nullptr);
+    json["minflt"] = OrNull(counters_.minor_faults);
+    json["majflt"] = OrNull(counters_.major_faults);
+    if (counters_.cpu_ns && wall_ms_ > 0) {
+      json["cpu_util"] =
+          static_cast<double>(*counters_.cpu_ns) / 1e6 / wall_ms_;
+    }
   }
 
- private:
   const BenchRowArgs& args_;
   const CancelToken& cancel_;
   Session& session_;
   const std::vector<TokenId> tokens_;  // Of the prompt, and those after it.
   Sampler sampler_;
   Measurement measurement_;
+  // Of each repetition.
   std::vector<double> prompt_ms_;
   std::vector<double> ttft_ms_;
-  std::vector<double> gen_tps_;
-  ProcessCounters decode_counters_ = {0, 0, 0, 0};
+  std::vector<double> gen_ms_;
+  std::vector<double> total_ns_;
+  // Of all repetitions, and of what follows the prompt in them.
+  ProcessCounters counters_ = kNoCounts;
+  ProcessCounters decode_counters_ = kNoCounts;
+  uint64_t num_reads_ = 0;
+  double wall_ms_ = 0;
+  EnergyMeter energy_;
 };
 
-}  // namespace
-
-Json EmptyRow() {
-  Json json;
-  for (const char* key : {"model_path",
-                          "model_size_bytes",
-                          "n_params",
-                          "weights",
-                          "n_threads",
-                          "mem_budget_bytes",
-                          "budget_enforced",
-                          "planned_bytes",
-                          "peak_rss_bytes",
-                          "io_backend",
-                          "direct_io",
-                          "n_ctx",
-                          "n_batch",
-                          "kv_type",
-                          "n_prompt",
-                          "n_gen",
-                          "n_repetitions",
-                          "prompt_tps",
-                          "gen_tps",
-                          "ttft_ms",
-                          "itl_p50_ms",
-                          "itl_p95_ms",
-                          "load_ms",
-                          "flash_bytes_per_token",
-                          "flash_bytes_bound_per_token",
-                          "flash_bytes_over_bound",
-                          "kernel_read_bytes_per_token",
-                          "kernel_write_bytes",
-                          "minor_faults_per_token",
-                          "major_faults_per_token",
-                          "flash_read_gbps",
-                          "io_busy_ms",
-                          "io_wait_ms",
-                          "compute_ms",
-                          "memory_ms",
-                          "ms_per_token",
-                          "reads_per_token",
-                          "cache_hit_rate",
-                          "kept_fraction",
-                          "max_skipped",
-                          "recall",
-                          "precision",
-                          "overlap",
-                          "fresh_bytes_per_token",
-                          "bundle_misses_per_token",
-                          "bundle_reads_per_token",
-                          "dense_fetches",
-                          "simd",
-                          "samples",
-                          "prompt_samples"}) {
-    json[key] = nullptr;
-  }
-  return json;
+// What the flags came to.
+Json ConfigOf(const Engine& engine) {
+  const PlanOptions& options = engine.plan_options();
+  const SparsityOptions& sparsity = options.sparsity;
+  const ResidencyPlan& residency = engine.plan().residency;
+  Json config;
+  config["selector"] = std::string(SelectorName(sparsity.selector));
+  config["kept_fraction"] =
+      sparsity.kept_fraction > 0 ? Json(sparsity.kept_fraction) : Json(nullptr);
+  // Null: as long as there is room.
+  config["window_tokens"] =
+      sparsity.is_on() && sparsity.window_tokens != UINT32_MAX
+          ? Json(sparsity.window_tokens)
+          : Json(nullptr);
+  config["pins_weights"] = options.pins_weights;
+  config["merges_reads"] = sparsity.merges_reads;
+  config["n_io_threads"] = options.num_io_threads;
+  config["ring_slots"] = residency.num_slots;
+  config["slot_bytes"] = residency.slot_bytes;
+  config["resident_bytes"] =
+      residency.ResidentBytes(engine.model().weight_file().segments());
+  config["caller_bytes"] = options.caller_bytes;
+  return config;
 }
+
+}  // namespace
 
 Status CheckRow(const BenchRowArgs& args) {
   FLASHELM_ASSIGN_OR_RETURN(const ModelFile model,
@@ -219,7 +251,9 @@ Status CheckRow(const BenchRowArgs& args) {
   return plan ? OkStatus() : plan.error();
 }
 
-Result<Json> MeasureRow(const BenchRowArgs& args, const CancelToken& cancel) {
+Result<Json> MeasureRow(const BenchRowArgs& args,
+                        const std::function<void(uint32_t)>& repetition_done,
+                        const CancelToken& cancel) {
   FLASHELM_ASSIGN_OR_RETURN(ModelFile model,
                             ModelFile::Open(args.engine.model));
   const EngineNeeds needs = NeedsOf(args, model);
@@ -231,13 +265,16 @@ Result<Json> MeasureRow(const BenchRowArgs& args, const CancelToken& cancel) {
                             Session::Create(*engine));
   const double load_ms = MillisecondsSince(begin);
   RowMeasurer measurer(args, cancel, *engine, *session);
+  if (args.warms_up) FLASHELM_RETURN_IF_ERROR(measurer.WarmUp());
   for (uint32_t i = 0; i < args.repetitions; ++i) {
+    if (repetition_done) repetition_done(i);
     FLASHELM_RETURN_IF_ERROR(measurer.RunOnce());
   }
-  Json json = EmptyRow();
+  Json json;
   measurer.AddKeys(*engine, json);
   json["n_repetitions"] = args.repetitions;
   json["load_ms"] = load_ms;
+  json["config"] = ConfigOf(*engine);
   return json;
 }
 

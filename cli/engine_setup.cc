@@ -109,24 +109,15 @@ Result<uint64_t> ResolveBudget(std::string_view text, uint64_t file_bytes) {
   return ParseSize(text, "--mem-budget");
 }
 
-Result<SparsityOptions> ResolveSparsity(std::string_view text,
-                                        double max_skipped,
-                                        const ModelFile& model) {
+Result<SparsityOptions> ParseSparsity(std::string_view text,
+                                      double max_skipped) {
   SparsityOptions options;
   if (max_skipped > 0 && text != "gate") {
     return InvalidArgument("--max-skipped: needs --sparsity gate, found \"",
                            text, "\"");
   }
   options.max_skipped = max_skipped;
-  if (text == "off") return options;
-  if (text == "auto") {
-    // Only what loses nothing.
-    if (model.has_neuron_stats() && model.has_split_gates() &&
-        model.config().activation == "relu") {
-      options.selector = Selector::kGate;
-    }
-    return options;
-  }
+  if (text == "off" || text == "auto") return options;
   const size_t colon = text.find(':');
   for (const Selector selector :
        {Selector::kGate, Selector::kLowRank, Selector::kLowBit,
@@ -152,7 +143,22 @@ Result<SparsityOptions> ResolveSparsity(std::string_view text,
                              "above 0, at most 1");
     }
   }
-  FLASHELM_RETURN_IF_ERROR(NeuronSelector::Check(model, options));
+  return options;
+}
+
+Result<SparsityOptions> ResolveSparsity(std::string_view text,
+                                        double max_skipped,
+                                        const ModelFile& model) {
+  FLASHELM_ASSIGN_OR_RETURN(SparsityOptions options,
+                            ParseSparsity(text, max_skipped));
+  // Only what loses nothing.
+  if (text == "auto" && model.has_neuron_stats() && model.has_split_gates() &&
+      model.config().activation == "relu") {
+    options.selector = Selector::kGate;
+  }
+  if (text != "auto" && options.is_on()) {
+    FLASHELM_RETURN_IF_ERROR(NeuronSelector::Check(model, options));
+  }
   return options;
 }
 

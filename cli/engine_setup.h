@@ -23,6 +23,12 @@ Result<uint64_t> ParseSize(std::string_view text, std::string_view flag);
 // file, or "auto".
 Result<uint64_t> ResolveBudget(std::string_view text, uint64_t file_bytes);
 
+// What --sparsity and --max-skipped (0: not given) say, whatever the model;
+// "auto" is kOff here. kInvalidArgument: no selector, or no part of the
+// neurons.
+Result<SparsityOptions> ParseSparsity(std::string_view text,
+                                      double max_skipped);
+
 // What --sparsity and --max-skipped (0: not given) mean for a model: "off",
 // "auto", a selector, as "gate", or
 // that with a part of the neurons, as "gate:0.5". kInvalidArgument: anything

@@ -122,11 +122,26 @@ struct CalibrateArgs {
 };
 
 struct BenchArgs {
-  EngineArgs engine;  // Budget and io are lists: "1G,2G".
-  uint32_t n_prompt = 128;
-  uint32_t n_gen = 32;
+  EngineArgs engine;  // What rows share; the rest is in the lists.
+  std::vector<std::string> models;
+  // "1G,2G"; every combination is measured.
+  std::string mem_budgets = "auto";
+  std::string ios = "auto";
+  std::string contexts = "0";
+  std::string threads = "0";
+  std::string batches = "512";
+  std::string kv_types = "f32";
+  std::string sparsities = "auto";
+  std::string windows = "auto";
+  // Tests of a combination: prompts, generations, and "512,128": both.
+  std::string n_prompts = "128";
+  std::string n_gens = "32";
+  std::vector<std::string> prompt_gens;
   uint32_t repetitions = 3;
-  std::string format = "md";
+  std::vector<std::string> outputs;  // "md", "json=FILE"
+  std::string cache_state;           // "cold", "warm"; empty: as it is.
+  bool no_warmup = false;
+  bool interleave = false;
   bool cgroup = false;
   bool ablation = false;
   std::string rows_model;        // Empty: rows that need it are left out.

@@ -33,6 +33,7 @@ test_packages=(
   libgtest-dev
   libbenchmark-dev     # the benchmarks in bench/
   libsentencepiece-dev # the reference for the tokenizer
+  python3-jsonschema   # what bench writes, against docs/bench.schema.json
 )
 
 case "${1:-test}" in

@@ -25,6 +25,11 @@ ProcessCounters ReadProcessCounters() {
   if (getrusage(RUSAGE_SELF, &usage) == 0) {
     counters.minor_faults = static_cast<uint64_t>(usage.ru_minflt);
     counters.major_faults = static_cast<uint64_t>(usage.ru_majflt);
+    const auto to_ns = [](const timeval& time) {
+      return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 +
+             static_cast<uint64_t>(time.tv_usec) * 1000;
+    };
+    counters.cpu_ns = to_ns(usage.ru_utime) + to_ns(usage.ru_stime);
   }
   return counters;
 }

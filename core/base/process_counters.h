@@ -16,6 +16,8 @@ struct ProcessCounters {
   std::optional<uint64_t> device_write_bytes;
   std::optional<uint64_t> minor_faults;
   std::optional<uint64_t> major_faults;  // Those that waited for a device.
+  // That its threads computed, in the kernel or outside.
+  std::optional<uint64_t> cpu_ns;
 };
 ProcessCounters ReadProcessCounters();
 

@@ -88,7 +88,15 @@ std::optional<ProcessMemory> ReadProcessMemory() {
   const auto resident = ReadKilobytes("/proc/self/status", "VmRSS:");
   const auto peak = ReadKilobytes("/proc/self/status", "VmHWM:");
   if (!resident || !peak) return std::nullopt;
-  return ProcessMemory{*resident, *peak};
+  ProcessMemory memory;
+  memory.resident_bytes = *resident;
+  memory.peak_resident_bytes = *peak;
+  memory.anonymous_bytes = ReadKilobytes("/proc/self/status", "RssAnon:");
+  memory.file_bytes = ReadKilobytes("/proc/self/status", "RssFile:");
+  const auto shared = ReadKilobytes("/proc/self/status", "RssShmem:");
+  if (memory.file_bytes && shared) *memory.file_bytes += *shared;
+  memory.swapped_bytes = ReadKilobytes("/proc/self/status", "VmSwap:");
+  return memory;
 }
 
 std::optional<uint64_t> MappedFileBytes() {
@@ -123,6 +131,27 @@ std::optional<uint64_t> AvailableMemoryBytes(const std::string& system_root) {
     if (left) available = available ? std::min(*available, *left) : *left;
   }
   return available;
+}
+
+std::optional<uint64_t> MemoryCgroupLimitBytes(const std::string& system_root) {
+  // What v1 says in place of "max" is this or more, less a page.
+  constexpr uint64_t kNoLimit = uint64_t{1} << 62;
+  std::optional<uint64_t> limit;
+  for (const CgroupPlace& place : CgroupPlaces("memory", system_root)) {
+    std::string group = place.group;
+    while (true) {
+      const auto here = ReadNumber(
+          place.root + group +
+          (place.version == 1 ? "/memory.limit_in_bytes" : "/memory.max"));
+      if (here && *here < kNoLimit) {
+        limit = limit ? std::min(*limit, *here) : *here;
+      }
+      const size_t slash = group.rfind('/');
+      if (slash == std::string::npos) break;
+      group.resize(slash);
+    }
+  }
+  return limit;
 }
 
 }  // namespace flashelm

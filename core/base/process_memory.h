@@ -9,10 +9,14 @@
 namespace flashelm {
 
 // Resident bytes now and at their highest, as the kernel counts them (VmRSS,
-// VmHWM). Nothing on a platform that does not say.
+// VmHWM), and what they are now: memory of the process's own, and pages of
+// files, shared memory among them. Nothing on a platform that does not say.
 struct ProcessMemory {
   uint64_t resident_bytes = 0;
   uint64_t peak_resident_bytes = 0;
+  std::optional<uint64_t> anonymous_bytes;
+  std::optional<uint64_t> file_bytes;
+  std::optional<uint64_t> swapped_bytes;  // Not resident: in swap.
 };
 std::optional<ProcessMemory> ReadProcessMemory();
 
@@ -26,6 +30,11 @@ std::optional<uint64_t> MappedFileBytes();
 // files that have not been used again count as free in both. `system_root`
 // comes before "/proc" and "/sys". Nothing on a platform that does not say.
 std::optional<uint64_t> AvailableMemoryBytes(
+    const std::string& system_root = "");
+
+// The smallest limit of the memory cgroups (v1 or v2) around this process.
+// Nothing without a limit, or on a platform without them.
+std::optional<uint64_t> MemoryCgroupLimitBytes(
     const std::string& system_root = "");
 
 }  // namespace flashelm

@@ -52,8 +52,8 @@ Files V1(const std::string& group, const std::string& limit, uint64_t usage,
                Mi(inactive_file)}};
 }
 
-std::optional<uint64_t> AvailableMi(std::initializer_list<Files> all) {
-  const test::TempDirectory root;
+void WriteFiles(std::initializer_list<Files> all,
+                const test::TempDirectory& root) {
   for (const Files& files : all) {
     for (const auto& [path, content] : files) {
       const std::string file = root.path() + path;
@@ -62,6 +62,11 @@ std::optional<uint64_t> AvailableMi(std::initializer_list<Files> all) {
       std::ofstream(file) << content;
     }
   }
+}
+
+std::optional<uint64_t> AvailableMi(std::initializer_list<Files> all) {
+  const test::TempDirectory root;
+  WriteFiles(all, root);
   const auto available = AvailableMemoryBytes(root.path());
   if (!available) return std::nullopt;
   EXPECT_EQ(*available % kMi, 0u);
@@ -107,6 +112,37 @@ TEST(AvailableMemoryTest, TheTightestGroupAroundTheProcessCounts) {
                          V1("/a", Mi(500), 400, 0), V1("/a/b", Mi(90), 40, 10),
                          V2("/c", Mi(600), 30, 0)}),
             60u);
+}
+
+TEST(ProcessMemoryTest, ResidentPagesAreOfOneKindOrTheOther) {
+  const auto memory = ReadProcessMemory();
+  if (!memory || !memory->anonymous_bytes || !memory->file_bytes) {
+    GTEST_SKIP() << "this system does not say";
+  }
+  EXPECT_GT(*memory->anonymous_bytes, 0u);
+  EXPECT_GT(*memory->file_bytes, 0u);
+  // Read line by line, while pages come and go.
+  EXPECT_NEAR(
+      static_cast<double>(*memory->anonymous_bytes + *memory->file_bytes),
+      static_cast<double>(memory->resident_bytes), 1 << 20);
+}
+
+TEST(ProcessMemoryTest, TheSmallestLimitOfTheGroupsAroundItCounts) {
+  const auto limit = [](std::initializer_list<Files> all) {
+    const test::TempDirectory root;
+    WriteFiles(all, root);
+    return MemoryCgroupLimitBytes(root.path());
+  };
+  EXPECT_EQ(limit({Machine(700, "0::/a/b\n"), V2("/a", Mi(500), 0, 0),
+                   V2("/a/b", "max\n", 0, 0)}),
+            500 * kMi);
+  EXPECT_EQ(limit({Machine(700, "4:memory:/a/b\n"), V1("/a", Mi(500), 0, 0),
+                   V1("/a/b", Mi(90), 0, 0)}),
+            90 * kMi);
+  EXPECT_EQ(limit({Machine(700, "4:memory:/a\n"),
+                   V1("/a", "9223372036854771712\n", 0, 0)}),
+            std::nullopt);
+  EXPECT_EQ(limit({Machine(700, "")}), std::nullopt);
 }
 
 }  // namespace

@@ -1,8 +1,10 @@
-// flashelm bench: a row for each budget and reader, each on its own.
+// flashelm bench: a row for each combination and test, each on its own.
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -20,15 +22,17 @@ using nlohmann::json;
 
 class BenchTest : public CliFixture {
  protected:
-  // A short benchmark, but for what `more` says.
+  // A short benchmark of one test, prompt and generation, but for what `more`
+  // says.
   static std::vector<std::string> Bench(std::vector<std::string> more) {
     std::vector<std::string> args = {"bench", "-m", Model()};
-    for (const auto& [flag, value] :
-         {std::pair("-p", "16"), {"-n", "4"}, {"-r", "2"}}) {
-      if (std::find(more.begin(), more.end(), flag) == more.end()) {
-        args.insert(args.end(), {flag, value});
-      }
+    const auto has = [&](const char* flag) {
+      return std::find(more.begin(), more.end(), flag) != more.end();
+    };
+    if (!has("-p") && !has("-n")) {
+      args.insert(args.end(), {"-p", "0", "-n", "0", "--pg", "16,4"});
     }
+    if (!has("-r")) args.insert(args.end(), {"-r", "2"});
     args.insert(args.end(), more.begin(), more.end());
     return args;
   }
@@ -45,6 +49,26 @@ class BenchTest : public CliFixture {
     refused.err = rows[0]["error"].get<std::string>();
     return NamedBudget(refused);
   }
+  // Means and deviations are those of the samples.
+  static void ExpectRatesOfSamples(const json& row) {
+    const auto ns = row["samples_ns"].get<std::vector<double>>();
+    const auto rates = row["samples_ts"].get<std::vector<double>>();
+    ASSERT_EQ(ns.size(), row["n_repetitions"].get<size_t>());
+    ASSERT_EQ(rates.size(), ns.size());
+    const double num_tokens =
+        row["n_prompt"].get<double>() + row["n_gen"].get<double>();
+    double mean = 0;
+    for (size_t i = 0; i < ns.size(); ++i) {
+      EXPECT_NEAR(rates[i], num_tokens * 1e9 / ns[i], 1e-6 * rates[i]);
+      mean += rates[i] / static_cast<double>(ns.size());
+    }
+    EXPECT_NEAR(row["avg_ts"].get<double>(), mean, 1e-9 * mean);
+    EXPECT_EQ(row["stddev_ts"].is_null(), ns.size() < 2);
+    if (ns.size() == 2) {
+      EXPECT_NEAR(row["stddev_ts"].get<double>(),
+                  std::abs(rates[0] - rates[1]) / std::sqrt(2.0), 1e-9 * mean);
+    }
+  }
   static std::set<std::string> Keys(const json& row) {
     std::set<std::string> keys;
     for (const auto& [key, value] : row.items()) keys.insert(key);
@@ -55,45 +79,31 @@ class BenchTest : public CliFixture {
 TEST_F(BenchTest, EveryRowHasEveryKeyFailedOnesToo) {
   const json rows = Rows({"--mem-budget", "1,1000G"}, 4);
   ASSERT_EQ(rows.size(), 2u);
-  for (const char* key : {"model_path",
-                          "model_size_bytes",
-                          "n_params",
-                          "weights",
-                          "n_threads",
-                          "mem_budget_bytes",
-                          "peak_rss_bytes",
-                          "io_backend",
-                          "direct_io",
-                          "n_prompt",
-                          "n_gen",
-                          "prompt_tps",
-                          "gen_tps",
-                          "ttft_ms",
-                          "itl_p50_ms",
-                          "itl_p95_ms",
-                          "flash_bytes_per_token",
-                          "flash_bytes_bound_per_token",
-                          "flash_bytes_over_bound",
-                          "kernel_read_bytes_per_token",
-                          "kernel_write_bytes",
-                          "flash_read_gbps",
-                          "io_busy_ms",
-                          "io_wait_ms",
-                          "compute_ms",
-                          "cache_hit_rate",
-                          "simd",
-                          "budget_enforced",
-                          "samples",
-                          "cgroup",
-                          "version",
-                          "mem_available_bytes",
-                          "error"}) {
+  for (const char* key :
+       {"model_path", "model_size_bytes", "n_params", "weights", "n_threads",
+        "mem_budget_bytes", "peak_rss_bytes", "io_backend", "direct_io",
+        "n_prompt", "n_gen", "prompt_tps", "gen_tps", "ttft_ms", "itl_p50_ms",
+        "itl_p95_ms", "flash_bytes_per_token", "flash_bytes_bound_per_token",
+        "flash_bytes_over_bound", "kernel_read_bytes_per_token",
+        "kernel_write_bytes", "flash_read_gbps", "io_busy_ms", "io_wait_ms",
+        "compute_ms", "cache_hit_rate", "simd", "budget_enforced", "samples",
+        "cgroup", "version", "mem_available_bytes", "error",
+        // llama-bench's names.
+        "model_filename", "model_type", "model_size", "model_n_params",
+        "n_batch", "test_time", "avg_ns", "stddev_ns", "avg_ts", "stddev_ts",
+        "samples_ns", "samples_ts", "cpu_info", "build_commit",
+        // What that has not.
+        "rss_anon_bytes", "rss_file_bytes", "swap_bytes", "majflt", "minflt",
+        "bytes_read", "read_ops", "itl_p90_ms", "itl_p99_ms", "overhead_ms",
+        "cpu_util", "cache_state", "cgroup_limit_bytes", "kernel", "fs_type",
+        "storage_model", "energy_j", "config", "schema_version"}) {
     EXPECT_TRUE(rows[0].contains(key)) << key;
   }
   EXPECT_EQ(Keys(rows[0]), Keys(rows[1]));
   EXPECT_TRUE(rows[0]["error"].is_string());
   EXPECT_TRUE(rows[0]["gen_tps"].is_null());
   EXPECT_EQ(rows[0]["mem_budget_bytes"], 1);
+  EXPECT_EQ(Keys(rows[0]["config"]), Keys(rows[1]["config"]));
   EXPECT_TRUE(rows[1]["error"].is_null());
 }
 
@@ -106,10 +116,17 @@ TEST_F(BenchTest, CountsWhatItMeasured) {
   EXPECT_EQ(row["n_prompt"], 16);
   EXPECT_EQ(row["n_gen"], 4);
   EXPECT_EQ(row["n_repetitions"], 2);
-  for (const char* key : {"prompt_tps", "gen_tps", "ttft_ms", "itl_p50_ms",
-                          "itl_p95_ms", "load_ms"}) {
-    EXPECT_GT(row[key].get<double>(), 0) << key;
+  EXPECT_EQ(row["test"], "pp16+tg4");
+  for (const char* key :
+       {"prompt_tps", "gen_tps", "ttft_ms", "itl_p50_ms", "itl_p90_ms",
+        "itl_p95_ms", "itl_p99_ms", "load_ms", "overhead_ms", "cpu_util",
+        "rss_anon_bytes", "rss_file_bytes", "minflt", "read_ops"}) {
+    EXPECT_GE(row[key].get<double>(), 0) << key;
   }
+  EXPECT_LE(row["rss_anon_bytes"].get<uint64_t>() +
+                row["rss_file_bytes"].get<uint64_t>(),
+            row["peak_rss_bytes"].get<uint64_t>());
+  ExpectRatesOfSamples(row);
   const auto flash = row["flash_bytes_per_token"].get<double>();
   const auto bound = row["flash_bytes_bound_per_token"].get<double>();
   EXPECT_GT(bound, 0.8 * 16333312);
@@ -132,11 +149,13 @@ TEST_F(BenchTest, TheLastRowIsUnaffectedByTheRowsBefore) {
 }
 
 TEST_F(BenchTest, PromptOrGenerationAloneWillDo) {
-  const json prompt = Rows({"-n", "0"})[0];
+  const json prompt = Rows({"-p", "16", "-n", "0"})[0];
+  EXPECT_EQ(prompt["test"], "pp16");
   EXPECT_GT(prompt["prompt_tps"].get<double>(), 0);
   EXPECT_TRUE(prompt["gen_tps"].is_null());
   EXPECT_TRUE(prompt["flash_bytes_per_token"].is_null());
-  const json generation = Rows({"-p", "0"})[0];
+  const json generation = Rows({"-p", "0", "-n", "4"})[0];
+  EXPECT_EQ(generation["test"], "tg4");
   EXPECT_TRUE(generation["prompt_tps"].is_null());
   EXPECT_TRUE(generation["ttft_ms"].is_null());
   EXPECT_GT(generation["gen_tps"].get<double>(), 0);
@@ -230,12 +249,31 @@ TEST_F(BenchTest, WrongUsageIsRefusedBeforeAnythingRuns) {
       {"--io", "pread,mmap"},
       {"--io", "pread", "--allow-unenforced"},
       {"-p", "0", "-n", "0"},
-      {"-p", "509"},
+      {"-p", "513", "-n", "0"},
+      {"-p", "0", "-n", "0", "--pg", "509,4"},
       {"-c", "19"},
       {"-c", "513"},
       {"-r", "0"},
-      {"-o", "csv"},
+      {"-o", "xml"},
+      {"-o", "csv="},
+      {"-o", "csv", "-o", "json"},
+      {"-o", "csv=" + File("x"), "-o", "json=" + File("x")},
+      {"-o", "csv=" + Model()},
       {"-p", "-1"},
+      {"-p", "16,"},
+      {"-p", "16,x"},
+      {"-n", "4.5"},
+      {"-t", "1,1025"},
+      {"-b", "0,1"},
+      {"--pg", "16"},
+      {"--pg", "16,0"},
+      {"--kv-type", "f32,f16"},
+      {"--sparsity", "off,some"},
+      {"--window", "auto,-1"},
+      {"--window", "65536"},
+      {"--cache-state", "tepid"},
+      {"--cache-state", "warm", "--cgroup"},
+      {"--sparsity", "off,auto", "--max-skipped", "1"},
       {"--windows", "3"}};
   for (const std::vector<std::string>& more : cases) {
     const auto refused = Flashelm(Bench(more));
@@ -245,6 +283,118 @@ TEST_F(BenchTest, WrongUsageIsRefusedBeforeAnythingRuns) {
   }
   EXPECT_EQ(Flashelm({"bench", "-m", File("none.felm")}).exit_code, 3);
   EXPECT_EQ(Flashelm({"bench"}).exit_code, 2);
+}
+
+TEST_F(BenchTest, EveryCombinationIsARowOfItsOwn) {
+  const json rows =
+      Rows({"-p", "3,5", "-n", "2", "--pg", "2,1", "-r", "1", "-t", "1,2", "-b",
+            "2,512", "-c", "0,20", "--kv-type", "f32,bf16", "--no-warmup"});
+  ASSERT_EQ(rows.size(), 4u * 16);
+  std::set<std::string> seen;
+  for (const json& row : rows) {
+    EXPECT_TRUE(row["error"].is_null()) << row["error"];
+    const json& config = row["config"];
+    seen.insert(row["test"].get<std::string>() + row["n_threads"].dump() +
+                config["batch_size"].dump() + row["n_ctx"].dump() +
+                row["kv_type"].dump());
+    EXPECT_EQ(config["threads"], row["n_threads"]);
+    EXPECT_EQ(config["warmup"], false);
+  }
+  EXPECT_EQ(seen.size(), rows.size());
+  EXPECT_EQ(rows[0]["test"], "pp3");
+  EXPECT_EQ(rows[1]["test"], "pp5");
+  EXPECT_EQ(rows[2]["test"], "tg2");
+  EXPECT_EQ(rows[3]["test"], "pp2+tg1");
+}
+
+TEST_F(BenchTest, ACombinationThatCannotRunLeavesTheOthers) {
+  const auto result =
+      Flashelm(Bench({"-o", "json", "-p", "16,600", "-n", "0"}));
+  EXPECT_EQ(result.exit_code, 2) << result.err;
+  const json rows = json::parse(result.out);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_TRUE(rows[0]["error"].is_null()) << rows[0]["error"];
+  EXPECT_NE(rows[1]["error"].get<std::string>().find("-p 600"),
+            std::string::npos);
+  EXPECT_TRUE(rows[1]["avg_ts"].is_null());
+  EXPECT_NE(result.err.find("pp600"), std::string::npos) << result.err;
+
+  const auto table = Flashelm(Bench({"-p", "16,600", "-n", "0"}));
+  EXPECT_EQ(table.exit_code, 2) << table.err;
+  EXPECT_NE(table.out.find("| failed: -p 600"), std::string::npos) << table.out;
+
+  const auto none = Flashelm(Bench({"-p", "600", "-n", "700"}));
+  EXPECT_EQ(none.exit_code, 2);
+  EXPECT_EQ(none.out, "") << "no row can run";
+}
+
+TEST_F(BenchTest, AMissingModelIsARowBesideOthers) {
+  const auto result = Flashelm(Bench({"-m", File("none.felm"), "-o", "json"}));
+  EXPECT_EQ(result.exit_code, 3) << result.err;
+  const json rows = json::parse(result.out);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_TRUE(rows[0]["error"].is_null());
+  EXPECT_EQ(rows[1]["model_filename"], File("none.felm"));
+  EXPECT_TRUE(rows[1]["error"].is_string());
+}
+
+TEST_F(BenchTest, RepetitionsInTurnMakeOneRecord) {
+  const std::string floor = std::to_string(BenchFloor());
+  const auto result = Flashelm(Bench(
+      {"--interleave", "-r", "2", "-o", "json", "--mem-budget", "1," + floor}));
+  EXPECT_EQ(result.exit_code, 4) << result.err;
+  const json rows = json::parse(result.out);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_TRUE(rows[0]["error"].is_string());
+  const json& row = rows[1];
+  EXPECT_TRUE(row["error"].is_null()) << row["error"];
+  EXPECT_EQ(row["n_repetitions"], 2);
+  EXPECT_EQ(row["samples"].size(), 8u);
+  ExpectRatesOfSamples(row);
+  EXPECT_EQ(row["config"]["interleave"], true);
+  // Of what two processes did, what is per token is no sum.
+  EXPECT_NEAR(row["flash_bytes_over_bound"].get<double>(), 1, 0.02);
+  EXPECT_EQ(row["itl_p99_ms"],
+            *std::max_element(row["samples"].begin(), row["samples"].end()));
+#ifndef FLASHELM_SANITIZED
+  EXPECT_LE(row["peak_rss_bytes"].get<uint64_t>(), std::stoull(floor));
+#endif
+}
+
+TEST_F(BenchTest, SaysWhatThePageCacheHeld) {
+  const json row = Rows({})[0];
+  EXPECT_EQ(row["cache_state"], "as-is");
+
+  const json cold = Rows({"--cache-state", "cold"})[0];
+  EXPECT_EQ(cold["config"]["warmup"], false);
+  EXPECT_EQ(cold["samples"].size(), 8u);
+  // A file system in memory has no other place for the pages.
+  EXPECT_EQ(cold["cache_state"],
+            cold["cached_bytes"] == 0 ? "cold" : "cold-incomplete");
+
+  const json warm = Rows({"--cache-state", "warm"})[0];
+  if (warm["cached_bytes"].is_null()) {
+    GTEST_SKIP() << "this system does not say what is cached";
+  }
+  EXPECT_EQ(warm["cache_state"],
+            warm["cached_bytes"] >= warm["model_size_bytes"]
+                ? "warm"
+                : "warm-incomplete");
+  EXPECT_GT(warm["cached_bytes"].get<uint64_t>(), 0u);
+}
+
+TEST_F(BenchTest, AFileOfRecordsIsWholeAfterAnInterrupt) {
+  const std::string file = File("interrupted.json");
+  std::vector<std::string> args =
+      Bench({"-r", "100000", "-o", "jsonl", "-o", "json=" + file,
+             "--mem-budget", "1,1000G"});
+  CommandOptions interrupt;
+  interrupt.interrupt_after_bytes = 1000;
+  const auto result = Flashelm(args, interrupt);
+  EXPECT_EQ(result.exit_code, 130) << result.err;
+  const json rows = json::parse(ReadFile(file));
+  ASSERT_EQ(rows.size(), 1u);
+  EXPECT_EQ(rows[0], json::parse(result.out));
 }
 
 TEST_F(BenchTest, AMeasuredDeviceShapesReads) {
