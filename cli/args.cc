@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "cli/args_bench.h"
+#include "cli/args_common.h"
 #include "cli/exit_code.h"
 #include "cli/verbs.h"
 #include "core/memory_plan.h"
@@ -181,6 +182,8 @@ void AddPredictor(CLI::App* app, CalibrateArgs* args) {
   app->add_flag("--json", args->json, "Print JSON");
 }
 
+}  // namespace
+
 void AddEngine(CLI::App* app, EngineArgs* args) {
   AddModel(app, &args->model);
   app->add_option("--mem-budget", args->mem_budget,
@@ -219,6 +222,8 @@ void AddEngine(CLI::App* app, EngineArgs* args) {
   AddSimd(app, &args->simd);
 }
 
+namespace {
+
 // Returns the -p option, so that a verb can say what excludes it.
 CLI::Option* AddText(CLI::App* app, TextArgs* args) {
   CLI::Option* prompt =
@@ -239,8 +244,9 @@ void AddStats(CLI::App* app, std::string* path) {
       ->type_name("FILE");
 }
 
-void AddSampling(CLI::App* app, RunArgs* args) {
-  SamplerOptions* sampler = &args->sampler;
+}  // namespace
+
+void AddSampling(CLI::App* app, SamplerOptions* sampler, int64_t* seed) {
   const std::string group = "Sampling";
   app->add_option("--temp", sampler->temperature,
                   "Temperature; 0 takes the most likely token always")
@@ -265,12 +271,31 @@ void AddSampling(CLI::App* app, RunArgs* args) {
                   "off; Apple's examples use 1.2")
       ->capture_default_str()
       ->group(group);
-  app->add_option("-s,--seed", args->seed, "Random seed; -1: a new one")
+  app->add_option("-s,--seed", *seed, "Random seed; -1: a new one")
       ->check(CLI::Range(int64_t{-1}, INT64_MAX).description(""))
       ->type_name("N")
       ->capture_default_str()
       ->group(group);
 }
+
+void AddGeneration(CLI::App* app, int64_t* n_predict,
+                   std::vector<std::string>* stop, bool* no_status) {
+  app->add_option("-n,--n-predict", *n_predict,
+                  "Most tokens to generate; -1: until the context is full")
+      ->check(CLI::Range(int64_t{-1}, INT64_MAX).description(""))
+      ->type_name("N")
+      ->capture_default_str();
+  app->add_option("--stop", *stop,
+                  "End generation where this text appears; may be repeated")
+      ->type_name("TEXT")
+      ->take_all()
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app->add_flag("--no-status", *no_status,
+                "Without the line of figures at the bottom of the terminal");
+}
+
+namespace {
 
 // What is wrong with the command line, and where to look.
 void PrintUsageError(const CLI::App& app, const CLI::ParseError& error,
@@ -342,21 +367,15 @@ int ParseAndRun(int argc, char** argv) {
   sub = app.add_subcommand("run", "Generate text");
   AddEngine(sub, &run.engine);
   AddText(sub, &run.text);
-  sub->add_option("-n,--n-predict", run.n_predict,
-                  "Most tokens to generate; -1: until the context is full")
-      ->check(CLI::Range(int64_t{-1}, INT64_MAX).description(""))
-      ->type_name("N")
-      ->capture_default_str();
-  AddSampling(sub, &run);
-  sub->add_option("--stop", run.stop,
-                  "End generation where this text appears; may be repeated")
-      ->type_name("TEXT")
-      ->take_all()
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  AddGeneration(sub, &run.n_predict, &run.stop, &run.no_status);
+  AddSampling(sub, &run.sampler, &run.seed);
   sub->add_flag("--ignore-eos", run.ignore_eos,
                 "Go on after the end-of-text token");
   sub->add_flag("--echo", run.echo, "Print the prompt, too");
+  sub->add_option("--prompt-cache", run.prompt_cache,
+                  "Keep what was computed of the prompt in this file, and "
+                  "compute only what differs from the prompt that it holds")
+      ->type_name("FILE");
   AddStats(sub, &run.stats);
   sub->add_option("--trace", run.trace,
                   "Write a timeline of reads and computing to this file, for "
@@ -364,6 +383,8 @@ int ParseAndRun(int argc, char** argv) {
                   "through the weights, a row for each layer")
       ->type_name("FILE");
   sub->callback([&] { verb = [&] { return RunRun(run); }; });
+
+  AddChat(&app, &verb);
 
   LogitsArgs logits;
   sub = app.add_subcommand(

@@ -1,135 +1,95 @@
 #include <algorithm>
 #include <cstdio>
-#include <random>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "cli/engine_setup.h"
+#include "cli/generator.h"
+#include "cli/prompt_cache.h"
 #include "cli/run_stats.h"
+#include "cli/status_line.h"
 #include "cli/verbs.h"
+#include "core/base/format.h"
 #include "core/sampler.h"
 #include "core/session.h"
-#include "core/stop_strings.h"
+#include "core/session_file.h"
 #include "core/text_file.h"
 #include "core/trace_file.h"
 
 namespace flashelm::cli {
 namespace {
 
-Status WriteOut(std::string_view text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() ||
-      std::fflush(stdout) != 0) {
-    return ResourceExhausted("cannot write to standard output");
-  }
-  return OkStatus();
-}
-
-// Text held back for a stop string is memory that the plan has to know.
-constexpr size_t kMaxStopBytes = size_t{4} << 10;
-
-Status CheckStopStrings(const std::vector<std::string>& strings) {
-  size_t total = 0;
-  for (const std::string& stop : strings) {
-    total += stop.size();
-    if (stop.empty()) {
-      return InvalidArgument("--stop: an empty text appears everywhere");
-    }
-  }
-  if (total > kMaxStopBytes) {
-    return InvalidArgument("--stop: ", total,
-                           " bytes in all, expected at most ", kMaxStopBytes);
-  }
-  return OkStatus();
-}
-
-// On the command line, in the parser, and held back while it is undecided.
-uint64_t StopBytes(const std::vector<std::string>& strings) {
-  uint64_t total = 0;
-  for (const std::string& stop : strings) total += stop.size();
-  return 8 * total;
-}
-
-uint64_t ChooseSeed(int64_t seed) {
-  if (seed >= 0) return static_cast<uint64_t>(seed);
-  std::random_device device;
-  return device();
-}
-
-// Tokens until one of the reasons to stop; the reason, for the statistics.
-class Generator {
+// The prompt, as far as no cache has it, and then the text.
+class Run {
  public:
-  Generator(const RunArgs& args, Session& session, const Tokenizer& tokenizer,
-            Sampler& sampler, RunStats& stats)
+  Run(const RunArgs& args, Session& session, const Tokenizer& tokenizer,
+      Sampler& sampler, RunStats& stats)
       : args_(args),
         session_(session),
-        tokenizer_(tokenizer),
         sampler_(sampler),
         stats_(stats),
-        stop_(args.stop) {}
+        status_line_(!args.no_status),
+        options_{args.n_predict, args.ignore_eos, /*at_start=*/false,
+                 args.stop},
+        generator_(options_, session, tokenizer, sampler,
+                   {{}, [this] { TokenShown(); }, {}}) {}
 
   // `prompt` begins with BOS, so it is not empty.
-  Status Run(std::span<const TokenId> prompt, const CancelToken& cancel) {
-    const Status status = Generate(prompt, cancel);
+  Status Generate(std::span<const TokenId> prompt, const CancelToken& cancel) {
+    const Status status = RunPrompt(prompt, cancel);
     if (!status.ok()) {
       stop_reason_ =
           status.code() == StatusCode::kCancelled ? "cancelled" : "error";
+      status_line_.End();
+      return status;
     }
-    return status;
+    const Status generated = generator_.Run(cancel);
+    stop_reason_ = generator_.stop_reason();
+    status_line_.End();
+    return generated;
   }
 
   const std::string& stop_reason() const { return stop_reason_; }
+  // Tokens that the cache had; nothing without one.
+  std::optional<uint64_t> reused() const { return reused_; }
 
  private:
-  Status Generate(std::span<const TokenId> prompt, const CancelToken& cancel) {
-    StreamDecoder decoder(tokenizer_, /*at_start=*/false);
+  Status RunPrompt(std::span<const TokenId> prompt, const CancelToken& cancel) {
     for (const TokenId token : prompt) sampler_.Accept(token);
-    const uint32_t last = static_cast<uint32_t>(prompt.size() - 1);
-    FLASHELM_RETURN_IF_ERROR(session_.Run(prompt, {&last, 1}, cancel));
+    bool is_saved = true;
+    if (!args_.prompt_cache.empty()) {
+      FLASHELM_ASSIGN_OR_RETURN(
+          reused_,
+          LoadPromptPrefix(args_.prompt_cache, prompt, session_, &is_saved));
+    }
+    const auto rest = prompt.subspan(session_.position());
+    status_line_.Show(fmt::format("reading {} tokens", rest.size()));
+    const auto last = static_cast<uint32_t>(rest.size() - 1);
+    FLASHELM_RETURN_IF_ERROR(session_.Run(rest, {&last, 1}, cancel));
+    if (!is_saved) {
+      FLASHELM_RETURN_IF_ERROR(
+          SaveSession(session_, prompt, args_.prompt_cache));
+    }
     stats_.PromptDone();
-    Status status = Decode(decoder, cancel);
-    // What is still held back is shown, however it ended.
-    FLASHELM_RETURN_IF_ERROR(WriteOut(stop_.Push(decoder.Finish())));
-    FLASHELM_RETURN_IF_ERROR(WriteOut(stop_.Finish()));
-    return status;
+    return OkStatus();
   }
 
-  Status Decode(StreamDecoder& decoder, const CancelToken& cancel) {
-    const TokenId eos = tokenizer_.eos_id();
-    for (int64_t n = 0; n != args_.n_predict; ++n) {
-      const TokenId token = sampler_.Sample(session_.logits(0));
-      if (token == eos && !args_.ignore_eos) {
-        stop_reason_ = "eos";
-        return OkStatus();
-      }
-      sampler_.Accept(token);
-      FLASHELM_RETURN_IF_ERROR(WriteOut(stop_.Push(decoder.Push(token))));
-      stats_.TokenShown();
-      if (stop_.stopped()) {
-        stop_reason_ = "stop_string";
-        return OkStatus();
-      }
-      // The last token needs no pass: nobody asks what follows it.
-      if (n + 1 == args_.n_predict) break;
-      if (session_.position() == session_.context()) {
-        stop_reason_ = "context_full";
-        return OkStatus();
-      }
-      constexpr uint32_t kOnly = 0;
-      const Status status = session_.Run({&token, 1}, {&kOnly, 1}, cancel);
-      if (!status.ok()) return status;
-    }
-    stop_reason_ = "n_predict";
-    return OkStatus();
+  void TokenShown() {
+    stats_.TokenShown();
+    if (status_line_.IsDue()) status_line_.Show(stats_.Progress());
   }
 
   const RunArgs& args_;
   Session& session_;
-  const Tokenizer& tokenizer_;
   Sampler& sampler_;
   RunStats& stats_;
-  StopStrings stop_;
+  StatusLine status_line_;
+  const GeneratorOptions options_;
+  Generator generator_;
   std::string stop_reason_;
+  std::optional<uint64_t> reused_;
 };
 
 }  // namespace
@@ -145,6 +105,11 @@ Status RunRun(const RunArgs& args) {
   if (!args.trace.empty()) {
     FLASHELM_RETURN_IF_ERROR(CheckOutputPath(
         args.trace, {args.engine.model, args.text.file, args.stats}));
+  }
+  if (!args.prompt_cache.empty()) {
+    FLASHELM_RETURN_IF_ERROR(CheckOutputPath(
+        args.prompt_cache,
+        {args.engine.model, args.text.file, args.stats, args.trace}));
   }
   const CancelToken& cancel = InterruptToken();
   FLASHELM_ASSIGN_OR_RETURN(ModelFile model,
@@ -176,6 +141,9 @@ Status RunRun(const RunArgs& args) {
                        prompt.size() * sizeof(TokenId) + StopBytes(args.stop) +
                        Sampler::NumBytes(vocab_size) +
                        RunStats::NumBytes(max_tokens);
+  if (!args.prompt_cache.empty()) {
+    needs.caller_bytes += PromptCacheBytes(context);
+  }
   if (!args.trace.empty()) {
     needs.max_trace_sweeps = kMaxTraceSweeps;
     needs.caller_bytes += TraceBytes(model.config());
@@ -190,13 +158,19 @@ Status RunRun(const RunArgs& args) {
   sampler_options.seed = ChooseSeed(args.seed);
   Sampler sampler(sampler_options, vocab_size);
   RunStats stats(*engine, *session, prompt.size(), max_tokens);
-  Generator generator(args, *session, engine->tokenizer(), sampler, stats);
+  Run run(args, *session, engine->tokenizer(), sampler, stats);
 
   if (args.echo) FLASHELM_RETURN_IF_ERROR(WriteOut(text.bytes));
-  const Status status = generator.Run(prompt, cancel);
+  const Status status = run.Generate(prompt, cancel);
   stats.Finish();
   FLASHELM_RETURN_IF_ERROR(WriteOut("\n"));
-  if (generator.stop_reason() == "context_full") {
+  if (const auto reused = run.reused()) {
+    std::fprintf(stderr,
+                 "flashelm: %s had %llu of the %zu tokens of the prompt\n",
+                 args.prompt_cache.c_str(),
+                 static_cast<unsigned long long>(*reused), prompt.size());
+  }
+  if (run.stop_reason() == "context_full") {
     std::fprintf(stderr,
                  "flashelm: stopped: the context of %u positions is full\n",
                  session->context());
@@ -209,7 +183,7 @@ Status RunRun(const RunArgs& args) {
   if (!args.stats.empty()) {
     FLASHELM_RETURN_IF_ERROR(WriteTextFile(
         args.stats,
-        stats.ToJson(sampler_options.seed, generator.stop_reason())));
+        stats.ToJson(sampler_options.seed, run.stop_reason(), run.reused())));
   }
   if (!args.trace.empty()) {
     FLASHELM_RETURN_IF_ERROR(WriteTrace(*engine, args.trace));

@@ -1,7 +1,5 @@
 #include "cli/run_stats.h"
 
-#include <numeric>
-
 #include "cli/record.h"
 #include "core/base/format.h"
 #include "core/memory_plan.h"
@@ -17,7 +15,11 @@ double Milliseconds(std::chrono::steady_clock::duration time) {
 
 RunStats::RunStats(const Engine& engine, const Session& session,
                    uint64_t n_prompt, uint64_t max_tokens)
-    : engine_(engine), session_(session), begin_(Clock::now()), last_(begin_) {
+    : engine_(engine),
+      session_(session),
+      begin_(Clock::now()),
+      last_(begin_),
+      num_tokens_before_(session.stats().num_tokens) {
   measurement_.n_prompt = n_prompt;
   measurement_.token_ms.reserve(max_tokens);
   measurement_.counts_reads = engine.plan_options().io != IoBackend::kMmap;
@@ -26,19 +28,23 @@ RunStats::RunStats(const Engine& engine, const Session& session,
 void RunStats::PromptDone() {
   last_ = Clock::now();
   const double prompt_ms = Milliseconds(last_ - begin_);
+  after_prompt_ = session_.stats();
+  // Those that were computed: others were there already.
+  const uint64_t num_tokens = after_prompt_.num_tokens - num_tokens_before_;
   if (prompt_ms > 0) {
     measurement_.prompt_tps =
-        static_cast<double>(measurement_.n_prompt) * 1000 / prompt_ms;
+        static_cast<double>(num_tokens) * 1000 / prompt_ms;
   }
-  after_prompt_ = session_.stats();
 }
 
 void RunStats::TokenShown() {
   const auto now = Clock::now();
-  if (measurement_.ttft_ms) {
-    measurement_.token_ms.push_back(Milliseconds(now - last_));
-  } else {
+  std::vector<double>& token_ms = measurement_.token_ms;
+  if (!measurement_.ttft_ms) {
     measurement_.ttft_ms = Milliseconds(now - begin_);
+    first_ = now;
+  } else if (token_ms.size() < token_ms.capacity()) {
+    token_ms.push_back(Milliseconds(now - last_));
   }
   ++measurement_.n_gen;
   last_ = now;
@@ -46,11 +52,44 @@ void RunStats::TokenShown() {
 
 void RunStats::Finish() {
   measurement_.decode = Difference(session_.stats(), after_prompt_);
-  const std::vector<double>& token_ms = measurement_.token_ms;
-  if (!token_ms.empty()) {
-    const double total = std::accumulate(token_ms.begin(), token_ms.end(), 0.0);
-    measurement_.gen_tps = static_cast<double>(token_ms.size()) * 1000 / total;
+  measurement_.gen_tps = TokensPerSecond();
+}
+
+std::optional<double> RunStats::TokensPerSecond() const {
+  if (measurement_.n_gen < 2) return std::nullopt;
+  return static_cast<double>(measurement_.n_gen - 1) * 1000 /
+         Milliseconds(last_ - first_);
+}
+
+std::string RunStats::Progress() const {
+  const uint64_t budget = engine_.plan_options().budget_bytes;
+  const SessionStats decode = Difference(session_.stats(), after_prompt_);
+  const auto share = [](uint64_t part, uint64_t whole) {
+    return 100 * static_cast<double>(part) / static_cast<double>(whole);
+  };
+  std::string line;
+  if (const auto rate = TokensPerSecond()) {
+    line = fmt::format("{:.2f} tok/s | ", *rate);
   }
+  const auto peak = PeakBytes();
+  line += fmt::format(
+      "RAM {} of {}", peak ? FormatBytes(*peak) : "unknown",
+      budget == kUnlimitedBytes ? "unlimited" : FormatBytes(budget));
+  if (decode.num_sweeps > 0 && measurement_.counts_reads) {
+    line +=
+        fmt::format(" | flash {}/token",
+                    FormatBytes(decode.store.stream_bytes / decode.num_sweeps));
+  }
+  if (decode.bundles.num_wanted > 0) {
+    line += fmt::format(" | cache {:.0f} %", share(decode.bundles.num_hits,
+                                                   decode.bundles.num_wanted));
+  }
+  if (decode.total_ns > 0 && measurement_.counts_reads) {
+    const double waiting = share(decode.store.io_wait_ns, decode.total_ns);
+    line += fmt::format(" | computing {:.0f} %, waiting {:.0f} %",
+                        100 - waiting, waiting);
+  }
+  return line;
 }
 
 std::string RunStats::Summary() const {
@@ -122,11 +161,13 @@ Json LayersOf(const Engine& engine) {
 }  // namespace
 
 std::string RunStats::ToJson(std::optional<uint64_t> seed,
-                             const std::string& stop_reason) const {
+                             const std::string& stop_reason,
+                             std::optional<uint64_t> reused) const {
   Json json;
   AddEngineKeys(engine_, json);
   AddMeasurementKeys(measurement_, json);
   json["layers"] = LayersOf(engine_);
+  json["n_prompt_reused"] = OrNull(reused);
   json["seed"] = OrNull(seed);
   json["stop_reason"] = stop_reason;
   return Dump(json, 2) + "\n";

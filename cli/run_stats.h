@@ -17,7 +17,8 @@ namespace flashelm::cli {
 // first counts as time to first token, with the prompt.
 class RunStats {
  public:
-  // `max_tokens`: room for that many generated tokens is taken at once.
+  // `max_tokens`: room for the times of so many generated tokens is taken at
+  // once; of more, those of the first are kept.
   RunStats(const Engine& engine, const Session& session, uint64_t n_prompt,
            uint64_t max_tokens);
 
@@ -31,17 +32,25 @@ class RunStats {
 
   // One line: RAM against budget and model, flash and time per token.
   std::string Summary() const;
-  // The JSON object of --stats.
+  // The same while tokens still come: also where the time goes.
+  std::string Progress() const;
+  // The JSON object of --stats. `reused`: tokens of the prompt that a
+  // --prompt-cache had; nothing without one.
   std::string ToJson(std::optional<uint64_t> seed,
-                     const std::string& stop_reason) const;
+                     const std::string& stop_reason,
+                     std::optional<uint64_t> reused = std::nullopt) const;
 
  private:
   using Clock = std::chrono::steady_clock;
+  // Of what was shown so far; nothing before the second token.
+  std::optional<double> TokensPerSecond() const;
 
   const Engine& engine_;
   const Session& session_;
   Clock::time_point begin_;
+  Clock::time_point first_;
   Clock::time_point last_;
+  const uint64_t num_tokens_before_;  // That the session had computed.
   SessionStats after_prompt_;
   Measurement measurement_;
 };

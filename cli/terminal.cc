@@ -1,11 +1,16 @@
 #include "cli/terminal.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <cstdio>
 
+#include "cli/status_line.h"
 #include "core/base/format.h"
 
 namespace flashelm::cli {
@@ -13,7 +18,30 @@ namespace {
 
 CancelToken interrupt_token;
 
-extern "C" void OnInterrupt(int) { interrupt_token.Cancel(); }
+extern "C" void OnInterrupt(int) {
+  interrupt_token.Cancel();
+  TakeDownStatusLine();
+}
+
+std::atomic<bool> is_asked_to_end = false;
+static_assert(std::atomic<bool>::is_always_lock_free);
+// Whoever waits for a key waits for this, too: a signal may reach any thread,
+// and it may come before the waiting begins.
+int interrupt_pipe[2] = {-1, -1};
+
+extern "C" void OnRepeatedInterrupt(int signal_number) {
+  const int error = errno;
+  if (signal_number != SIGINT) {
+    is_asked_to_end = true;
+  } else if (interrupt_token.IsCancelled()) {
+    TakeDownStatusLine();
+    signal(SIGINT, SIG_DFL);
+    raise(SIGINT);
+  }
+  OnInterrupt(signal_number);
+  [[maybe_unused]] const ssize_t wrote = write(interrupt_pipe[1], "", 1);
+  errno = error;
+}
 
 }  // namespace
 
@@ -63,6 +91,38 @@ const CancelToken& InterruptToken() {
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGHUP, &action, nullptr);
   return interrupt_token;
+}
+
+const CancelToken& RepeatedInterruptToken() {
+  if (interrupt_pipe[0] < 0 &&
+      pipe2(interrupt_pipe, O_CLOEXEC | O_NONBLOCK) != 0) {
+    return InterruptToken();
+  }
+  struct sigaction action {};
+  action.sa_handler = OnRepeatedInterrupt;
+  sigaction(SIGINT, &action, nullptr);
+  action.sa_flags = SA_RESETHAND;
+  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGHUP, &action, nullptr);
+  return interrupt_token;
+}
+
+int InterruptFd() { return interrupt_pipe[0]; }
+
+bool IsAskedToEnd() { return is_asked_to_end; }
+
+InputEvent WaitForInput() {
+  pollfd fds[] = {{STDIN_FILENO, POLLIN, 0}, {interrupt_pipe[0], POLLIN, 0}};
+  const int ready = poll(fds, 2, -1);
+  if (interrupt_token.IsCancelled()) return InputEvent::kInterrupted;
+  return ready < 0 ? InputEvent::kSignal : InputEvent::kReady;
+}
+
+void ClearInterrupt() {
+  char bytes[16];
+  while (read(interrupt_pipe[0], bytes, sizeof(bytes)) > 0) {
+  }
+  if (!is_asked_to_end) interrupt_token.Reset();
 }
 
 }  // namespace flashelm::cli

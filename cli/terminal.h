@@ -38,6 +38,21 @@ class ProgressBar {
 // one ends the process.
 const CancelToken& InterruptToken();
 
+// For what goes on after an interrupt: from this call on, every SIGINT cancels
+// the token, unless it is cancelled already; then it ends the process. SIGTERM
+// and SIGHUP cancel it, too, and ask for the end.
+const CancelToken& RepeatedInterruptToken();
+// Readable while the token is cancelled, so that poll() can wait for it.
+int InterruptFd();
+// Whether it was SIGTERM or SIGHUP.
+bool IsAskedToEnd();
+enum class InputEvent { kReady, kInterrupted, kSignal };
+// Waits until standard input has something to read or has ended, the token is
+// cancelled, or another signal came.
+InputEvent WaitForInput();
+// Takes note of a SIGINT: the token is as new.
+void ClearInterrupt();
+
 }  // namespace flashelm::cli
 
 #endif  // FLASHELM_CLI_TERMINAL_H_

@@ -74,8 +74,22 @@ struct RunArgs {
   std::vector<std::string> stop;
   bool ignore_eos = false;
   bool echo = false;
+  bool no_status = false;
+  std::string prompt_cache;  // Empty: none.
   std::string stats;
   std::string trace;
+};
+
+struct ChatArgs {
+  EngineArgs engine;
+  std::string chat_template = "raw";  // A name, or else a file.
+  int64_t n_predict = 256;            // Of an answer; -1: as many as fit.
+  SamplerOptions sampler;
+  int64_t seed = -1;
+  std::vector<std::string> stop;
+  std::string ctx_full = "stop";  // Or "shift".
+  uint32_t keep = 1;              // Tokens that a shift leaves at the begin.
+  bool no_status = false;
 };
 
 struct LogitsArgs {
@@ -169,6 +183,7 @@ Status RunConvert(const ConvertArgs& args);
 Status RunInspect(const InspectArgs& args);
 Status RunVerify(const VerifyArgs& args);
 Status RunRun(const RunArgs& args);
+Status RunChat(const ChatArgs& args);
 Status RunLogits(const LogitsArgs& args);
 Status RunPerplexity(const PerplexityArgs& args);
 Status RunCalibrate(const CalibrateArgs& args);

@@ -58,7 +58,15 @@ const std::byte* KvCache::keys(uint32_t layer, uint32_t kv_head) const {
 }
 
 const std::byte* KvCache::values(uint32_t layer, uint32_t kv_head) const {
-  return buffer_.data() + HeadOffset(layer, kv_head) +
+  return keys(layer, kv_head) + uint64_t{context_} * head_dim_ * element_bytes_;
+}
+
+std::byte* KvCache::mutable_keys(uint32_t layer, uint32_t kv_head) {
+  return buffer_.data() + HeadOffset(layer, kv_head);
+}
+
+std::byte* KvCache::mutable_values(uint32_t layer, uint32_t kv_head) {
+  return mutable_keys(layer, kv_head) +
          uint64_t{context_} * head_dim_ * element_bytes_;
 }
 

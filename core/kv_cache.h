@@ -34,6 +34,10 @@ class KvCache {
   const std::byte* keys(uint32_t layer, uint32_t kv_head) const;
   const std::byte* values(uint32_t layer, uint32_t kv_head) const;
 
+  // The same to be filled from elsewhere.
+  std::byte* mutable_keys(uint32_t layer, uint32_t kv_head);
+  std::byte* mutable_values(uint32_t layer, uint32_t kv_head);
+
   KvType type() const { return type_; }
   uint32_t context() const { return context_; }
 

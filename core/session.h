@@ -54,6 +54,13 @@ class Session {
   // kInvalidArgument: beyond position().
   Status Truncate(uint32_t position);
 
+  // For session files. The keys and values of positions below `position`, which
+  // the caller put into kv_cache(), count as computed.
+  void Restore(uint32_t position) { position_ = position; }
+  KvCache& kv_cache() { return cache_; }
+  const KvCache& kv_cache() const { return cache_; }
+  const Engine& engine() const { return engine_; }
+
   // As Transformer::set_observer().
   void set_observer(FfnObserver* observer) {
     transformer_.set_observer(observer);

@@ -23,6 +23,8 @@ class StopStrings {
   std::string_view Finish();
 
   bool stopped() const { return stopped_; }
+  // Whether text waits that may be the beginning of a stop string.
+  bool is_holding() const { return !held_.empty(); }
 
  private:
   std::vector<std::string> strings_;

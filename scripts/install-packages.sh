@@ -28,6 +28,7 @@ build_packages=(
 # Without these the build goes on and leaves something out.
 optional_packages=(
   liburing-dev         # io_uring; elsewhere threads read with pread
+  libedit-dev          # editing and history in chat; elsewhere plain lines
 )
 test_packages=(
   libgtest-dev

@@ -1,0 +1,33 @@
+// Flags that several verbs share, and the verbs that are defined in files of
+// their own. Only files that define flags include this.
+#ifndef FLASHELM_CLI_ARGS_COMMON_H_
+#define FLASHELM_CLI_ARGS_COMMON_H_
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "cli/verbs.h"
+
+namespace flashelm::cli {
+
+// What is to be done once the whole command line was understood.
+using VerbFunction = std::function<Status()>;
+
+// Flags of every verb that computes with a model, -m among them.
+void AddEngine(CLI::App* app, EngineArgs* args);
+// Flags that choose a token, in a group of their own.
+void AddSampling(CLI::App* app, SamplerOptions* sampler, int64_t* seed);
+// How long text becomes, and what is shown while it does.
+void AddGeneration(CLI::App* app, int64_t* n_predict,
+                   std::vector<std::string>* stop, bool* no_status);
+
+// Each adds a verb to `app`, which sets `*verb` where it is on the command
+// line.
+void AddChat(CLI::App* app, VerbFunction* verb);
+
+}  // namespace flashelm::cli
+
+#endif  // FLASHELM_CLI_ARGS_COMMON_H_
