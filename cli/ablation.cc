@@ -12,7 +12,7 @@
 #include "cli/markdown_table.h"
 #include "cli/verbs.h"
 #include "core/base/format.h"
-#include "core/convert/calibrated_file.h"
+#include "core/calibration.h"
 
 namespace flashelm::cli {
 namespace {
