@@ -64,11 +64,9 @@ class NeuronSelector {
   void Select(uint32_t layer, uint32_t position, size_t num_tokens,
               Scratch& scratch, SparsityStats& stats);
 
-  // Whether a neuron's gate alone decides, so that parts of a layer can be
-  // selected as their gates become known.
+  // As SparsityOptions.
   bool takes_gates_one_by_one() const {
-    return options_.selector == Selector::kGate &&
-           options_.kept_fraction == 0 && options_.max_skipped == 0;
+    return options_.takes_gates_one_by_one();
   }
   // Then, in place of Select(): the same for neurons [first, first + count).
   void SelectByGates(size_t first, size_t count, size_t num_tokens,

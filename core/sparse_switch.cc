@@ -34,9 +34,15 @@ double TokenNs(const ModelFile& model, const PlanOptions& options,
                      std::max(cost.sequential_bytes_per_ns, cost.bytes_per_ns);
   size_t num_apart = 0;
   for (uint32_t i = 0; i < model.config().num_layers(); ++i) {
-    double neurons_ns = 0;
+    const LayerWeights& weights = model.weights().layers[i];
+    double meanwhile_ns = 0;  // What is computed while single neurons are read.
     double read_ns = 0;
-    for (const uint32_t index : model.weights().layers[i].neuron_segments()) {
+    if (options.sparsity.takes_gates_one_by_one()) {
+      meanwhile_ns +=
+          static_cast<double>(segments[weights.gate.segment].num_bytes()) /
+          kDramBytesPerNs;
+    }
+    for (const uint32_t index : weights.neuron_segments()) {
       const Segment& segment = segments[index];
       const auto stride = static_cast<double>(segment.stride_bytes);
       const double skipped =
@@ -46,10 +52,10 @@ double TokenNs(const ModelFile& model, const PlanOptions& options,
       const double misses =
           ExpectedMisses(uses[i], segment, plan.cached_bundles[num_apart++],
                          options.sparsity.selector == Selector::kMagnitude);
-      neurons_ns += uses[i].kept * stride / kDramBytesPerNs;
+      meanwhile_ns += uses[i].kept * stride / kDramBytesPerNs;
       read_ns += ReadNs(segment, misses, cost);
     }
-    wait_ns += std::max(0.0, read_ns - neurons_ns);
+    wait_ns += std::max(0.0, read_ns - meanwhile_ns);
     device_ns += read_ns;
   }
   return std::max(device_ns, compute_ns + wait_ns);

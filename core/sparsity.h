@@ -62,6 +62,12 @@ struct SparsityOptions {
   NeuronReads reads = NeuronReads::kAuto;
 
   bool is_on() const { return selector != Selector::kOff; }
+  // Whether a neuron's gate alone decides, so that parts of a layer can be
+  // selected, and read, as their gates become known.
+  bool takes_gates_one_by_one() const {
+    return selector == Selector::kGate && kept_fraction == 0 &&
+           max_skipped == 0;
+  }
   // Whether a predictor of the file selects.
   bool needs_predictor() const {
     return selector == Selector::kLowBit || selector == Selector::kLowRank;
