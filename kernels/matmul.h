@@ -11,7 +11,7 @@
 // whatever the SIMD target, the number of tokens, the split of rows over
 // threads and the alignment. So one token has the same bits alone and in a
 // batch, and all targets with a fused multiply-add agree bit for bit (tested
-// for AVX2 and AVX3). The targets without one (SSSE3, SSE4, EMU128, SCALAR)
+// for AVX2 and AVX3). The targets without one (SSE4, EMU128, SCALAR)
 // keep the order but round each product first; they agree with each other.
 #ifndef FLASHELM_KERNELS_MATMUL_H_
 #define FLASHELM_KERNELS_MATMUL_H_

@@ -181,8 +181,7 @@ TEST_P(IdentityTest, StreamingAllOfItGivesTheSameBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Encodings, IdentityTest,
-                         testing::Values(Encoding::kF32, Encoding::kBf16,
-                                         Encoding::kQ8, Encoding::kQ4),
+                         testing::ValuesIn(TestedEncodings()),
                          [](const auto& test) {
                            return std::string(EncodingName(test.param));
                          });

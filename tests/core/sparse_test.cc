@@ -280,8 +280,7 @@ TEST_P(SparseTest, StreamedLayersGiveTheBitsOfSingleReads) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Encodings, SparseTest,
-                         testing::Values(Encoding::kBf16, Encoding::kF32,
-                                         Encoding::kQ8, Encoding::kQ4),
+                         testing::ValuesIn(TestedEncodings()),
                          [](const auto& test) {
                            return std::string(EncodingName(test.param));
                          });
