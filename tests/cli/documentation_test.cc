@@ -1,6 +1,7 @@
 // Manual pages and completions, which the build writes, against --help.
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 
 #include <algorithm>
 #include <cstdio>
