@@ -318,12 +318,12 @@ void PrintUsageError(const CLI::App& app, const CLI::ParseError& error,
 
 }  // namespace
 
-int ParseAndRun(int argc, char** argv) {
+int WithCommand(CommandUse use) {
   CLI::App app(kDescription, "flashelm");
   app.set_version_flag("--version", "flashelm " FLASHELM_VERSION);
   app.require_subcommand(1);
   app.footer(kFooter);
-  std::function<Status()> verb;
+  VerbFunction verb;
 
   ConvertArgs convert;
   CLI::App* sub = app.add_subcommand(
@@ -519,6 +519,13 @@ int ParseAndRun(int argc, char** argv) {
       ->type_name("L");
   sub->callback([&] { verb = [&] { return RunSynth(synth); }; });
 
+  return use.function(app, verb, use.argc, use.argv);
+}
+
+namespace {
+
+// Parses into `app`, which sets `verb`, and runs that.
+int ParseInto(CLI::App& app, const VerbFunction& verb, int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -536,6 +543,12 @@ int ParseAndRun(int argc, char** argv) {
     std::fprintf(stderr, "flashelm: %s\n", status.message().c_str());
   }
   return ExitCode(status);
+}
+
+}  // namespace
+
+int ParseAndRun(int argc, char** argv) {
+  return WithCommand({ParseInto, argc, argv});
 }
 
 }  // namespace flashelm::cli

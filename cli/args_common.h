@@ -1,5 +1,5 @@
 // Flags that several verbs share, and the verbs that are defined in files of
-// their own. Only files that define flags include this.
+// their own. Only files that define flags, or describe them, include this.
 #ifndef FLASHELM_CLI_ARGS_COMMON_H_
 #define FLASHELM_CLI_ARGS_COMMON_H_
 
@@ -15,6 +15,20 @@ namespace flashelm::cli {
 
 // What is to be done once the whole command line was understood.
 using VerbFunction = std::function<Status()>;
+
+// What is done with the whole command: `function` gets every verb and flag of
+// it, what parsing will set to the verb to run, and the words given here. `app`
+// and `verb` end when it returns. In a struct, as the names of the closures in
+// WithCommand(), which are mapped, too, spell out its parameters.
+struct CommandUse {
+  int (*function)(CLI::App& app, const VerbFunction& verb, int argc,
+                  char** argv);
+  int argc;
+  char** argv;
+};
+// Defines the command, and returns what `use` makes of it: to parse a command
+// line with it, or to describe it.
+int WithCommand(CommandUse use);
 
 // Flags of every verb that computes with a model, -m among them.
 void AddEngine(CLI::App* app, EngineArgs* args);
