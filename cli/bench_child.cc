@@ -102,6 +102,7 @@ void AddConfig(const RowPlan& plan, const BenchArgs& args, Json& config) {
   config["sparsity"] = engine.sparsity;
   if (engine.max_skipped > 0) config["max_skipped"] = engine.max_skipped;
   config["window"] = WindowText(engine.window);
+  config["neuron_reads"] = engine.neuron_reads;
   if (!engine.device_profile.empty()) {
     config["device_profile"] = engine.device_profile;
   }

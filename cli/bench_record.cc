@@ -51,12 +51,13 @@ constexpr const char* kKeys[] = {
 constexpr const char* kConfigKeys[] = {
     // As asked for.
     "mem_budget", "io", "ctx_size", "threads", "batch_size", "kv_type", "simd",
-    "sparsity", "max_skipped", "window", "device_profile", "allow_unenforced",
-    "cgroup", "cache_state", "warmup", "interleave", "repetitions",
+    "sparsity", "max_skipped", "window", "neuron_reads", "device_profile",
+    "allow_unenforced", "cgroup", "cache_state", "warmup", "interleave",
+    "repetitions",
     // As it was understood.
     "selector", "kept_fraction", "window_tokens", "pins_weights",
-    "merges_reads", "n_io_threads", "ring_slots", "slot_bytes",
-    "resident_bytes", "caller_bytes"};
+    "merges_reads", "streamed_layers", "n_io_threads", "ring_slots",
+    "slot_bytes", "resident_bytes", "caller_bytes"};
 
 constexpr std::string_view kPeaks[] = {"peak_rss_bytes", "rss_anon_bytes",
                                        "rss_file_bytes", "swap_bytes",

@@ -1,5 +1,6 @@
 #include "cli/bench_row.h"
 
+#include <algorithm>
 #include <chrono>
 #include <random>
 #include <utility>
@@ -230,6 +231,10 @@ Json ConfigOf(const Engine& engine) {
           : Json(nullptr);
   config["pins_weights"] = options.pins_weights;
   config["merges_reads"] = sparsity.merges_reads;
+  config["streamed_layers"] =
+      sparsity.is_on()
+          ? Json(std::ranges::count(engine.plan().streamed_layers, true))
+          : Json(nullptr);
   config["n_io_threads"] = options.num_io_threads;
   config["ring_slots"] = residency.num_slots;
   config["slot_bytes"] = residency.slot_bytes;

@@ -289,13 +289,15 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
           : args.threads;
   setup.options.max_trace_sweeps = needs.max_trace_sweeps;
   if (args.device_profile.empty()) {
-    if (plan.sparsity.is_on() && plan.io != IoBackend::kMmap) {
+    if (needs.measures != nullptr && plan.sparsity.is_on() &&
+        plan.sparsity.reads != NeuronReads::kStreamed &&
+        plan.io != IoBackend::kMmap) {
       // Before anything else is taken, of whatever the smallest budgets allow.
       // A device that cannot be read fails again where that matters.
       const uint64_t max_bytes =
           std::min(plan.budget_bytes / 16, uint64_t{4} << 20);
       const auto cost =
-          MeasureReadCost(model, plan.io, max_bytes, InterruptToken());
+          MeasureReadCost(model, plan.io, max_bytes, *needs.measures);
       if (cost && *cost) plan.read_cost = **cost;
     }
     return setup;
@@ -324,6 +326,9 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
   const IoBackend backend = setup.rate->backend;
   if (const auto cost = FitReadCost(profile, backend)) {
     plan.read_cost = *cost;
+  } else {
+    plan.read_cost.sequential_bytes_per_ns =
+        static_cast<double>(setup.rate->bytes_per_second) * 1e-9;
   }
   if (backend == IoBackend::kPread) plan.io = backend;
   // Requests are no larger than the slots that they go to, which follow from
@@ -386,7 +391,10 @@ Result<std::unique_ptr<Engine>> LoadEngine(ModelFile model,
                                            const EngineArgs& args,
                                            const EngineNeeds& needs,
                                            const CancelToken& cancel) {
-  FLASHELM_ASSIGN_OR_RETURN(EngineSetup setup, SetUpEngine(model, args, needs));
+  EngineNeeds measuring = needs;
+  measuring.measures = &cancel;
+  FLASHELM_ASSIGN_OR_RETURN(EngineSetup setup,
+                            SetUpEngine(model, args, measuring));
   return LoadEngine(std::move(model), std::move(setup.options), cancel);
 }
 

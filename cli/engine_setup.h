@@ -79,6 +79,10 @@ struct EngineNeeds {
   bool all_logits = false;
   uint64_t caller_bytes = 0;
   uint64_t max_trace_sweeps = 0;
+  // Stops measuring what reads of single neurons cost, for as long as
+  // MeasureReadCost() takes, where the flags leave that open. Null: nothing is
+  // measured, for those who only look at the flags.
+  const CancelToken* measures = nullptr;
 };
 
 // What the flags mean for this model: plan and reader.

@@ -87,6 +87,7 @@ Status RunPerplexity(const PerplexityArgs& args) {
     return InvalidArgument(args.file, ": the text has no tokens");
   }
   needs.caller_bytes += tokens.size() * sizeof(TokenId);
+  needs.measures = &cancel;
   FLASHELM_ASSIGN_OR_RETURN(EngineSetup setup,
                             SetUpEngine(model, engine_args, needs));
   EngineSetup reference_setup;

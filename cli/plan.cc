@@ -192,8 +192,8 @@ void PrintSparseForecast(const MemoryPlan& plan,
   const auto num_streamed = std::ranges::count(plan.streamed_layers, true);
   if (num_streamed > 0) {
     fmt::print(
-        "In {} of {} layers all of them are streamed or pinned, which takes no "
-        "longer than\nto read single ones.\n",
+        "In {} of {} layers all of them are streamed or pinned, instead of "
+        "single ones read.\n",
         num_streamed, plan.streamed_layers.size());
   }
   if (sparse->num_bundles > 0) {
@@ -257,9 +257,10 @@ Status RunPlan(const PlanArgs& args) {
   FLASHELM_ASSIGN_OR_RETURN(const ModelFile model,
                             ModelFile::Open(args.engine.model));
   const uint32_t context = ContextOf(args.engine, model.config());
-  FLASHELM_ASSIGN_OR_RETURN(
-      const EngineSetup setup,
-      SetUpEngine(model, args.engine, RunNeeds(model, context)));
+  EngineNeeds needs = RunNeeds(model, context);
+  needs.measures = &cancel;
+  FLASHELM_ASSIGN_OR_RETURN(const EngineSetup setup,
+                            SetUpEngine(model, args.engine, needs));
   const PlanOptions& options = setup.options.plan;
   FLASHELM_ASSIGN_OR_RETURN(const MemoryPlan plan, MakePlan(model, options));
   // Measuring takes a moment; the plan itself is there at once.

@@ -72,7 +72,7 @@ Result<std::optional<ReadCost>> MeasureReadCost(const ModelFile& model,
     }
   }
   if (options.request_bytes.size() < 2) return std::nullopt;
-  options.queue_depths = {4, 16, 64};
+  options.queue_depths = {4, 32};
   options.time_per_rate = std::chrono::milliseconds(4);
   options.cancel = &cancel;
   for (const IoBackend backend : {IoBackend::kUring, IoBackend::kPread}) {

@@ -30,9 +30,9 @@ Result<DeviceProfile> MeasureDeviceOf(const std::string& path,
 Result<DeviceProfile> MeasureModelFile(const ModelFile& model, IoBackend io,
                                        const CancelToken& cancel);
 
-// Measures in about a tenth of a second, on a slow device in less than a
-// second, what reads of a model file's neurons cost with `io`, which is not
-// kMmap.
+// Measures what reads of a model file's neurons cost with `io`, which is not
+// kMmap: some 30 MB in 400 reads, a tenth of a second on an SSD, but a second
+// or two on a card that answers a few hundred reads in a second.
 //   max_bytes  of memory that it may take, at least a page
 // Nothing: the file or `max_bytes` is too small to tell. Errors as
 // MeasureDevice().

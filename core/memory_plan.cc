@@ -128,11 +128,11 @@ class Planner {
     const uint64_t usable = WithoutKernelBytes(budget);
     if (options_.pins_weights && whole + ScratchBytes(1) <= usable) {
       // Bundles are worth more than a large batch.
-      ChooseBatch(
-          IsSparse() ? std::max((usable - whole) / kBatchShare, ScratchBytes(1))
-                     : usable - whole);
+      ChooseBatch(HasBundles() ? std::max((usable - whole) / kBatchShare,
+                                          ScratchBytes(1))
+                               : usable - whole);
       MakeAllResident();
-      if (IsSparse()) {
+      if (HasBundles()) {
         CacheBundles(usable - whole - ScratchBytes(plan_.batch));
       }
     } else {
@@ -460,8 +460,8 @@ Result<MemoryPlan> MakeSparsePlan(const ModelFile& model,
   FLASHELM_RETURN_IF_ERROR(NeuronSelector::Check(model, options.sparsity));
   if (options.io == IoBackend::kMmap) {
     return InvalidArgument(
-        "neurons are not read one by one through --io mmap; take uring, pread "
-        "or auto");
+        "with sparsity the budget is held, which --io mmap does not; take "
+        "uring, pread or auto");
   }
   MemoryBudget unlimited(kUnlimitedBytes);  // For what is not kept.
   NeuronFrequency frequency;

@@ -85,11 +85,14 @@ Result<MemoryPlan> ChooseStreamedLayers(
   const uint32_t num_layers = config.num_layers();
   const auto uses = UsesOf(model, options.sparsity, frequency);
   if (!uses) {
+    // Both are made, so that what is feasible does not depend on the budget.
+    Result<MemoryPlan> single = make_plan(std::vector<bool>(num_layers, false));
+    Result<MemoryPlan> all = make_plan(std::vector<bool>(num_layers, true));
     const bool are_few = config.activation == "relu";
-    Result<MemoryPlan> plan =
-        make_plan(std::vector<bool>(num_layers, !are_few));
-    if (plan) return plan;
-    return make_plan(std::vector<bool>(num_layers, are_few));
+    if (!all || (single && are_few && all->streamed_bytes_per_token > 0)) {
+      return single;
+    }
+    return all;
   }
   std::vector<uint32_t> by_use(num_layers);
   std::iota(by_use.begin(), by_use.end(), 0u);
@@ -124,6 +127,8 @@ Result<MemoryPlan> ChooseStreamedLayers(
       candidates.rbegin(), candidates.rend(), [&](const Candidate& candidate) {
         return kMargin * candidate.token_ns <= least_ns;
       });
+  // A cost without a rate orders nothing.
+  if (chosen == candidates.rend()) return std::move(candidates.front().plan);
   return std::move(chosen->plan);
 }
 

@@ -22,7 +22,8 @@ namespace flashelm {
 // first of which a token uses most neurons, the one by which a token is done
 // soonest, as far as the options, the calibration and the read cost say. Where
 // nothing says how many neurons are used: none for a ReLU model, of which few
-// are; all for others, that keep to a bound on what is skipped, which most do.
+// are, unless all are resident then; all for others, that keep to a bound on
+// what is skipped, which most do.
 //   options    with sparsity
 //   make_plan  with these layers streamed, one flag for each; may fail, as for
 //              a budget that is too small for some of them

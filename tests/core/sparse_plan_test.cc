@@ -10,7 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "core/base/cancel.h"
 #include "core/convert/calibrated_file.h"
+#include "core/device.h"
 #include "core/memory_plan.h"
 #include "core/neuron_frequency.h"
 #include "core/neuron_use.h"
@@ -268,6 +270,65 @@ TEST(SparseSwitchTest, KeepsAllResidentWhereThereIsRoom) {
   const MemoryPlan plan = sample.Plan(kUnlimitedBytes, 0, ReadCost());
   EXPECT_EQ(plan.streamed_layers, std::vector<bool>(6, true));
   EXPECT_EQ(plan.streamed_bytes_per_token, 0u);
+  EXPECT_EQ(plan.batch, 8u);  // Which no cache has to share RAM with.
+}
+
+TEST(SparseSwitchTest, TheWindowBoundsWhatIsCached) {
+  const CalibratedSample sample("tiny-stories-relu",
+                                [](uint32_t, uint32_t) { return 0.05f; });
+  // Most bundles are cached, if all may stay.
+  const uint64_t budget = sample.Plan(kUnlimitedBytes).total_bytes - (1 << 18);
+  const auto num_streamed = [&](uint32_t window_tokens) {
+    PlanOptions options;
+    options.budget_bytes = budget;
+    options.context = 64;
+    options.max_batch = 8;
+    options.whole_process = false;
+    options.sparsity.selector = Selector::kGate;
+    options.sparsity.window_tokens = window_tokens;
+    const auto plan = MakePlan(*sample.model, options);
+    EXPECT_TRUE(plan) << plan.error().message();
+    return plan ? std::ranges::count(plan->streamed_layers, true) : -1;
+  };
+  EXPECT_GT(num_streamed(1), num_streamed(UINT32_MAX));
+}
+
+TEST(SparseSwitchTest, WhereUseIsNotKnownNoBudgetIsRefusedThatAnyChoiceFits) {
+  const CalibratedSample sample("tiny-stories-relu", nullptr);
+  const MemoryPlan all = sample.Plan(kUnlimitedBytes, 0, ReadCost());
+  EXPECT_EQ(all.streamed_bytes_per_token, 0u);
+  EXPECT_EQ(all.streamed_layers, std::vector<bool>(6, true));
+  const MemoryPlan least = sample.Plan(all.minimum_bytes, 0, ReadCost());
+  EXPECT_EQ(least.minimum_bytes, all.minimum_bytes);
+  EXPECT_EQ(least.streamed_layers, std::vector<bool>(6, true));
+  EXPECT_FALSE(sample.TryPlan(all.minimum_bytes - 1, 0, ReadCost()));
+  // Few neurons are active, so that they are read one by one in between.
+  const MemoryPlan some = sample.Plan(WithoutBundles(sample), 0, ReadCost());
+  EXPECT_EQ(some.streamed_layers, std::vector<bool>(6, false));
+  EXPECT_EQ(some.minimum_bytes, all.minimum_bytes);
+}
+
+TEST(MeasureReadCostTest, SaysWhatReadsCostWhereThereIsRoomToTry) {
+  const CalibratedSample sample("tiny-stories-relu", nullptr);
+  const CancelToken never;
+  for (const IoBackend io : {IoBackend::kAuto, IoBackend::kPread}) {
+    const auto cost = MeasureReadCost(*sample.model, io, 1 << 20, never);
+    ASSERT_TRUE(cost) << cost.error().message();
+    ASSERT_TRUE(*cost);
+    EXPECT_GE((*cost)->request_ns, 0);
+    EXPECT_GT((*cost)->bytes_per_ns, 0);
+    EXPECT_GT((*cost)->sequential_bytes_per_ns, 0);
+  }
+  const auto nothing =
+      MeasureReadCost(*sample.model, IoBackend::kPread, 4096, never);
+  ASSERT_TRUE(nothing) << nothing.error().message();
+  EXPECT_FALSE(*nothing);
+  CancelToken stopped;
+  stopped.Cancel();
+  const auto cancelled =
+      MeasureReadCost(*sample.model, IoBackend::kPread, 1 << 20, stopped);
+  ASSERT_FALSE(cancelled);
+  EXPECT_EQ(cancelled.error().code(), StatusCode::kCancelled);
 }
 
 TEST(SparseSwitchTest, TheSmallestBudgetIsThatOfAnyChoice) {
