@@ -273,26 +273,6 @@ TEST(SparseSwitchTest, KeepsAllResidentWhereThereIsRoom) {
   EXPECT_EQ(plan.batch, 8u);  // Which no cache has to share RAM with.
 }
 
-TEST(SparseSwitchTest, TheWindowBoundsWhatIsCached) {
-  const CalibratedSample sample("tiny-stories-relu",
-                                [](uint32_t, uint32_t) { return 0.05f; });
-  // Most bundles are cached, if all may stay.
-  const uint64_t budget = sample.Plan(kUnlimitedBytes).total_bytes - (1 << 18);
-  const auto num_streamed = [&](uint32_t window_tokens) {
-    PlanOptions options;
-    options.budget_bytes = budget;
-    options.context = 64;
-    options.max_batch = 8;
-    options.whole_process = false;
-    options.sparsity.selector = Selector::kGate;
-    options.sparsity.window_tokens = window_tokens;
-    const auto plan = MakePlan(*sample.model, options);
-    EXPECT_TRUE(plan) << plan.error().message();
-    return plan ? std::ranges::count(plan->streamed_layers, true) : -1;
-  };
-  EXPECT_GT(num_streamed(1), num_streamed(UINT32_MAX));
-}
-
 TEST(SparseSwitchTest, WhereUseIsNotKnownNoBudgetIsRefusedThatAnyChoiceFits) {
   const CalibratedSample sample("tiny-stories-relu", nullptr);
   const MemoryPlan all = sample.Plan(kUnlimitedBytes, 0, ReadCost());
