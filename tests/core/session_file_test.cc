@@ -260,7 +260,8 @@ TEST_F(SessionFileTest, IsBoundToModelContextAndKvType) {
   Running saved = StartSmall();
   Feed(*saved.session, tokens_);
   ASSERT_TRUE(SaveSession(*saved.session, tokens_, path_).ok());
-  saved = {};
+  saved.session.reset();  // Before its engine.
+  saved.engine.reset();
 
   Running small = StartSmall(39);
   EXPECT_EQ(Load(path_, *small.session).code(), StatusCode::kInvalidArgument);

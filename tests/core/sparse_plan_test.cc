@@ -68,6 +68,8 @@ class CalibratedSample {
     PlanOptions options;
     if (!cost) options.sparsity.reads = NeuronReads::kSingle;
     options.read_cost = cost.value_or(ReadCost());
+    // Without threads that read: their stacks are large under sanitizers.
+    options.io = IoBackend::kUring;
     options.budget_bytes = budget;
     options.context = 64;
     options.max_batch = 8;
