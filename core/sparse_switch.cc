@@ -49,8 +49,16 @@ double TokenNs(const ModelFile& model, const PlanOptions& options,
           static_cast<double>(segment.num_records) - uses[i].kept;
       compute_ns -= skipped * stride / kDramBytesPerNs;
       if (plan.streams_neurons(i)) continue;
+      // No more than the window's tokens use stay, however many there is room
+      // for.
+      const double most_cached =
+          options.sparsity.window_tokens == UINT32_MAX
+              ? std::numeric_limits<double>::infinity()
+              : options.sparsity.window_tokens * uses[i].kept;
+      const double num_cached =
+          std::min<double>(plan.cached_bundles[num_apart++], most_cached);
       const double misses =
-          ExpectedMisses(uses[i], segment, plan.cached_bundles[num_apart++],
+          ExpectedMisses(uses[i], segment, static_cast<uint64_t>(num_cached),
                          options.sparsity.selector == Selector::kMagnitude);
       meanwhile_ns += uses[i].kept * stride / kDramBytesPerNs;
       read_ns += ReadNs(segment, misses, cost);

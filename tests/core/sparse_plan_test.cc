@@ -275,6 +275,35 @@ TEST(SparseSwitchTest, KeepsAllResidentWhereThereIsRoom) {
   EXPECT_EQ(plan.batch, 8u);  // Which no cache has to share RAM with.
 }
 
+// A cache that holds what the last token used alone spares fewer reads.
+TEST(SparseSwitchTest, AShortWindowStreamsSooner) {
+  const CalibratedSample sample("tiny-stories-relu",
+                                [](uint32_t, uint32_t) { return 0.05f; });
+  PlanOptions options;
+  options.budget_bytes =
+      (WithoutBundles(sample) + sample.Plan(kUnlimitedBytes).total_bytes) / 2;
+  options.context = 64;
+  options.max_batch = 8;
+  options.whole_process = false;
+  options.io = IoBackend::kUring;
+  options.sparsity.selector = Selector::kGate;
+  const auto num_streamed = [&](uint32_t window_tokens) {
+    options.sparsity.window_tokens = window_tokens;
+    const auto plan = MakePlan(*sample.model, options);
+    EXPECT_TRUE(plan) << plan.error().message();
+    return plan ? std::ranges::count(plan->streamed_layers, true) : -1;
+  };
+  int num_sooner = 0;
+  for (double request_ns = 10; request_ns < 1e5; request_ns *= 1.2) {
+    options.read_cost.request_ns = request_ns;
+    const auto all = num_streamed(UINT32_MAX);
+    const auto last = num_streamed(1);
+    EXPECT_GE(last, all) << request_ns;
+    if (last > all) ++num_sooner;
+  }
+  EXPECT_GT(num_sooner, 0);
+}
+
 TEST(SparseSwitchTest, WhereUseIsNotKnownNoBudgetIsRefusedThatAnyChoiceFits) {
   const CalibratedSample sample("tiny-stories-relu", nullptr);
   const MemoryPlan all = sample.Plan(kUnlimitedBytes, 0, ReadCost());
