@@ -9,7 +9,6 @@
 
 #include "core/base/cancel.h"
 #include "core/base/status.h"
-#include "core/calibration.h"
 #include "core/model_file.h"
 #include "storage/json.h"
 

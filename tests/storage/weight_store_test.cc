@@ -65,6 +65,28 @@ ResidencyPlan RandomPlan(const std::vector<Segment>& segments,
   return plan;
 }
 
+// A whole sweep, each record compared with the test model's; where its chunks
+// lay, by their addresses, goes to `chunks`.
+Status Sweep(WeightStore& store, const ResidencyPlan& plan,
+             std::set<const std::byte*>* chunks = nullptr) {
+  FLASHELM_RETURN_IF_ERROR(store.BeginSweep(true));
+  std::vector<uint32_t> steps = plan.sweep;
+  steps.push_back(plan.head);
+  for (const uint32_t index : steps) {
+    const Segment& segment = SharedSegments()[index];
+    for (uint64_t record = 0; record < segment.num_records;) {
+      FLASHELM_ASSIGN_OR_RETURN(const RecordRun run, store.Next(index, record));
+      const auto& all = SharedTestModel().segments[index];
+      EXPECT_TRUE(std::equal(run.data,
+                             run.data + run.num_records * segment.stride_bytes,
+                             all.data() + record * segment.stride_bytes));
+      if (chunks != nullptr) chunks->insert(run.data);
+      record += run.num_records;
+    }
+  }
+  return store.EndSweep();
+}
+
 // The reads that a sweep makes, in order.
 std::vector<FaultyReader::Asked> SweepReads(
     const std::vector<Segment>& segments, const ResidencyPlan& plan,
@@ -671,25 +693,8 @@ TEST(WeightStoreFaultTest, ASlotGivenUpIsUsedAgainWhenItsAnswerHasCome) {
     ASSERT_TRUE(created);
     WeightStore& store = **created;
     ASSERT_TRUE(Ok(store.Load(CancelToken(), nullptr)));
-    // Where a sweep's chunks lay, by their addresses.
-    const auto sweep = [&](std::set<const std::byte*>& slots) -> Status {
-      FLASHELM_RETURN_IF_ERROR(store.BeginSweep(true));
-      std::vector<uint32_t> steps = plan.sweep;
-      steps.push_back(plan.head);
-      for (const uint32_t index : steps) {
-        const Segment& segment = SharedSegments()[index];
-        for (uint64_t record = 0; record < segment.num_records;) {
-          FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
-                                    store.Next(index, record));
-          const auto& all = SharedTestModel().segments[index];
-          EXPECT_TRUE(std::equal(
-              run.data, run.data + run.num_records * segment.stride_bytes,
-              all.data() + record * segment.stride_bytes));
-          slots.insert(run.data);
-          record += run.num_records;
-        }
-      }
-      return store.EndSweep();
+    const auto sweep = [&](std::set<const std::byte*>& chunks) {
+      return Sweep(store, plan, &chunks);
     };
     std::set<const std::byte*> before;
     ASSERT_TRUE(Fails(sweep(before), StatusCode::kUnavailable,
@@ -775,22 +780,7 @@ TEST(WeightStoreMappedTest, GivesTheSameRecordsAndFindsDamage) {
   const ResidencyPlan plan = StreamingPlan(SharedSegments(), 3);
   const auto sweep = [&](WeightStore& store) -> Status {
     FLASHELM_RETURN_IF_ERROR(store.Load(CancelToken(), nullptr));
-    FLASHELM_RETURN_IF_ERROR(store.BeginSweep(true));
-    std::vector<uint32_t> steps = plan.sweep;
-    steps.push_back(plan.head);
-    for (const uint32_t index : steps) {
-      const Segment& segment = SharedSegments()[index];
-      for (uint64_t record = 0; record < segment.num_records;) {
-        FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
-                                  store.Next(index, record));
-        const auto& all = SharedTestModel().segments[index];
-        EXPECT_TRUE(std::equal(
-            run.data, run.data + run.num_records * segment.stride_bytes,
-            all.data() + record * segment.stride_bytes));
-        record += run.num_records;
-      }
-    }
-    FLASHELM_RETURN_IF_ERROR(store.EndSweep());
+    FLASHELM_RETURN_IF_ERROR(Sweep(store, plan));
     FLASHELM_ASSIGN_OR_RETURN(const std::byte* row, store.FindHeadRecord(99));
     EXPECT_EQ(*row,
               SharedTestModel()
