@@ -23,7 +23,7 @@ std::optional<ReadCost> FitReadCost(const DeviceProfile& profile,
   // A request of b bytes took t ns; a + b / r is sought. Divided by t, so that
   // errors are relative: minimal is the sum of (a * u + s * v - 1)^2, with
   // u = 1 / t, v = b / t = rate, s = 1 / r.
-  double uu = 0, uv = 0, vv = 0, u_sum = 0, v_sum = 0;
+  double uu = 0, uv = 0, vv = 0, u_sum = 0, v_sum = 0, v_max = 0;
   for (const auto& [request_bytes, rate] : fastest) {
     const double v = static_cast<double>(rate->bytes_per_second) * 1e-9;
     const double u = v / static_cast<double>(request_bytes);
@@ -32,6 +32,7 @@ std::optional<ReadCost> FitReadCost(const DeviceProfile& profile,
     vv += v * v;
     u_sum += u;
     v_sum += v;
+    v_max = std::max(v_max, v);
   }
   const double determinant = uu * vv - uv * uv;
   ReadCost cost;
@@ -45,7 +46,12 @@ std::optional<ReadCost> FitReadCost(const DeviceProfile& profile,
     cost.request_ns = 0;
     ns_per_byte = v_sum / vv;
   }
-  if (!(ns_per_byte > 0)) return std::nullopt;
+  // Where larger requests took no longer, which a short measurement beside
+  // other work can say: bytes come as fast as any came, the rest is requests.
+  if (!(ns_per_byte > 0)) {
+    ns_per_byte = 1 / v_max;
+    cost.request_ns = (u_sum - ns_per_byte * uv) / uu;
+  }
   cost.bytes_per_ns = 1 / ns_per_byte;
   if (const DeviceRate* best = profile.FindBest(backend)) {
     cost.sequential_bytes_per_ns =

@@ -13,8 +13,9 @@ namespace flashelm {
 // The cost that comes closest to a profile's random rates with a reader, kUring
 // or kPread: for each size of requests the fastest rate, of whatever queue
 // depth keeps the device busy; by least squares of the relative errors, so that
-// small requests count as much as large ones. Nothing: fewer than two sizes
-// were measured, or larger requests took no longer.
+// small requests count as much as large ones. Where larger requests took no
+// longer, bytes cost what they did in the fastest. Nothing: fewer than two
+// sizes were measured.
 std::optional<ReadCost> FitReadCost(const DeviceProfile& profile,
                                     IoBackend backend);
 

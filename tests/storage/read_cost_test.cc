@@ -94,13 +94,27 @@ TEST(FitReadCostTest, SaysNothingOfWhatWasNotMeasured) {
   DeviceProfile one_size;
   one_size.rates = {Rate(16 << 10, 8, 10e3, 1.3), Rate(16 << 10, 16, 9e3, 1.3)};
   EXPECT_FALSE(FitReadCost(one_size, IoBackend::kUring));
-  // Larger requests that are answered at once say nothing of a rate.
-  DeviceProfile constant = profile;
-  for (DeviceRate& rate : constant.rates) {
-    rate.bytes_per_second = rate.shape.request_bytes * 1000 *
-                            (rate.shape.request_bytes / (16 << 10));
+}
+
+TEST(FitReadCostTest, LargerRequestsThatTookNoLongerDoNotMakeBytesFree) {
+  // A measurement that was disturbed while small requests were read.
+  DeviceProfile profile;
+  profile.rates = {Rate(16 << 10, 8, 100e3, 1.0), Rate(64 << 10, 8, 60e3, 2.0),
+                   Rate(256 << 10, 8, 0, 4.0)};
+  const auto cost = FitReadCost(profile, IoBackend::kUring);
+  ASSERT_TRUE(cost);
+  EXPECT_NEAR(cost->bytes_per_ns, 4.0, 1e-6);
+  EXPECT_GT(cost->request_ns, 0);
+  EXPECT_LT(cost->request_ns, 116e3);
+  // Each size at one and the same time: even then.
+  for (DeviceRate& rate : profile.rates) {
+    rate.bytes_per_second = rate.shape.request_bytes * 10000;
   }
-  EXPECT_FALSE(FitReadCost(constant, IoBackend::kUring));
+  const auto constant = FitReadCost(profile, IoBackend::kUring);
+  ASSERT_TRUE(constant);
+  EXPECT_NEAR(constant->bytes_per_ns, (256 << 10) * 1e-5, 1e-6);
+  EXPECT_GT(constant->request_ns, 0);
+  EXPECT_LT(constant->request_ns, 100e3);
 }
 
 }  // namespace
