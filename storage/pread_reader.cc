@@ -35,13 +35,23 @@ std::vector<ReadShape> Candidates(const ReadShape& fixed,
 
 }  // namespace
 
+// Each waits on its own: with several on one condition variable glibc before
+// 2.41 can lose a call (its bug 25847), and a read would never begin.
+struct PreadReader::Worker {
+  std::condition_variable wake;
+  bool is_called = false;
+  bool is_reading = false;
+};
+
 struct PreadReader::State {
   State(std::shared_ptr<const RandomAccessFile> read_file, uint32_t depth,
         uint32_t num_threads, const ReadShape& shape)
       : file(std::move(read_file)),
         splitter(depth),
         tuner(Candidates(shape, num_threads)),
-        is_reading(num_threads) {}
+        workers(num_threads) {
+    idle.reserve(num_threads);
+  }
 
   // Whether a thread may take a piece now.
   bool has_work() const {
@@ -49,16 +59,23 @@ struct PreadReader::State {
            splitter.num_pieces() < tuner.shape().queue_depth;
   }
 
+  // The worker that has to be woken once the mutex is free; one has to wait.
+  Worker& CallIdle() {
+    Worker& worker = workers[idle.back()];
+    idle.pop_back();
+    worker.is_called = true;
+    return worker;
+  }
+
   const std::shared_ptr<const RandomAccessFile> file;
   std::mutex mutex;
-  std::condition_variable has_request;
   std::condition_variable has_completion;
   // Guarded by the mutex from here on.
   ReadSplitter splitter;
   ReadTuner tuner;
-  std::vector<bool> is_reading;  // By worker.
-  uint32_t num_idle = 0;         // Workers waiting for has_request.
-  bool is_waited_for = false;    // By Wait().
+  std::vector<Worker> workers;
+  std::vector<uint32_t> idle;  // Workers that wait and were not called.
+  bool is_waited_for = false;  // By Wait().
   bool stop = false;
 };
 
@@ -77,6 +94,7 @@ Result<std::unique_ptr<PreadReader>> PreadReader::Create(
       std::make_shared<State>(std::move(file), depth, num_threads, shape);
   std::unique_ptr<PreadReader> reader(new PreadReader(state));
   reader->workers_.reserve(num_threads);
+  reader->called_.reserve(num_threads);
   for (uint32_t i = 0; i < num_threads; ++i) {
     FLASHELM_ASSIGN_OR_RETURN(
         Thread worker, Thread::Start([state, i] { WorkerLoop(*state, i); }));
@@ -91,19 +109,20 @@ PreadReader::~PreadReader() {
     // No piece is begun from here on.
     state_->stop = true;
     for (size_t i = 0; i < workers_.size(); ++i) {
-      if (state_->is_reading[i]) workers_[i].Detach();
+      if (state_->workers[i].is_reading) workers_[i].Detach();
     }
+    while (!state_->idle.empty()) called_.push_back(&state_->CallIdle());
   }
-  state_->has_request.notify_all();
+  WakeCalled();
   workers_.clear();
 }
 
 Status PreadReader::Submit(std::span<const ReadRequest> requests) {
-  uint64_t num_wanted = 0;
   {
     std::lock_guard lock(state_->mutex);
     FLASHELM_RETURN_IF_ERROR(state_->splitter.Add(requests));
     const ReadShape& shape = state_->tuner.shape();
+    uint64_t num_wanted = 0;
     for (const ReadRequest& request : requests) {
       num_wanted += std::max<uint64_t>(
           1, CeilDiv(request.target.size(), shape.request_bytes));
@@ -111,10 +130,16 @@ Status PreadReader::Submit(std::span<const ReadRequest> requests) {
     const uint32_t busy = state_->splitter.num_pieces();
     num_wanted = std::min<uint64_t>(
         {num_wanted, shape.queue_depth - std::min(busy, shape.queue_depth),
-         state_->num_idle});
+         state_->idle.size()});
+    while (num_wanted-- > 0) called_.push_back(&state_->CallIdle());
   }
-  while (num_wanted-- > 0) state_->has_request.notify_one();
+  WakeCalled();
   return OkStatus();
+}
+
+void PreadReader::WakeCalled() {
+  for (Worker* worker : called_) worker->wake.notify_one();
+  called_.clear();
 }
 
 std::optional<ReadCompletion> PreadReader::Wait(
@@ -151,27 +176,28 @@ ReaderStats PreadReader::stats() const {
   return state_->splitter.stats(Clock::now());
 }
 
-void PreadReader::WorkerLoop(State& state, uint32_t worker) {
+void PreadReader::WorkerLoop(State& state, uint32_t index) {
+  Worker& worker = state.workers[index];
   ReadSplitter& splitter = state.splitter;
   std::unique_lock lock(state.mutex);
   while (true) {
-    if (!state.stop && !state.has_work()) {
-      ++state.num_idle;
-      state.has_request.wait(lock,
-                             [&] { return state.stop || state.has_work(); });
-      --state.num_idle;
+    while (!state.stop && !state.has_work()) {
+      worker.is_called = false;
+      state.idle.push_back(index);
+      worker.wake.wait(lock, [&] { return worker.is_called; });
     }
     if (state.stop) return;
     const ReadSplitter::Piece piece =
         splitter.Begin(state.tuner.shape().request_bytes, Clock::now());
     // The shape may have changed since the last Submit().
-    const bool wake_another = state.num_idle > 0 && state.has_work();
-    state.is_reading[worker] = true;
+    Worker* another =
+        !state.idle.empty() && state.has_work() ? &state.CallIdle() : nullptr;
+    worker.is_reading = true;
     lock.unlock();
-    if (wake_another) state.has_request.notify_one();
+    if (another != nullptr) another->wake.notify_one();
     auto got = state.file->ReadAt(piece.offset_bytes, piece.target);
     lock.lock();
-    state.is_reading[worker] = false;
+    worker.is_reading = false;
     const auto now = Clock::now();
     if (got) {
       splitter.End(piece, *got, OkStatus(), now);

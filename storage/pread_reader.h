@@ -40,13 +40,16 @@ class PreadReader : public AsyncReader {
 
  private:
   // What the threads use: theirs too, so that it lives as long as they do.
+  struct Worker;
   struct State;
 
   explicit PreadReader(std::shared_ptr<State> state);
-  static void WorkerLoop(State& state, uint32_t worker);
+  void WakeCalled();
+  static void WorkerLoop(State& state, uint32_t index);
 
   const std::shared_ptr<State> state_;
   std::vector<Thread> workers_;
+  std::vector<Worker*> called_;  // Not woken yet.
 };
 
 }  // namespace flashelm
