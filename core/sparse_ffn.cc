@@ -1,6 +1,7 @@
 #include "core/sparse_ffn.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 
 #include "core/base/checked_math.h"
@@ -54,16 +55,48 @@ size_t CountSideBySide(std::span<const Bundle> bundles, uint64_t stride_bytes) {
   return count;
 }
 
+// sum += gates[i] * columns [begin, end) of a part of bundle i, for one token.
+//   gates  [bundles.size()], at most kFfnTile
+void AddRowsOf(std::span<const Bundle> bundles, const PartRef& part,
+               size_t begin, size_t end, const float* gates, float* sum) {
+  std::array<const std::byte*, kFfnTile> rows;
+  size_t scales_offset = 0;
+  for (size_t i = 0; i < bundles.size(); ++i) {
+    const WeightView row =
+        Submatrix(ViewOfPart(bundles[i].data, part, 0), 0, begin);
+    rows[i] = row.data;
+    if (row.scales != nullptr) scales_offset = row.scales - row.data;
+  }
+  AddScaledRowsAt(rows.data(), WeightTypeOf(part.encoding), scales_offset,
+                  bundles.size(), end - begin, gates, sum);
+}
+
+// Rows of one token that are worth a call of their own: within it the kernel
+// sees to what is fetched.
+constexpr size_t kMinRunRows = 8;
+// What is fetched before it is multiplied, in bytes, of rows that lie apart.
+constexpr uint64_t kBytesAhead = uint64_t{16} << 10;
+
 // out[t * kFfnTile + i] = that part of bundle i times token t.
 void MultiplyRows(std::span<const Bundle> bundles, const PartRef& part,
                   uint64_t stride_bytes, const BatchProduct& product,
                   uint32_t thread, float* out) {
-  while (!bundles.empty()) {
-    const size_t count = CountSideBySide(bundles, stride_bytes);
-    product.Rows(ViewOfPart(bundles[0].data, part, stride_bytes), count, thread,
-                 out, kFfnTile);
-    out += count;
-    bundles = bundles.subspan(count);
+  const auto view = [&](size_t i) {
+    return ViewOfPart(bundles[i].data, part, stride_bytes);
+  };
+  const size_t ahead =
+      kBytesAhead /
+          (RowBytes(WeightTypeOf(part.encoding), product.num_cols()) + 1) +
+      1;
+  for (size_t i = 0; i < bundles.size();) {
+    size_t count = CountSideBySide(bundles.subspan(i), stride_bytes);
+    const std::byte* next = nullptr;
+    if (product.num_tokens() == 1 && count < kMinRunRows) {
+      count = 1;
+      if (i + ahead < bundles.size()) next = view(i + ahead).data;
+    }
+    product.Rows(view(i), count, thread, out + i, kFfnTile, next);
+    i += count;
   }
 }
 
@@ -224,6 +257,11 @@ void SparseFfn::AddBundles(std::span<const Bundle> bundles,
   pool_.ParallelFor(
       model_dim, GrainFor(ElementsBytes(type, bundles.size()), num_tokens_),
       [&](size_t begin, size_t end) {
+        if (num_tokens_ == 1) {
+          AddRowsOf(bundles, weights.down, begin, end, scratch.gate,
+                    scratch.partial + begin);
+          return;
+        }
         for (size_t i = 0; i < bundles.size();) {
           const size_t count = CountSideBySide(bundles.subspan(i), stride);
           const WeightView rows =

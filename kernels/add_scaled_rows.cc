@@ -20,12 +20,13 @@ namespace flashelm::HWY_NAMESPACE {
 constexpr size_t kAddedRows = 8;
 
 // Adds kRows rows to a token at the columns of one group.
-//   rows   where each row's codes or elements of the group begin
+//   rows   [kRows]  where the codes or elements of each begin; those of the
+//                   group are `offset_bytes` further
 //   units  [kRows], of which `group` is the index
 template <class W, size_t kRows>
-HWY_INLINE void AddRowsToGroup(const std::byte* rows, size_t stride_bytes,
-                               const GroupUnits* units, size_t group,
-                               const float* HWY_RESTRICT scale,
+HWY_INLINE void AddRowsToGroup(const std::byte* const* rows,
+                               size_t offset_bytes, const GroupUnits* units,
+                               size_t group, const float* HWY_RESTRICT scale,
                                float* HWY_RESTRICT y) {
   const VectorTag d;
   constexpr size_t kHalf = kQuantGroup / 2;
@@ -47,7 +48,7 @@ HWY_INLINE void AddRowsToGroup(const std::byte* rows, size_t stride_bytes,
       HWY_UNROLL(2)
       for (size_t p = 0; p < kPairs; ++p) {
         Vector w_low, w_high;
-        LoadPair<W>(rows + r * stride_bytes, j + p * kLanes, row_units, w_low,
+        LoadPair<W>(rows[r] + offset_bytes, j + p * kLanes, row_units, w_low,
                     w_high);
         low[p] = hn::MulAdd(factor, w_low, low[p]);
         high[p] = hn::MulAdd(factor, w_high, high[p]);
@@ -62,50 +63,87 @@ HWY_INLINE void AddRowsToGroup(const std::byte* rows, size_t stride_bytes,
   }
 }
 
-// The first kRows rows of w. As many bytes as they take are fetched meanwhile,
-// by `fetcher` where it has something to fetch, or of as many rows after them
-// where they are several.
+// kRows rows, whose scales are `scales_offset` behind where they begin. As many
+// bytes as they take are fetched meanwhile: by `fetcher` where it has something
+// to fetch, or of as many rows at `next_rows`, unless that is null.
 template <class W, size_t kRows>
-HWY_INLINE void AddRows(const WeightView& w, size_t num_groups,
-                        const float* HWY_RESTRICT scale, float* HWY_RESTRICT y,
-                        bool has_next, LineFetcher& fetcher) {
+HWY_NOINLINE void AddRows(const std::byte* const* rows, size_t scales_offset,
+                          size_t num_groups, const float* HWY_RESTRICT scale,
+                          float* HWY_RESTRICT y,
+                          const std::byte* const* next_rows,
+                          LineFetcher& fetcher) {
   // Groups whose codes or elements fill a cache line.
   constexpr size_t kFetched = kCacheLine / std::min(kCacheLine, kGroupBytes<W>);
   constexpr size_t kFetchedBytes = kFetched * kGroupBytes<W>;
+  LineFetcher lines = fetcher;  // In registers.
   for (size_t first = 0; first < num_groups; first += kScaledGroups) {
     const size_t groups = std::min(kScaledGroups, num_groups - first);
-    const WeightView part = Submatrix(w, 0, first * kQuantGroup);
     GroupUnits units[kRows];
     for (size_t r = 0; r < kRows && kIsQuantized<W>; ++r) {
-      LoadUnits<W>(part.scales + r * w.stride_bytes, groups, units[r]);
+      LoadUnits<W>(rows[r] + scales_offset +
+                       first * ScalesBytes(TypeOf<W>(), kQuantGroup),
+                   groups, units[r]);
     }
     for (size_t g = 0; g < groups; ++g) {
-      const std::byte* rows = part.data + g * kGroupBytes<W>;
-      fetcher.Advance(kRows * kGroupBytes<W>);
-      if (kRows > 1 && !has_next && g % kFetched == 0) {
-        FetchRows(rows + kRows * w.stride_bytes, w.stride_bytes, kRows,
-                  kFetchedBytes);
+      const size_t offset = (first + g) * kGroupBytes<W>;
+      lines.Advance(kRows * kGroupBytes<W>);
+      if (next_rows != nullptr && g % kFetched == 0) {
+        HWY_UNROLL(8)
+        for (size_t r = 0; r < kRows; ++r) {
+          for (size_t b = 0; b < kFetchedBytes; b += kCacheLine) {
+            FetchLine(next_rows[r] + offset + b);
+          }
+        }
       }
-      AddRowsToGroup<W, kRows>(rows, w.stride_bytes, units, g, scale,
+      AddRowsToGroup<W, kRows>(rows, offset, units, g, scale,
                                y + (first + g) * kQuantGroup);
     }
   }
+  fetcher = lines;
 }
 
+// Rows side by side; the ones after them are fetched unless `next` is given.
 template <class W>
-HWY_NOINLINE void AddRowsToToken(const WeightView& w, size_t num_rows,
-                                 size_t num_groups, const float* scale,
-                                 float* y, const std::byte* next) {
-  const bool has_next = next != nullptr;
+HWY_INLINE void AddRowsToToken(const WeightView& w, size_t num_rows,
+                               size_t num_groups, const float* scale, float* y,
+                               const std::byte* next) {
   LineFetcher fetcher(next, num_rows * num_groups * kGroupBytes<W>);
+  const size_t scales_offset = kIsQuantized<W> ? w.scales - w.data : 0;
+  const std::byte* rows[2 * kAddedRows];
   size_t i = 0;
+  const auto find_rows = [&](size_t count) {
+    for (size_t r = 0; r < count; ++r) {
+      rows[r] = w.data + (i + r) * w.stride_bytes;
+    }
+  };
   for (; num_rows - i >= kAddedRows; i += kAddedRows) {
-    AddRows<W, kAddedRows>(Submatrix(w, i, 0), num_groups, scale + i, y,
-                           has_next, fetcher);
+    find_rows(2 * kAddedRows);
+    AddRows<W, kAddedRows>(rows, scales_offset, num_groups, scale + i, y,
+                           next == nullptr ? rows + kAddedRows : nullptr,
+                           fetcher);
   }
   for (; i < num_rows; ++i) {
-    AddRows<W, 1>(Submatrix(w, i, 0), num_groups, scale + i, y, has_next,
+    find_rows(1);
+    AddRows<W, 1>(rows, scales_offset, num_groups, scale + i, y, nullptr,
                   fetcher);
+  }
+}
+
+// Rows anywhere; the next ones are fetched meanwhile.
+template <class W>
+HWY_INLINE void AddRowsAtToToken(const std::byte* const* rows, size_t num_rows,
+                                 size_t scales_offset, size_t num_groups,
+                                 const float* scale, float* y) {
+  LineFetcher none;
+  size_t i = 0;
+  for (; num_rows - i >= kAddedRows; i += kAddedRows) {
+    const bool has_next = num_rows - i >= 2 * kAddedRows;
+    AddRows<W, kAddedRows>(rows + i, scales_offset, num_groups, scale + i, y,
+                           has_next ? rows + i + kAddedRows : nullptr, none);
+  }
+  for (; i < num_rows; ++i) {
+    AddRows<W, 1>(rows + i, scales_offset, num_groups, scale + i, y, nullptr,
+                  none);
   }
 }
 
@@ -302,6 +340,31 @@ void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
   });
 }
 
+template <class W>
+HWY_INLINE void AddScaledRowsAtOf(const std::byte* const* rows,
+                                  size_t scales_offset, size_t num_rows,
+                                  size_t num_cols, const float* scale,
+                                  float* y) {
+  const size_t num_groups = num_cols / kQuantGroup;
+  AddRowsAtToToken<W>(rows, num_rows, scales_offset, num_groups, scale, y);
+  if constexpr (!kIsQuantized<W>) {
+    const size_t col = num_groups * kQuantGroup;
+    for (size_t i = 0; i < num_rows && col < num_cols; ++i) {
+      const WeightView row{rows[i] + col * sizeof(W), 0, TypeOf<W>()};
+      AddRowsToRest<W>(row, 1, num_cols - col, scale + i, 1, 1, y + col, 0);
+    }
+  }
+}
+
+void AddScaledRowsAt(const std::byte* const* rows, WeightType type,
+                     size_t scales_offset, size_t num_rows, size_t num_cols,
+                     const float* scale, float* y) {
+  WithEncoding(type, [&](auto encoding) {
+    AddScaledRowsAtOf<decltype(encoding)>(rows, scales_offset, num_rows,
+                                          num_cols, scale, y);
+  });
+}
+
 }  // namespace flashelm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -315,6 +378,15 @@ void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
                    float* y, size_t y_stride, const std::byte* next) {
   HWY_DYNAMIC_DISPATCH(AddScaledRows)
   (w, num_rows, num_cols, scale, scale_stride, num_tokens, y, y_stride, next);
+}
+
+HWY_EXPORT(AddScaledRowsAt);
+
+void AddScaledRowsAt(const std::byte* const* rows, WeightType type,
+                     size_t scales_offset, size_t num_rows, size_t num_cols,
+                     const float* scale, float* y) {
+  HWY_DYNAMIC_DISPATCH(AddScaledRowsAt)
+  (rows, type, scales_offset, num_rows, num_cols, scale, y);
 }
 
 }  // namespace flashelm

@@ -56,6 +56,17 @@ void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
                    const float* scale, size_t scale_stride, size_t num_tokens,
                    float* y, size_t y_stride, const std::byte* next = nullptr);
 
+// The same for one token and rows that lie anywhere, with the same bits: row i
+// begins at rows[i], its scales `scales_offset` bytes behind that. Many rows at
+// once are faster than one by one: y is loaded and stored for several, and the
+// next ones are fetched meanwhile.
+//   rows   [num_rows]
+//   scale  [num_rows]
+//   y      [num_cols]
+void AddScaledRowsAt(const std::byte* const* rows, WeightType type,
+                     size_t scales_offset, size_t num_rows, size_t num_cols,
+                     const float* scale, float* y);
+
 }  // namespace flashelm
 
 #endif  // FLASHELM_KERNELS_MATMUL_H_

@@ -299,6 +299,35 @@ TEST_P(AddScaledRowsTest, OneTokenOrOneRowAtATimeHasTheBitsOfTheBatch) {
   }
 }
 
+TEST_P(AddScaledRowsTest, RowsAnywhereHaveTheBitsOfOneAfterAnother) {
+  for (const WeightType type : kAllTypes) {
+    // Scales are taken in several steps of a row, elements may not fill one.
+    const size_t num_cols = IsQuantized(type) ? 1120u : 1101u;
+    for (const size_t num_rows : {0, 1, 7, 8, 16, 29}) {
+      const RandomWeights w(num_rows + 2, num_cols, type, /*seed=*/28,
+                            /*gap_bytes=*/3, /*offset_bytes=*/1);
+      const std::vector<float> scale = RandomFloats(num_rows, 29);
+      std::vector<float> by_row = RandomFloats(num_cols, 30);
+      std::vector<float> at_once = by_row;
+      std::vector<const std::byte*> rows;
+      size_t scales_offset = 0;
+      for (size_t i = 0; i < num_rows; ++i) {
+        // Backwards, one after another and two steps apart in turn.
+        const WeightView row = w.view(num_rows - (i ^ 1));
+        rows.push_back(row.data);
+        if (IsQuantized(type)) {
+          scales_offset = static_cast<size_t>(row.scales - row.data);
+        }
+        AddScaledRows(row, 1, num_cols, scale.data() + i, 1, 1, by_row.data(),
+                      num_cols);
+      }
+      AddScaledRowsAt(rows.data(), type, scales_offset, num_rows, num_cols,
+                      scale.data(), at_once.data());
+      EXPECT_TRUE(HaveEqualBits(at_once, by_row)) << num_rows << " rows";
+    }
+  }
+}
+
 TEST_P(AddScaledRowsTest, AnySplitOfTheColumnsHasTheSameBits) {
   for (const WeightType type : kAllTypes) {
     const size_t step = IsQuantized(type) ? kQuantGroup : 1;
