@@ -27,13 +27,13 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "bench/machine_peaks.h"
+#include "bench/stream_rate.h"
 #include "core/base/memory.h"
 #include "core/base/processors.h"
 #include "core/base/thread_pool.h"
@@ -51,26 +51,14 @@ constexpr uint64_t kMib = uint64_t{1} << 20;
 constexpr size_t kGqaGroups = 4;
 constexpr size_t kPromptTokens = 128;
 
-// Each thread reads one part of the memory, or, with chunks, one chunk in so
-// many as there are threads.
 void BM_Stream(benchmark::State& state, const StreamForm& form) {
   Setting& setting = TheSetting();
-  ThreadPool& pool = *setting.pool;
-  const size_t num_threads = pool.num_threads();
-  const size_t part = setting.memory.size() / num_threads;
-  const size_t chunk =
-      state.range(0) == 0 ? part : static_cast<size_t>(state.range(0)) << 10;
+  const size_t chunk = static_cast<size_t>(state.range(0)) << 10;
+  uint64_t num_bytes = 0;
   for (auto _ : state) {
-    pool.ParallelFor(num_threads, 1, [&](size_t begin, size_t) {
-      uint64_t sum = 0;
-      for (size_t i = 0; (i + 1) * chunk <= part; ++i) {
-        const size_t at = (i * num_threads + begin) * chunk;
-        sum += StreamRead(form, setting.memory.data() + at, chunk);
-      }
-      benchmark::DoNotOptimize(sum);
-    });
+    num_bytes = ReadStream(form, chunk, setting.memory, *setting.pool);
   }
-  SetBytes(state, part / chunk * chunk * num_threads);
+  SetBytes(state, num_bytes);
 }
 
 void BM_Peak(benchmark::State& state, uint64_t (*multiply)(uint64_t)) {
@@ -137,25 +125,13 @@ void BM_Silu(benchmark::State& state) {
 }
 
 void RegisterPeaks() {
-  constexpr StreamForm kForms[] = {
-      {"plain", 1, 0, false},
-      {"prefetch_1k", 1, 1024, false},
-      {"prefetch_4k", 1, 4096, false},
-      {"prefetch_16k", 1, 16384, false},
-      {"nta_1k", 1, 1024, true},
-      {"nta_4k", 1, 4096, true},
-      {"two_streams", 2, 0, false},
-      {"four_streams", 4, 0, false},
-      {"two_prefetch_1k", 2, 1024, false},
-  };
-  for (const StreamForm& form : kForms) {
-    benchmark::RegisterBenchmark(
-        (std::string("BM_Stream/") + form.name).c_str(), BM_Stream, form)
-        ->ArgName("chunk_kib")
-        ->Arg(0)
-        ->Arg(64)
-        ->Arg(2048)
-        ->UseRealTime();
+  for (const StreamForm& form : kStreamForms) {
+    auto* stream = benchmark::RegisterBenchmark(
+        (std::string("BM_Stream/") + form.name).c_str(), BM_Stream, form);
+    stream->ArgName("chunk_kib")->UseRealTime();
+    for (const size_t chunk : kStreamChunks) {
+      stream->Arg(static_cast<int64_t>(chunk >> 10));
+    }
   }
   benchmark::RegisterBenchmark("BM_Peak/f32", BM_Peak, MultiplyFloats)
       ->UseRealTime();
@@ -178,17 +154,6 @@ void RegisterOthers() {
       ->Arg(kModelDim);
   benchmark::RegisterBenchmark("BM_Rope", BM_Rope);
   benchmark::RegisterBenchmark("BM_Silu", BM_Silu)->Arg(kTileNeurons);
-}
-
-// Bytes that are small positive weights, scales, keys and values in every
-// encoding, so that nothing is infinite, NaN or subnormal.
-void FillMemory(std::span<std::byte> memory) {
-  auto* words = reinterpret_cast<uint64_t*>(memory.data());
-  uint64_t state = 1;
-  for (size_t i = 0; i < memory.size() / sizeof(uint64_t); ++i) {
-    state = state * 6364136223846793005 + 1442695040888963407;
-    words[i] = (state >> 5 & 0x0707070707070707) | 0x3838383838383838;
-  }
 }
 
 int Main(int argc, char** argv) {
@@ -225,7 +190,7 @@ int Main(int argc, char** argv) {
     return 1;
   }
   AdviseHugePages(memory->bytes());
-  FillMemory(memory->bytes());
+  FillWithWeights(memory->bytes());
   TheSetting().memory = memory->bytes();
   TheSetting().pool = std::move(*pool);
   benchmark::AddCustomContext("simd", std::string(SimdTargetName()));
