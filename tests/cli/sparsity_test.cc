@@ -154,5 +154,86 @@ TEST_F(SparsityTest, WhatIsSkippedKeepsToABound) {
   }
 }
 
+TEST_F(SparsityTest, ACalibratedReluModelLosesNothing) {
+  const std::string dense = File("relu.felm");
+  const std::string sparse = File("sparse.felm");
+  ASSERT_EQ(
+      Flashelm({"convert", FLASHELM_SOURCE_DIR "/models/tiny-stories-relu",
+                "-o", dense})
+          .exit_code,
+      0);
+  const std::string text = FLASHELM_SOURCE_DIR "/tests/data/calibration.txt";
+  const auto refused = Flashelm(
+      {"run", "-m", dense, "-p", "Once", "--sparsity", "gate", "-n", "3"});
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_NE(refused.err.find("flashelm calibrate -m " + dense),
+            std::string::npos);
+  const auto calibrated = Flashelm({"calibrate", "-m", dense, "-f", text, "-o",
+                                    sparse, "--max-tokens", "1000"});
+  ASSERT_EQ(calibrated.exit_code, 0) << calibrated.err;
+  EXPECT_NE(calibrated.out.find("| 5 | 1024 | "), std::string::npos);
+  // Sparse where nothing is said.
+  std::string text_of_single;
+  const auto stats_of = [&](const std::string& reads) {
+    const auto run = Flashelm({"run", "-m", sparse, "-p", "Once upon a time",
+                               "-n", "20", "--temp", "0", "--neuron-reads",
+                               reads, "--stats", File("sparse.json")});
+    EXPECT_EQ(run.exit_code, 0) << run.err;
+    const json stats = json::parse(ReadFile(File("sparse.json")));
+    EXPECT_GT(stats["kept_fraction"], 0.01);
+    EXPECT_LT(stats["kept_fraction"], 0.3);
+    EXPECT_EQ(stats["max_skipped"], 0);
+    EXPECT_EQ(stats["layers"]["streamed"],
+              json(std::vector<bool>(6, reads != "single")));
+    if (text_of_single.empty()) text_of_single = run.out;
+    EXPECT_EQ(run.out, text_of_single);
+    return stats;
+  };
+  const json single = stats_of("single");
+  EXPECT_GT(single["cache_hit_rate"], 0.2);
+  EXPECT_TRUE(single["dense_fetches"].is_number_unsigned());
+  EXPECT_GT(single["layers"]["fresh_bytes"][5], 0);
+  const json streamed = stats_of("streamed");
+  EXPECT_TRUE(streamed["layers"]["fresh_bytes"][5].is_null());
+  EXPECT_EQ(streamed["kept_fraction"], single["kept_fraction"]);
+  // There is room for all of them.
+  EXPECT_EQ(stats_of("auto")["flash_bytes_per_token"], 0);
+  const auto plan_of = [&](const std::string& reads) {
+    const auto planned =
+        Flashelm({"plan", "-m", sparse, "--json", "--neuron-reads", reads});
+    EXPECT_EQ(planned.exit_code, 0) << planned.err;
+    const json plan = json::parse(planned.out);
+    EXPECT_GT(plan["kept_fraction"], 0.01);
+    EXPECT_LT(plan["kept_fraction"], 0.3);
+    EXPECT_EQ(plan["fresh_bytes_per_token"], 0);
+    EXPECT_EQ(plan["forecast"]["token_ms"], plan["forecast"]["compute_ms"]);
+    EXPECT_TRUE(plan["forecast"]["prompt_tps"].is_null());
+    return plan;
+  };
+  const json single_plan = plan_of("single");
+  EXPECT_EQ(single_plan["cached_bundles"], 3456);
+  EXPECT_EQ(single_plan["streamed_layers"], 0);
+  const json auto_plan = plan_of("auto");
+  EXPECT_EQ(auto_plan["cached_bundles"], 0);
+  EXPECT_EQ(auto_plan["streamed_layers"], 6);
+  const auto told =
+      Flashelm({"plan", "-m", sparse, "--neuron-reads", "single"});
+  EXPECT_NE(told.out.find("3456 are cached, and 0 B are read"),
+            std::string::npos)
+      << told.out;
+  EXPECT_NE(Flashelm({"plan", "-m", sparse}).out.find("In 6 of 6 layers"),
+            std::string::npos);
+  EXPECT_EQ(Flashelm({"run", "-m", sparse, "-p", "Once upon a time", "-n", "20",
+                      "--temp", "0", "--sparsity", "off"})
+                .out,
+            text_of_single);
+  WriteFile(File("short.txt"), "Once upon a time there was a little dog. ");
+  const auto compared =
+      Flashelm({"perplexity", "-m", sparse, "-f", File("short.txt"),
+                "--against", "dense", "--json"});
+  ASSERT_EQ(compared.exit_code, 0) << compared.err;
+  EXPECT_EQ(json::parse(compared.out)["mean_kl"], 0);
+}
+
 }  // namespace
 }  // namespace flashelm::test
