@@ -172,6 +172,11 @@ Result<AblationSetup> CheckArgs(const BenchArgs& args) {
         "--ablation: neurons are not read one by one through --io mmap; take "
         "uring, pread or auto");
   }
+  if (args.engine.neuron_reads == "streamed") {
+    return InvalidArgument(
+        "--ablation: its rows read neurons one by one; --neuron-reads streamed "
+        "is not for them");
+  }
   FLASHELM_ASSIGN_OR_RETURN(const std::vector<BenchTest> tests,
                             BenchTests(args));
   AblationSetup setup = {engines.front(), {}};
@@ -196,23 +201,28 @@ Status SetUpRow(const AblationRow& row, const ModelFile& main, RowPlan& plan) {
   if (!row.is_sparse) {
     engine.sparsity = "off";
     engine.max_skipped = 0;
+    engine.window = EngineArgs().window;
+  } else if (!row.has_window) {
+    engine.window = 0;
   }
   engine.pins_weights = row.pins_weights;
   engine.merges_reads = row.merges_reads;
-  if (row.is_sparse) engine.neuron_reads = "single";
-  if (!row.has_window) engine.window = 0;
+  engine.neuron_reads = row.is_sparse ? "single" : "auto";
   FLASHELM_ASSIGN_OR_RETURN(const ModelFile model,
                             ModelFile::Open(engine.model));
   AddModelKeys(model, plan.model_facts);
   FLASHELM_RETURN_IF_ERROR(CheckModel(row.file, model, main));
-  FLASHELM_ASSIGN_OR_RETURN(const EngineSetup setup,
-                            SetUpEngine(model, engine, {}));
-  if (row.is_sparse && !setup.options.plan.sparsity.is_on()) {
+  FLASHELM_ASSIGN_OR_RETURN(
+      const SparsityOptions sparsity,
+      ResolveSparsity(engine.sparsity, engine.max_skipped, model));
+  if (row.is_sparse && !sparsity.is_on()) {
     return InvalidArgument(
         "--ablation: with --sparsity ", engine.sparsity, ", neurons of ",
         engine.model,
         " are not selected; say how many to keep: --sparsity gate:0.5");
   }
+  const auto setup = SetUpEngine(model, engine, {});
+  if (!setup) return setup.error();
   return OkStatus();
 }
 

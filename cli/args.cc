@@ -297,6 +297,24 @@ void AddGeneration(CLI::App* app, int64_t* n_predict,
 
 namespace {
 
+// An empty path, as of a variable that is not set, would mean that the flag was
+// not given.
+std::string CheckPath(std::string& path) {
+  return path.empty() ? "the path is empty" : "";
+}
+
+// To all options of a verb, and of those below it, that take a path.
+void CheckPaths(CLI::App* app) {
+  for (CLI::Option* option : app->get_options({})) {
+    const std::string type = option->get_type_name();
+    if (type.find("FILE") != std::string::npos || type == "DIR" ||
+        type == "SRC") {
+      option->check(CLI::Validator(CheckPath, ""));
+    }
+  }
+  for (CLI::App* below : app->get_subcommands({})) CheckPaths(below);
+}
+
 // What is wrong with the command line, and where to look.
 void PrintUsageError(const CLI::App& app, const CLI::ParseError& error,
                      const char* first_argument) {
@@ -519,6 +537,7 @@ int WithCommand(CommandUse use) {
       ->type_name("L");
   sub->callback([&] { verb = [&] { return RunSynth(synth); }; });
 
+  for (CLI::App* one : app.get_subcommands({})) CheckPaths(one);
   return use.function(app, verb, use.argc, use.argv);
 }
 

@@ -21,14 +21,21 @@ void AddChat(CLI::App* app, VerbFunction* verb) {
                   "forget the oldest tokens and compute the others anew")
       ->check(CLI::IsMember({"stop", "shift"}))
       ->capture_default_str();
-  sub->add_option("--keep", args->keep,
-                  "With --ctx-full shift: tokens at the begin that are never "
-                  "forgotten")
-      ->type_name("N")
-      ->capture_default_str();
+  CLI::Option* keep =
+      sub->add_option(
+             "--keep", args->keep,
+             "With --ctx-full shift: tokens at the begin that are never "
+             "forgotten")
+          ->type_name("N")
+          ->capture_default_str();
   AddGeneration(sub, &args->n_predict, &args->stop, &args->no_status);
   AddSampling(sub, &args->sampler, &args->seed);
-  sub->callback([args, verb] { *verb = [args] { return RunChat(*args); }; });
+  sub->callback([args, verb, keep] {
+    if (keep->count() > 0 && args->ctx_full != "shift") {
+      throw CLI::RequiresError("--keep", "--ctx-full shift");
+    }
+    *verb = [args] { return RunChat(*args); };
+  });
 }
 
 }  // namespace flashelm::cli

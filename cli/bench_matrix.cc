@@ -106,6 +106,15 @@ Status CheckLists(const BenchArgs& args, const Lists& lists) {
         ParseSparsity(sparsity, takes_bound ? args.engine.max_skipped : 0);
     if (!parsed) return parsed.error();
   }
+  if (std::ranges::count(lists.sparsities, "off") ==
+      std::ssize(lists.sparsities)) {
+    EngineArgs engine = args.engine;
+    engine.sparsity = "off";
+    for (const uint32_t window : lists.windows) {
+      engine.window = window;
+      FLASHELM_RETURN_IF_ERROR(CheckNeuronFlags(engine, false));
+    }
+  }
   for (const std::string& kv_type : lists.kv_types) {
     if (kv_type == "f32" || kv_type == "bf16") continue;
     return InvalidArgument("--kv-type: \"", kv_type,
@@ -232,10 +241,15 @@ Result<std::vector<EngineArgs>> CrossEngines(const BenchArgs& args) {
       all);
   Multiply<uint32_t>(
       lists.windows, [](Args& to, uint32_t value) { to.window = value; }, all);
-  // Without sparsity there is nothing to keep, for however long.
+  // Without sparsity there is nothing to keep, for however long, nor to choose.
   std::erase_if(all, [&](const Args& engine) {
     return engine.sparsity == "off" && engine.window != lists.windows.front();
   });
+  for (Args& engine : all) {
+    if (engine.sparsity != "off") continue;
+    engine.window = Args().window;
+    engine.neuron_reads = Args().neuron_reads;
+  }
   Multiply<Word>(
       lists.kv_types, [](Args& to, const Word& text) { to.kv_type = text; },
       all);

@@ -206,6 +206,23 @@ Status CheckIo(const EngineArgs& args) {
   return OkStatus();
 }
 
+Status CheckNeuronFlags(const EngineArgs& args, bool is_sparse) {
+  const bool is_streamed = args.neuron_reads == "streamed";
+  if (!is_sparse && args.neuron_reads != "auto") {
+    return InvalidArgument("--neuron-reads ", args.neuron_reads,
+                           ": with --sparsity ", args.sparsity,
+                           " all neurons of this model are computed, and read "
+                           "in order");
+  }
+  if ((is_sparse && !is_streamed) || args.window == UINT32_MAX) {
+    return OkStatus();
+  }
+  return InvalidArgument(
+      "--window ", args.window, ": no neurons are read one by one with ",
+      is_sparse ? "--neuron-reads streamed" : "--sparsity ",
+      is_sparse ? "" : args.sparsity, ", so there are none to keep");
+}
+
 Status UseSimd(std::string_view name) {
   std::string upper(name);
   for (char& c : upper) {
@@ -275,6 +292,7 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
           (std::min<uint64_t>(args.batch, max_context) + max_context);
   FLASHELM_ASSIGN_OR_RETURN(
       plan.sparsity, ResolveSparsity(args.sparsity, args.max_skipped, model));
+  FLASHELM_RETURN_IF_ERROR(CheckNeuronFlags(args, plan.sparsity.is_on()));
   plan.sparsity.window_tokens = args.window;
   plan.sparsity.merges_reads = args.merges_reads;
   plan.sparsity.reads = args.neuron_reads == "single" ? NeuronReads::kSingle

@@ -46,6 +46,11 @@ std::string_view IoName(IoBackend io);
 // budget is held anyway.
 Status CheckIo(const EngineArgs& args);
 
+// kInvalidArgument: --window or --neuron-reads where they would change nothing:
+// without sparsity, and the former where --neuron-reads streams all neurons.
+// `is_sparse`: whether --sparsity came to a selector.
+Status CheckNeuronFlags(const EngineArgs& args, bool is_sparse);
+
 // Makes the kernels of this process use the SIMD target of that name, in either
 // case, "auto" for the best. kInvalidArgument: it is unknown, or not for this
 // machine; the message lists those that are.
@@ -92,9 +97,9 @@ struct EngineSetup {
   std::optional<DeviceRate> rate;
   std::string measured_path;
 };
-// Also makes the kernels use what --simd names. Errors as CheckIo(), UseSimd(),
-// ParseSize(), ReadDeviceProfile(). kInvalidArgument also: a profile without
-// the reader that --io names.
+// Also makes the kernels use what --simd names. Errors as CheckIo(),
+// CheckNeuronFlags(), UseSimd(), ParseSize(), ReadDeviceProfile().
+// kInvalidArgument also: a profile without the reader that --io names.
 Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
                                 const EngineNeeds& needs);
 

@@ -56,6 +56,9 @@ Status RunPerplexity(const PerplexityArgs& args) {
     FLASHELM_ASSIGN_OR_RETURN(reference, ModelFile::Open(reference_path));
   }
   EngineArgs reference_args = engine_args;
+  // They change no result, and the reference may compute all neurons.
+  reference_args.window = EngineArgs().window;
+  reference_args.neuron_reads = EngineArgs().neuron_reads;
   if (is_against_dense) {
     reference_args.sparsity = "off";
     reference_args.max_skipped = 0;
