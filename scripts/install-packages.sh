@@ -35,6 +35,11 @@ test_packages=(
   libbenchmark-dev     # the benchmarks in bench/
   libsentencepiece-dev # the reference for the tokenizer
   python3-jsonschema   # what bench writes, against docs/bench.schema.json
+  man-db               # the manual pages, as a reader sees them
+  mandoc               # and what is wrong with them
+  zsh                  # its completion; that of bash needs nothing
+  fish                 # the same
+  shellcheck           # the scripts
 )
 
 case "${1:-test}" in
