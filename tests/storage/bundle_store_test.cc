@@ -2,63 +2,22 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <memory>
-#include <numeric>
 #include <random>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "core/base/types.h"
 #include "storage/open_reader.h"
 #include "storage/pread_reader.h"
 #include "storage/weight_store.h"
 #include "tests/core/allocation_counter.h"
+#include "tests/storage/bundle_store_rig.h"
 #include "tests/storage/faulty_reader.h"
-#include "tests/storage/memory_file.h"
-#include "tests/storage/model_builder.h"
 #include "tests/temp_directory.h"
 
 namespace flashelm {
 namespace {
 
-using Ids = std::vector<uint32_t>;
-
-constexpr uint64_t kPage = kIoAlignment;
-
-// Bundles of 3072, 1536 and 6144 bytes.
-const TestModel& BundleModel() {
-  static const TestModel model = [] {
-    WeightFileContents contents;
-    contents.tokenizer = "t";
-    const std::vector<std::string> bundle = {"gate", "up", "down"};
-    AddSegment(contents, SegmentKind::kEmbedding, {}, 2, 64, {"row"});
-    AddSegment(contents, SegmentKind::kFfn, 0, 200, 512, bundle);
-    AddSegment(contents, SegmentKind::kFfn, 1, 331, 256, bundle);
-    AddSegment(contents, SegmentKind::kFfn, 2, 75, 1024, bundle);
-    return MakeTestModel(contents, 5);
-  }();
-  return model;
-}
-const Ids kLayers = {1, 2, 3};
 constexpr uint32_t kNumRecords[] = {200, 331, 75};
-
-// Room for 16 reads of 8 pages, merged only where they touch.
-BundleStoreOptions DefaultOptions(uint64_t num_slots) {
-  BundleStoreOptions options;
-  options.cache_slots.assign(kLayers.size(), num_slots);
-  options.staging_bytes = 128 * kPage;
-  options.max_read_bytes = 8 * kPage;
-  options.cost = {0, 1};
-  return options;
-}
-
-Ids Sequence(uint32_t begin, uint32_t end, uint32_t step = 1) {
-  Ids ids;
-  for (uint32_t id = begin; id < end; id += step) ids.push_back(id);
-  return ids;
-}
 
 Ids RandomIds(uint32_t num_records, std::mt19937_64& random) {
   const uint64_t one_of = 1 + random() % 12;
@@ -68,89 +27,6 @@ Ids RandomIds(uint32_t num_records, std::mt19937_64& random) {
   }
   return ids;
 }
-
-// So that a failure prints its reason.
-testing::AssertionResult Ok(const Status& status) {
-  if (status.ok()) return testing::AssertionSuccess();
-  return testing::AssertionFailure()
-         << StatusCodeName(status.code()) << ": " << status.message();
-}
-
-testing::AssertionResult Fails(const Status& status, StatusCode code,
-                               std::initializer_list<std::string> parts) {
-  if (status.code() != code) return Ok(status) << " is not as expected";
-  for (const std::string& part : parts) {
-    if (status.message().find(part) == std::string::npos) {
-      return testing::AssertionFailure()
-             << "\"" << status.message() << "\" does not say " << part;
-    }
-  }
-  return testing::AssertionSuccess();
-}
-
-Status Compare(uint32_t layer, const Bundle& bundle, const WeightFile& file) {
-  const Segment& segment = file.segments()[kLayers[layer]];
-  const std::byte* expected = BundleModel().segments[kLayers[layer]].data() +
-                              bundle.id * segment.stride_bytes;
-  if (!std::equal(expected, expected + segment.stride_bytes, bundle.data)) {
-    return DataLoss("wrong bytes in layer ", layer, " bundle ", bundle.id);
-  }
-  return OkStatus();
-}
-
-// Takes the batches of a fetch until there are no more, and compares what they
-// have with `ids`.
-Status TakeAll(BundleStore& store, uint32_t layer, const Ids& ids,
-               const WeightFile& file) {
-  Ids seen;
-  while (true) {
-    FLASHELM_ASSIGN_OR_RETURN(const auto batch, store.Next());
-    if (!batch) break;
-    if (batch->empty()) return DataLoss("an empty batch");
-    for (const Bundle& bundle : *batch) {
-      FLASHELM_RETURN_IF_ERROR(Compare(layer, bundle, file));
-      seen.push_back(bundle.id);
-    }
-  }
-  std::ranges::sort(seen);
-  if (seen != ids) {
-    return DataLoss(seen.size(), " bundles, expected other ", ids.size());
-  }
-  return OkStatus();
-}
-
-// A store over a model in memory, with a reader that may misbehave.
-struct Rig {
-  explicit Rig(const BundleStoreOptions& options,
-               std::vector<FaultAt> faults = {},
-               CompletionOrder order = CompletionOrder::kAsTheyCome,
-               uint32_t depth = 16, uint32_t num_threads = 2) {
-    auto created = PreadReader::Create(file.shared_file(), depth, num_threads);
-    EXPECT_TRUE(created);
-    inner = std::move(*created);
-    reader = std::make_unique<FaultyReader>(*inner, std::move(faults), order);
-    auto verifier_created = RecordVerifier::Create(file, tables_budget);
-    EXPECT_TRUE(verifier_created);
-    verifier.emplace(std::move(*verifier_created));
-    auto store_created =
-        BundleStore::Create(file, kLayers, options, *reader, *verifier, budget);
-    EXPECT_TRUE(store_created) << store_created.error().message();
-    store = std::move(*store_created);
-  }
-
-  Status Token(uint32_t layer, const Ids& ids) {
-    FLASHELM_RETURN_IF_ERROR(store->Fetch(layer, ids));
-    return TakeAll(*store, layer, ids, file);
-  }
-
-  WeightFile file = BundleModel().Open();
-  MemoryBudget budget{uint64_t{64} << 20};
-  MemoryBudget tables_budget{uint64_t{64} << 20};
-  std::unique_ptr<PreadReader> inner;
-  std::unique_ptr<FaultyReader> reader;
-  std::optional<RecordVerifier> verifier;
-  std::unique_ptr<BundleStore> store;
-};
 
 // ---------------------------------------------------------------------------
 
@@ -474,129 +350,6 @@ TEST(BundleStoreTest, SharesWhatWasVerifiedWithAWeightStore) {
   ASSERT_TRUE(Ok((*store)->Fetch(1, Ids{0})));
   EXPECT_TRUE(Fails((*store)->Next().error(), StatusCode::kUnavailable,
                     {"layer 1 ffn", "neuron 0"}));
-}
-
-// ---------------------------------------------------------------------------
-
-TEST(BundleStoreFaultTest, EveryFailedReadReachesTheCallerAndTheNextWorks) {
-  BundleStoreOptions options = DefaultOptions(20);
-  options.max_read_bytes = 4 * kPage;
-  options.staging_bytes = 20 * kPage;
-  const Ids ids = Sequence(1, 75, 3);
-  std::vector<FaultyReader::Asked> reads;
-  {
-    Rig rig(options);
-    ASSERT_TRUE(Ok(rig.Token(2, ids)));
-    reads = rig.reader->asked();
-  }
-  ASSERT_GT(reads.size(), 10u);
-  for (const Fault fault :
-       {Fault::kIoError, Fault::kShort, Fault::kEmpty, Fault::kFlipByte}) {
-    for (size_t n = 0; n < reads.size(); ++n) {
-      SCOPED_TRACE(StatusMessage::Join("fault ", static_cast<int>(fault),
-                                       " at read ", n));
-      Rig rig(options, {{n, fault}},
-              n % 2 == 0 ? CompletionOrder::kAsTheyCome
-                         : CompletionOrder::kReversed);
-      // The first byte of a read may belong to a record that nobody wants.
-      const uint64_t at =
-          reads[n].offset_bytes - rig.file.segments()[3].offset_bytes;
-      if (fault == Fault::kFlipByte && at % 6144 != 0) {
-        EXPECT_TRUE(Ok(rig.Token(2, ids)));
-        continue;
-      }
-      EXPECT_TRUE(Fails(rig.Token(2, ids), StatusCode::kUnavailable,
-                        {"memory.felm", "layer 2 ffn",
-                         StatusMessage::Join("byte ", reads[n].offset_bytes)}));
-      EXPECT_TRUE(Fails(rig.store->Next().error(), StatusCode::kInternal, {}));
-      ASSERT_TRUE(Ok(rig.Token(2, ids)));
-      ASSERT_TRUE(Ok(rig.Token(0, Sequence(0, 200))));
-    }
-  }
-}
-
-TEST(BundleStoreFaultTest, LateReadsChangeNothing) {
-  BundleStoreOptions options = DefaultOptions(20);
-  options.staging_bytes = 20 * kPage;
-  for (uint64_t n = 0; n < 20; ++n) {
-    Rig rig(options, {{n, Fault::kLate}, {n + 2, Fault::kLate}});
-    ASSERT_TRUE(Ok(rig.Token(2, Sequence(0, 75, 3))));
-    ASSERT_TRUE(Ok(rig.Token(0, Sequence(0, 200, 2))));
-  }
-}
-
-TEST(BundleStoreFaultTest, AReadThatIsNeverAnsweredEndsOneCallOnly) {
-  BundleStoreOptions options = DefaultOptions(20);
-  options.staging_bytes = 20 * kPage;
-  options.read_timeout = std::chrono::milliseconds(100);
-  const Ids ids = Sequence(0, 75, 3);
-  for (uint64_t n = 0; n < 20; n += 4) {
-    SCOPED_TRACE(n);
-    Rig rig(options, {{n, Fault::kNever}});
-    const Status status = rig.Token(2, ids);
-    ASSERT_GT(rig.reader->asked().size(), n);
-    EXPECT_TRUE(Fails(
-        status, StatusCode::kUnavailable,
-        {"memory.felm", "layer 2 ffn",
-         StatusMessage::Join("byte ", rig.reader->asked()[n].offset_bytes),
-         "not answered within 0.1 s"}));
-    EXPECT_EQ(rig.reader->num_in_flight(), 1u);
-    for (int call = 0; call < 3; ++call) ASSERT_TRUE(Ok(rig.Token(2, ids)));
-    // The answer comes after all.
-    rig.reader->Release();
-    ASSERT_TRUE(Ok(rig.Token(0, Sequence(0, 200))));
-    EXPECT_EQ(rig.reader->num_in_flight(), 0u);
-    rig.store.reset();
-    EXPECT_EQ(rig.budget.used_bytes(), 0u);
-  }
-}
-
-TEST(BundleStoreFaultTest, MemoryOfAReadGivenUpWaitsForItsAnswer) {
-  BundleStoreOptions options = DefaultOptions(20);
-  options.staging_bytes = options.max_read_bytes = 2 * kPage;
-  options.read_timeout = std::chrono::milliseconds(20);
-  Rig rig(options, {{0, Fault::kNever}});
-  EXPECT_TRUE(Fails(rig.Token(2, {3}), StatusCode::kUnavailable,
-                    {"not answered within"}));
-  EXPECT_TRUE(Fails(rig.Token(2, {5}), StatusCode::kUnavailable,
-                    {"memory.felm", "layer 2 ffn", "no memory is left"}));
-  EXPECT_EQ(rig.reader->asked().size(), 1u);
-  rig.reader->Release();
-  EXPECT_TRUE(Ok(rig.Token(2, {5})));
-}
-
-TEST(BundleStoreFaultTest, MemoryOfReadsThatNeverEndIsNotGivenBack) {
-  BundleStoreOptions options = DefaultOptions(20);
-  options.read_timeout = std::chrono::milliseconds(10);
-  Rig rig(options, {{1, Fault::kNever}});
-  ASSERT_TRUE(Ok(rig.store->Fetch(2, Ids{1, 20, 40})));
-  rig.store.reset();
-  EXPECT_EQ(rig.budget.used_bytes(), options.staging_bytes);
-}
-
-TEST(BundleStoreFaultTest, DestructorWaitsForReadsThatAreLate) {
-  const WeightFile file = BundleModel().Open();
-  const auto slow =
-      std::make_shared<SlowFile>(file.file(), std::chrono::milliseconds(3));
-  auto reader = PreadReader::Create(slow, 8, 3);
-  ASSERT_TRUE(reader);
-  MemoryBudget budget(uint64_t{64} << 20);
-  auto verifier = RecordVerifier::Create(file, budget);
-  ASSERT_TRUE(verifier);
-  const uint64_t before = budget.used_bytes();
-  for (int round = 0; round < 4; ++round) {
-    auto store = BundleStore::Create(file, kLayers, DefaultOptions(5), **reader,
-                                     *verifier, budget);
-    ASSERT_TRUE(store);
-    ASSERT_TRUE(Ok((*store)->Fetch(0, Sequence(0, 200, 4))));
-    if (round % 2 == 1) {
-      ASSERT_TRUE((*store)->Next());
-    }
-    EXPECT_GT((*reader)->num_in_flight(), 0u);
-    store->reset();
-    EXPECT_EQ((*reader)->num_in_flight(), 0u);
-    EXPECT_EQ(budget.used_bytes(), before);
-  }
 }
 
 // ---------------------------------------------------------------------------
