@@ -5,7 +5,7 @@
 # shellcheck disable=SC2034,SC2154 # Variables of benchmarks.sh and models.sh.
 
 # In the order in which the fewest files are on disk at a time.
-sections=(machine kernels exact-bf16 device decode-bf16 exact-q8 decode-q8
+sections=(machine kernels exact-bf16 device sweep decode-bf16 exact-q8 decode-q8
   exact-q4 decode-q4 sparse-q4 sparse-bf16 ablation quality selectors bound
   forecast)
 
@@ -16,6 +16,7 @@ declare -A title_of=(
   [exact-q8]="Budgets, q8"
   [exact-q4]="Budgets, q4"
   [device]="Decoding beside bare loops that read the file"
+  [sweep]="Sweeps through the weights beside a bare loop"
   [decode-bf16]="One decode step beside loops that read DRAM, bf16"
   [decode-q8]="One decode step beside loops that read DRAM, q8"
   [decode-q4]="One decode step beside loops that read DRAM, q4"
@@ -31,7 +32,7 @@ declare -A files_of=(
   [machine]="sample.f32.felm"
   [kernels]=""
   [exact-bf16]="big.bf16.felm" [device]="big.bf16.felm"
-  [decode-bf16]="big.bf16.felm"
+  [sweep]="big.bf16.felm" [decode-bf16]="big.bf16.felm"
   [exact-q8]="big.q8.felm" [decode-q8]="big.q8.felm"
   [exact-q4]="big.q4.felm" [decode-q4]="big.q4.felm"
   [sparse-q4]="sparse.q4.felm" [sparse-bf16]="sparse.bf16.felm"
@@ -55,6 +56,7 @@ set_up_mode() {
   # Of each --mem-budget list: all resident, where RAM has room for that.
   budgets=10%,25%,50%,75%,90%
   step_budgets=50%
+  sweep_percent=25,50,75
   case "$mode" in
     full)
       shape=3B
@@ -71,7 +73,7 @@ set_up_mode() {
       text_bytes=1000000
       selector_bytes=50000
       fractions=(0.9 0.75 0.5)
-      set_minutes 1 8 20 10 4 12 3 8 3 8 12 20 3 20 3 15
+      set_minutes 1 8 20 10 5 4 12 3 8 3 8 12 20 3 20 3 15
       ;;
     quick)
       shape=270M
@@ -89,7 +91,8 @@ set_up_mode() {
       text_bytes=10000
       selector_bytes=4000
       fractions=(0.5)
-      set_minutes 0.1 0.4 0.5 0.5 0.2 0.3 0.2 0.3 0.2 0.4 0.5 0.5 0.2 0.5 0.2 0.5
+      set_minutes 0.1 0.2 0.4 0.4 0.2 0.2 0.4 0.2 0.3 0.2 0.3 0.4 0.5 0.2 0.4 \
+        0.2 0.5
       ;;
     smoke)
       shape=
@@ -107,8 +110,8 @@ set_up_mode() {
       text_bytes=1500
       selector_bytes=600
       fractions=(0.5)
-      set_minutes 0.02 0.02 0.02 0.05 0.02 0.02 0.02 0.02 0.02 0.02 0.02 0.05 \
-        0.02 0.1 0.02 0.02
+      set_minutes 0.02 0.02 0.02 0.05 0.02 0.02 0.02 0.02 0.02 0.02 0.02 0.02 \
+        0.05 0.02 0.1 0.02 0.02
       ;;
   esac
   big_source=big
@@ -122,6 +125,7 @@ set_up_mode() {
   if [[ "$mode" == smoke ]]; then
     budgets=16M
     step_budgets=2M
+    sweep_percent=160
     resident=64M
     sparse_budgets=18M
   elif has_ram "$((big_megabytes[0] * 13 / 10))"; then
@@ -134,7 +138,8 @@ set_up_mode() {
     sparse_budgets=50%
   fi
   step_budgets+="${resident:+,all}"
-  if [[ ! -x scripts/forecast_accuracy.sh ]]; then
+  # It makes models of its own, of real size.
+  if [[ "$mode" != full || ! -x scripts/forecast_accuracy.sh ]]; then
     unset "sections[-1]"  # forecast
   fi
 }
@@ -225,6 +230,11 @@ section_device() {
       --mem-budget "$budgets" --io uring,pread -p 0 -n "$tokens" -r 1 -c 512 \
       -o json
   done
+}
+
+section_sweep() {
+  measure sweeps.txt sweep_bench --model=big.bf16.felm \
+    --percent="$sweep_percent" --rounds="$rounds"
 }
 
 decode() { # WEIGHTS

@@ -220,6 +220,28 @@ def device(directory):
                     lines))
 
 
+def sweep(directory):
+    rounds = {}
+    with open(os.path.join(directory, "sweeps.txt"), encoding="ascii") as file:
+        for line in file:
+            found = re.match(r" *(\d+) %  bare (\S+)  first (\S+)  next (\S+)"
+                             r"  used (\S+) GB/s", line)
+            if found:
+                rounds.setdefault(found.group(1), []).append(
+                    [float(value) for value in found.groups()[1:]])
+    lines = []
+    for percent, values in rounds.items():
+        lines.append([f"{percent} %", of_rounds([v[0] for v in values])] +
+                     [of_rounds([v[i] / v[0] for v in values])
+                      for i in (1, 2, 3)])
+    return ("What the weight store brings, before any layer computes, as parts "
+            "of a bare loop's rate in the same round: in its first sweep, which "
+            "compares checksums; in one of the next; and in one in which a core "
+            "looks at every byte.\n\n"
+            + table(["budget", "bare loop, GB/s", "first sweep", "a next one",
+                     "looked at"], lines))
+
+
 def decode(directory):
     results = load(directory, "steps.json")
     keys = ("tokens/s", "weight_GB/s", "stream_GB/s", "of_stream",
@@ -354,6 +376,7 @@ SECTIONS = {
     "exact-q8": exact,
     "exact-q4": exact,
     "device": device,
+    "sweep": sweep,
     "decode-bf16": decode,
     "decode-q8": decode,
     "decode-q4": decode,
