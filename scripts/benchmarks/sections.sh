@@ -79,7 +79,7 @@ set_up_mode() {
       shape=270M
       model_name="OpenELM-270M's shapes with random weights"
       big_megabytes=(545 290 170)
-      budgets=25%,50%,75%
+      budgets=50%,75%
       rounds=2
       tokens=4
       min_time=0.05
