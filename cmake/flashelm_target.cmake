@@ -1,3 +1,7 @@
+include(CheckLinkerFlag)
+check_linker_flag(CXX "-Wl,-z,pack-relative-relocs"
+  FLASHELM_PACKS_RELOCATIONS)
+
 # flashelm_target(NAME): the settings that every target of this project shares,
 # set on the target so that nothing leaks into a project that includes us.
 function(flashelm_target name)
@@ -18,6 +22,10 @@ function(flashelm_target name)
   # Code that nothing calls would still be mapped, and so be planned for.
   target_link_options(${name} PRIVATE
     $<$<NOT:$<PLATFORM_ID:Darwin>>:-Wl,--gc-sections>)
+  # Relocations of tables of addresses take a bit each in place of 24 bytes.
+  if(FLASHELM_PACKS_RELOCATIONS)
+    target_link_options(${name} PRIVATE -Wl,-z,pack-relative-relocs)
+  endif()
   if(FLASHELM_SANITIZE)
     target_compile_options(${name} PRIVATE
       -fsanitize=${FLASHELM_SANITIZE} -fno-omit-frame-pointer
