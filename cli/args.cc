@@ -495,6 +495,7 @@ int WithCommand(CommandUse use) {
   sub->callback([&] { verb = [&] { return RunCalibrate(calibrate); }; });
 
   BenchArgs bench;
+  bench.command = CommandText(use.argc, use.argv);
   BenchIoArgs bench_io;
   sub = app.add_subcommand(
       "bench",

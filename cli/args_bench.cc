@@ -70,6 +70,19 @@ void AddLists(CLI::App* app, BenchArgs* args) {
           "K,...");
 }
 
+void AddReport(CLI::App* app, BenchArgs* args) {
+  CLI::Option* html = app->add_option(
+      "--html", args->html,
+      "Also write a report to this file: a page with plots and tables, whole "
+      "by itself");
+  html->type_name("FILE");
+  AddRepeated(app, "--from", &args->from,
+              "Measure nothing: report on records that -o json or jsonl wrote "
+              "to this file before; may be repeated",
+              "FILE");
+  app->get_option("--from")->needs(html);
+}
+
 void AddMeasuring(CLI::App* app, BenchArgs* args) {
   app->add_option("-r,--repetitions", args->repetitions,
                   "Times that a test is run")
@@ -81,6 +94,7 @@ void AddMeasuring(CLI::App* app, BenchArgs* args) {
               "into a file. May be repeated: one measurement in several forms "
               "[md]",
               "FORMAT[=FILE]");
+  AddReport(app, args);
   app->add_option("--cache-state", args->cache_state,
                   "Before a row: cold: drop the model file from the page "
                   "cache, for each repetition, a process each and no warm-up; "
@@ -135,6 +149,15 @@ CLI::App* AddBenchIo(CLI::App* app, BenchIoArgs* args) {
 
 // What options of their own cannot say of two verbs in one.
 void CheckBench(const CLI::App& bench, const CLI::App& io) {
+  if (bench.get_option("--from")->count() > 0 && !io.parsed()) {
+    for (const CLI::Option* option : bench.get_options()) {
+      const std::string name = option->get_name();
+      if (option->count() > 0 && name != "--from" && name != "--html") {
+        throw CLI::ExcludesError("--from", name);
+      }
+    }
+    return;
+  }
   if (!io.parsed()) {
     if (bench.get_option("--model")->count() == 0) {
       throw CLI::RequiredError("--model");
@@ -149,6 +172,28 @@ void CheckBench(const CLI::App& bench, const CLI::App& io) {
 }
 
 }  // namespace
+
+std::string CommandText(int argc, const char* const* argv) {
+  std::string text = "flashelm";
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    text += ' ';
+    if (!word.empty() &&
+        word.find_first_not_of("abcdefghijklmnopqrstuvwxyz"
+                               "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                               "0123456789%+,-./:=@_") == std::string::npos) {
+      text += word;
+      continue;
+    }
+    text += '\'';
+    for (const char c : word) {
+      // A quote ends the quotes, stands for itself, and begins others.
+      text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    }
+    text += '\'';
+  }
+  return text;
+}
 
 void AddBench(CLI::App* app, BenchArgs* bench, BenchIoArgs* io_args,
               std::function<Status()>* verb) {
@@ -168,6 +213,8 @@ void AddBench(CLI::App* app, BenchArgs* bench, BenchIoArgs* io_args,
     }
     if (io->parsed()) {
       *verb = [=] { return RunBenchIo(*io_args); };
+    } else if (!bench->from.empty()) {
+      *verb = [=] { return RunBenchFrom(*bench); };
     } else if (bench->ablation) {
       if (app->get_option("--mem-budget")->count() == 0) {
         bench->mem_budgets = "50%";

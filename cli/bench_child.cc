@@ -132,6 +132,7 @@ Json DescribeRow(const RowPlan& plan, const BenchArgs& args) {
   row["test_time"] = Now();
   row["version"] = FLASHELM_VERSION;
   row["build_commit"] = OrNull(BuildCommit());
+  if (!args.command.empty()) row["command"] = args.command;
   row["cpu"] = OrNull(CpuName());
   row["kernel"] = OrNull(KernelName());
   row["fs_type"] = OrNull(FileSystemType(engine.model));

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "cli/bench_record.h"
+#include "cli/bench_report.h"
 #include "core/base/format.h"
 #include "core/text_file.h"
 
@@ -92,7 +93,7 @@ void Print(const std::string& text) {
 }  // namespace
 
 Result<BenchOutputs> BenchOutputs::Create(
-    const std::vector<std::string>& specs,
+    const std::vector<std::string>& specs, const std::string& html,
     const std::vector<std::string>& inputs, std::string title,
     MarkdownTable table) {
   FLASHELM_ASSIGN_OR_RETURN(TextSpool spool, TextSpool::Create());
@@ -107,20 +108,31 @@ Result<BenchOutputs> BenchOutputs::Create(
     }
     Output output = {*format, ""};
     if (equals != std::string::npos) output.path = spec.substr(equals + 1);
-    for (const Output& other : outputs.outputs_) {
-      if (other.path != output.path) continue;
-      return InvalidArgument("-o ", spec, ": there is another -o for ",
-                             output.path.empty()
-                                 ? "standard output; name a file, as csv=FILE"
-                                 : output.path);
-    }
-    if (!output.path.empty()) {
-      FLASHELM_RETURN_IF_ERROR(CheckOutputPath(output.path, inputs));
-    }
-    outputs.outputs_.push_back(std::move(output));
+    FLASHELM_RETURN_IF_ERROR(
+        outputs.AddOutput(std::move(output), "-o " + spec, inputs));
   }
   if (specs.empty()) outputs.outputs_.push_back({BenchFormat::kMarkdown, ""});
+  if (!html.empty()) {
+    FLASHELM_RETURN_IF_ERROR(outputs.AddOutput({BenchFormat::kHtml, html},
+                                               "--html " + html, inputs));
+  }
   return outputs;
+}
+
+Status BenchOutputs::AddOutput(Output output, const std::string& flag,
+                               const std::vector<std::string>& inputs) {
+  for (const Output& other : outputs_) {
+    if (other.path != output.path) continue;
+    return InvalidArgument(flag, ": there is another output for ",
+                           output.path.empty()
+                               ? "standard output; name a file, as csv=FILE"
+                               : output.path);
+  }
+  if (!output.path.empty()) {
+    FLASHELM_RETURN_IF_ERROR(CheckOutputPath(output.path, inputs));
+  }
+  outputs_.push_back(std::move(output));
+  return OkStatus();
 }
 
 std::string BenchOutputs::Head(BenchFormat format) const {
@@ -136,6 +148,7 @@ std::string BenchOutputs::Head(BenchFormat format) const {
     }
     case BenchFormat::kJson:
     case BenchFormat::kJsonLines:
+    case BenchFormat::kHtml:
       break;
   }
   return "";
@@ -159,6 +172,7 @@ std::string BenchOutputs::Row(BenchFormat format, const Json& row,
     case BenchFormat::kJson:
       return (index == 0 ? "[\n" : ",\n") + Dump(row, 2);
     case BenchFormat::kJsonLines:
+    case BenchFormat::kHtml:
       break;
   }
   return Dump(row, -1) + "\n";
@@ -167,6 +181,22 @@ std::string BenchOutputs::Row(BenchFormat format, const Json& row,
 std::string BenchOutputs::End(BenchFormat format, size_t num_rows) const {
   if (format != BenchFormat::kJson) return "";
   return num_rows == 0 ? "[]\n" : "\n]\n";
+}
+
+Result<std::string> BenchOutputs::FileText(BenchFormat format) const {
+  std::vector<Json> records;  // For what needs all of them at once.
+  std::string text = Head(format);
+  for (size_t i = 0; i < spool_.size(); ++i) {
+    FLASHELM_ASSIGN_OR_RETURN(const std::string json, spool_.Read(i));
+    Json record = Json::parse(json);
+    if (format == BenchFormat::kHtml) {
+      records.push_back(std::move(record));
+    } else {
+      text += Row(format, record, i);
+    }
+  }
+  if (format == BenchFormat::kHtml) return RenderBenchReport(records);
+  return text + End(format, spool_.size());
 }
 
 void BenchOutputs::Begin() {
@@ -190,12 +220,7 @@ Status BenchOutputs::Finish() {
       Print(End(output.format, spool_.size()));
       continue;
     }
-    std::string text = Head(output.format);
-    for (size_t i = 0; i < spool_.size(); ++i) {
-      FLASHELM_ASSIGN_OR_RETURN(const std::string record, spool_.Read(i));
-      text += Row(output.format, Json::parse(record), i);
-    }
-    text += End(output.format, spool_.size());
+    FLASHELM_ASSIGN_OR_RETURN(const std::string text, FileText(output.format));
     FLASHELM_RETURN_IF_ERROR(WriteTextFile(output.path, text));
   }
   return OkStatus();

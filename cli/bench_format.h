@@ -21,6 +21,7 @@ enum class BenchFormat {
   kCsv,        // A line of names, then a line for each record.
   kJson,       // An array.
   kJsonLines,  // A record in each line.
+  kHtml,       // A report; in files alone.
 };
 
 // Text that waits in a temporary file: what is kept in memory would be in that
@@ -48,9 +49,11 @@ class TextSpool {
 class BenchOutputs {
  public:
   // `specs`: FORMAT or FORMAT=FILE; none: a table on standard output. `title`
-  // stands above tables. kInvalidArgument: an unknown format, or two for one
-  // place. Others as CheckOutputPath(), none of `inputs` is to be written.
+  // stands above tables. `html`: where the report goes; empty: there is none.
+  // kInvalidArgument: an unknown format, or two for one place. Others as
+  // CheckOutputPath(), none of `inputs` is to be written.
   static Result<BenchOutputs> Create(const std::vector<std::string>& specs,
+                                     const std::string& html,
                                      const std::vector<std::string>& inputs,
                                      std::string title, MarkdownTable table);
 
@@ -69,6 +72,9 @@ class BenchOutputs {
         table_(std::move(table)),
         spool_(std::move(spool)) {}
 
+  Status AddOutput(Output output, const std::string& flag,
+                   const std::vector<std::string>& inputs);
+  Result<std::string> FileText(BenchFormat format) const;
   std::string Head(BenchFormat format) const;
   std::string Row(BenchFormat format, const Json& row, size_t index) const;
   std::string End(BenchFormat format, size_t num_rows) const;

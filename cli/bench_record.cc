@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/layer_reads.h"
 #include "core/base/format.h"
 
 namespace flashelm::cli {
@@ -20,7 +21,7 @@ constexpr const char* kKeys[] = {
     "n_threads", "mem_budget_bytes", "budget_enforced", "planned_bytes",
     "io_backend", "direct_io", "n_ctx", "n_batch", "kv_type", "simd",
     "n_prompt", "n_gen", "n_repetitions", "test_time", "version",
-    "build_commit", "ablation", "error",
+    "build_commit", "command", "ablation", "error",
     // Speed.
     "avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "prompt_tps", "gen_tps",
     "ttft_ms", "itl_p50_ms", "itl_p90_ms", "itl_p95_ms", "itl_p99_ms",
@@ -31,10 +32,11 @@ constexpr const char* kKeys[] = {
     "majflt", "minflt", "minor_faults_per_token", "major_faults_per_token",
     "mem_available_bytes", "cgroup_limit_bytes", "cgroup",
     // Reading.
-    "bytes_read", "read_ops", "flash_bytes_per_token",
+    "weight_bytes_per_token", "bytes_read", "read_ops", "flash_bytes_per_token",
     "flash_bytes_bound_per_token", "flash_bytes_over_bound",
     "kernel_read_bytes_per_token", "kernel_write_bytes", "flash_read_gbps",
-    "reads_per_token", "cache_state", "cached_bytes",
+    "device_read_gbps", "reads_per_token", "cache_state", "cached_bytes",
+    "layers",
     // Sparse decoding.
     "cache_hit_rate", "kept_fraction", "max_skipped", "recall", "precision",
     "overlap", "fresh_bytes_per_token", "bundle_misses_per_token",
@@ -166,6 +168,20 @@ Json MergeCgroups(const std::vector<const Json*>& all) {
   return merged;
 }
 
+// Means of what is per token; the same in all parts where it is planned.
+Json MergeLayers(const std::vector<const Json*>& all) {
+  Json merged = *all.front();
+  for (auto& [key, value] : merged.items()) {
+    if (!value.is_array()) continue;
+    for (size_t i = 0; i < value.size(); ++i) {
+      std::vector<const Json*> elements;
+      for (const Json* layers : all) elements.push_back(&layers->at(key).at(i));
+      value[i] = MergeValues(key, elements);
+    }
+  }
+  return merged;
+}
+
 // "OpenELM 3.04B bf16".
 std::string ModelType(uint64_t num_params, const std::string& weights) {
   const auto params = static_cast<double>(num_params);
@@ -230,6 +246,7 @@ Json EmptyRow() {
   Json config;
   for (const char* key : kConfigKeys) config[key] = nullptr;
   row["config"] = std::move(config);
+  row["layers"] = EmptyLayers();
   row["schema_version"] = kBenchSchemaVersion;
   return row;
 }
@@ -256,6 +273,8 @@ Json MergeParts(std::span<const Json> parts) {
       }
     } else if (key == "cgroup") {
       value = MergeCgroups(all);
+    } else if (key == "layers") {
+      value = MergeLayers(all);
     } else if (key != "config") {
       value = MergeValues(key, all);
     }

@@ -7,6 +7,7 @@
 
 #include "cli/energy.h"
 #include "cli/engine_setup.h"
+#include "cli/layer_reads.h"
 #include "core/base/process_counters.h"
 #include "core/base/process_memory.h"
 #include "core/sampler.h"
@@ -75,7 +76,8 @@ class RowMeasurer {
         cancel_(cancel),
         session_(session),
         tokens_(MakeTokens(engine.config(), args.n_prompt + args.n_gen + 1)),
-        sampler_(SamplerOptions{}, engine.config().vocab_size) {
+        sampler_(SamplerOptions{}, engine.config().vocab_size),
+        layers_(engine) {
     measurement_.n_prompt = args.n_prompt;
     measurement_.n_gen = args.n_gen;
     measurement_.counts_reads = engine.plan_options().io != IoBackend::kMmap;
@@ -127,6 +129,8 @@ class RowMeasurer {
     const auto memory = ReadProcessMemory();
     AddEngineKeys(engine, json);
     AddMeasurementKeys(measurement_, json);
+    json["weight_bytes_per_token"] = engine.plan().weight_bytes;
+    json["layers"] = layers_.ToJson(measurement_.decode.num_tokens);
     AddCounterKeys(end, json);
     if (memory) {
       json["rss_anon_bytes"] = OrNull(memory->anonymous_bytes);
@@ -161,6 +165,7 @@ class RowMeasurer {
 
   Status Generate() {
     const SessionStats stats_before = session_.stats();
+    layers_.Begin();
     const ProcessCounters before = ReadProcessCounters();
     const auto begin = Clock::now();
     for (uint32_t i = 0; i < args_.n_gen; ++i) {
@@ -171,6 +176,7 @@ class RowMeasurer {
     }
     gen_ms_.push_back(MillisecondsSince(begin));
     AddCounters(ReadProcessCounters(), before, decode_counters_);
+    layers_.End();
     AddStats(Difference(session_.stats(), stats_before), measurement_.decode);
     return OkStatus();
   }
@@ -202,6 +208,7 @@ class RowMeasurer {
   const std::vector<TokenId> tokens_;  // Of the prompt, and those after it.
   Sampler sampler_;
   Measurement measurement_;
+  LayerReads layers_;
   // Of each repetition.
   std::vector<double> prompt_ms_;
   std::vector<double> ttft_ms_;
@@ -261,11 +268,14 @@ Result<Json> MeasureRow(const BenchRowArgs& args,
                         const CancelToken& cancel) {
   FLASHELM_ASSIGN_OR_RETURN(ModelFile model,
                             ModelFile::Open(args.engine.model));
-  const EngineNeeds needs = NeedsOf(args, model);
+  EngineNeeds needs = NeedsOf(args, model);
+  needs.measures = &cancel;
   const auto begin = Clock::now();
+  FLASHELM_ASSIGN_OR_RETURN(EngineSetup setup,
+                            SetUpEngine(model, args.engine, needs));
   FLASHELM_ASSIGN_OR_RETURN(
       const std::unique_ptr<Engine> engine,
-      LoadEngine(std::move(model), args.engine, needs, cancel));
+      LoadEngine(std::move(model), std::move(setup.options), cancel));
   FLASHELM_ASSIGN_OR_RETURN(const std::unique_ptr<Session> session,
                             Session::Create(*engine));
   const double load_ms = MillisecondsSince(begin);
@@ -279,6 +289,10 @@ Result<Json> MeasureRow(const BenchRowArgs& args,
   measurer.AddKeys(*engine, json);
   json["n_repetitions"] = args.repetitions;
   json["load_ms"] = load_ms;
+  if (setup.rate) {
+    json["device_read_gbps"] =
+        static_cast<double>(setup.rate->bytes_per_second) * 1e-9;
+  }
   json["config"] = ConfigOf(*engine);
   return json;
 }

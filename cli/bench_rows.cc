@@ -170,7 +170,7 @@ Status MeasureRows(const BenchArgs& args, std::vector<RowPlan> plans,
   for (const RowPlan& plan : plans) inputs.push_back(plan.args.engine.model);
   FLASHELM_ASSIGN_OR_RETURN(
       BenchOutputs outputs,
-      BenchOutputs::Create(args.outputs, inputs, std::move(title),
+      BenchOutputs::Create(args.outputs, args.html, inputs, std::move(title),
                            MarkdownTable(std::move(columns))));
   FLASHELM_ASSIGN_OR_RETURN(TextSpool parts, TextSpool::Create());
   const bool is_cold = args.cache_state == "cold";

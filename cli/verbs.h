@@ -158,8 +158,11 @@ struct BenchArgs {
   bool interleave = false;
   bool cgroup = false;
   bool ablation = false;
-  std::string rows_model;        // Empty: rows that need it are left out.
-  std::string file_order_model;  // The same.
+  std::string html;               // Where the report goes; empty: none.
+  std::vector<std::string> from;  // Records to report on; empty: measures.
+  std::string command;            // That this was called with, for a shell.
+  std::string rows_model;         // Empty: rows that need it are left out.
+  std::string file_order_model;   // The same.
 };
 
 struct BenchIoArgs {
@@ -189,6 +192,7 @@ Status RunPerplexity(const PerplexityArgs& args);
 Status RunCalibrate(const CalibrateArgs& args);
 Status RunPlan(const PlanArgs& args);
 Status RunBench(const BenchArgs& args);
+Status RunBenchFrom(const BenchArgs& args);
 Status RunAblation(const BenchArgs& args);
 Status RunBenchIo(const BenchIoArgs& args);
 Status RunSynth(const SynthArgs& args);

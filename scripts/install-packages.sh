@@ -41,10 +41,17 @@ test_packages=(
   fish                 # the same
   shellcheck           # the scripts
 )
+# Without these a test skips.
+optional_test_packages=(
+  chromium             # bench's report in a browser
+)
 
 case "${1:-test}" in
   build) wanted=("${build_packages[@]}") ;;
-  test) wanted=("${build_packages[@]}" "${test_packages[@]}") ;;
+  test)
+    wanted=("${build_packages[@]}" "${test_packages[@]}")
+    optional_packages+=("${optional_test_packages[@]}")
+    ;;
   *)
     echo "usage: $0 [build|test]" >&2
     exit 2
@@ -94,7 +101,7 @@ apt update >"$log" 2>&1 ||
   echo "The package lists could not be renewed; trying with those there are."
 for package in "${missing_optional[@]}"; do
   apt install -y --no-install-recommends "$package" >>"$log" 2>&1 ||
-    echo "Could not install $package; the build will do without."
+    echo "Could not install $package; the build or a test will do without."
 done
 ((${#missing[@]})) || exit 0
 if ! apt install -y --no-install-recommends "${missing[@]}" >>"$log" 2>&1; then

@@ -238,7 +238,8 @@ def main():
         text = file.read()
     row = schema["$defs"]["row"]["properties"]
     for key in (list(row) + list(row["config"]["properties"]) +
-                list(row["cgroup"]["properties"])):
+                list(row["cgroup"]["properties"]) +
+                list(row["layers"]["properties"])):
         assert f"`{key}`" in text, f"{key} is not in docs/BENCHMARKING.md"
 
 
