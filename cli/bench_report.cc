@@ -116,37 +116,37 @@ void AddConfiguration(std::span<const Json> records, HtmlPage& page) {
   for (const auto& [key, value] : EmptyRow()["config"].items()) {
     keys.push_back("config." + key);
   }
-  HtmlTable same;
-  same.caption = "The same in all rows";
-  same.head = {{"Key", "key"}, {"Value", "value"}};
-  HtmlTable different;
-  different.caption = "What differs from row to row";
-  different.head = {{"Row", "row"}, {"Test", "test"}};
+  HtmlTable same("The same in all rows");
+  same.AddColumn("Key", "key");
+  same.AddColumn("Value", "value");
+  HtmlTable different("What differs from row to row");
+  different.AddColumn("Row", "row");
+  different.AddColumn("Test", "test");
   std::vector<std::string> differing;
+  const auto add = [](const Json& value, HtmlTable& table) {
+    const std::string text = ConfigText(value);
+    table.AddCell(text, value.is_null() ? "" : text, value.is_number());
+  };
   for (const std::string& key : keys) {
     const Json& first = FindValue(records.front(), key);
     if (std::all_of(records.begin(), records.end(), [&](const Json& record) {
           return FindValue(record, key) == first;
         })) {
-      const std::string raw = first.is_null() ? "" : ConfigText(first);
-      same.rows.push_back(
-          {TextTableCell(key), {ConfigText(first), raw, false}});
+      same.BeginRow();
+      same.AddCell(key, key);
+      add(first, same);
     } else {
       differing.push_back(key);
-      different.head.push_back({key, key});
+      different.AddColumn(key, key, first.is_number());
     }
   }
   for (size_t i = 0; i < records.size(); ++i) {
-    std::vector<HtmlTable::Cell> cells = {
-        TextTableCell(std::to_string(i + 1)),
-        TextTableCell(FindText(records[i], "test"))};
+    different.BeginRow();
+    add(Json(i + 1), different);
+    add(FindValue(records[i], "test"), different);
     for (const std::string& key : differing) {
-      const Json& value = FindValue(records[i], key);
-      cells.push_back({ConfigText(value),
-                       value.is_null() ? "" : ConfigText(value),
-                       value.is_number()});
+      add(FindValue(records[i], key), different);
     }
-    different.rows.push_back(std::move(cells));
   }
   page.AddTable(same, "configuration.csv");
   if (!differing.empty()) page.AddTable(different, "differences.csv");

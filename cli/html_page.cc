@@ -24,66 +24,56 @@ std::string PercentEncode(std::string_view text) {
   return out;
 }
 
-void AddCsvCell(const std::string& text, std::string& line) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) {
-    line += text;
-    return;
-  }
-  line += '"';
-  for (const char c : text) {
-    if (c == '"') line += '"';
-    line += c;
-  }
-  line += '"';
-}
-
 std::string Element(std::string_view name, std::string_view text) {
   return fmt::format("<{0}>{1}</{0}>\n", name, EscapeMarkup(text));
 }
 
 }  // namespace
 
-HtmlTable::Cell TextTableCell(std::string text) { return {text, text, false}; }
-
-std::string HtmlTable::ToHtml() const {
-  std::string html =
-      "<table>\n<caption>" + EscapeMarkup(caption) + "</caption>\n<thead><tr>";
-  for (size_t i = 0; i < head.size(); ++i) {
-    const bool is_number =
-        !rows.empty() && i < rows.front().size() && rows.front()[i].is_number;
-    Append(html, "<th scope=\"col\"{}>{}</th>", is_number ? " class=\"n\"" : "",
-           EscapeMarkup(head[i].text));
+void HtmlTable::AddCsv(std::string_view text) {
+  if (!is_first_) csv_ += ',';
+  if (text.find_first_of(",\"\r\n") == std::string_view::npos) {
+    csv_ += text;
+    return;
   }
-  html += "</tr></thead>\n<tbody>\n";
-  for (const std::vector<Cell>& row : rows) {
-    html += "<tr>";
-    for (size_t i = 0; i < row.size(); ++i) {
-      const char* const css_class = row[i].is_number ? " class=\"n\"" : "";
-      const std::string text = EscapeMarkup(row[i].text);
-      html += i == 0
-                  ? fmt::format("<th scope=\"row\"{}>{}</th>", css_class, text)
-                  : fmt::format("<td{}>{}</td>", css_class, text);
-    }
-    html += "</tr>\n";
+  csv_ += '"';
+  for (const char c : text) {
+    if (c == '"') csv_ += '"';
+    csv_ += c;
   }
-  return html + "</tbody>\n</table>\n";
+  csv_ += '"';
 }
 
-std::string HtmlTable::ToCsv() const {
-  std::string csv;
-  for (size_t i = 0; i < head.size(); ++i) {
-    if (i > 0) csv += ',';
-    AddCsvCell(head[i].key, csv);
-  }
-  csv += '\n';
-  for (const std::vector<Cell>& row : rows) {
-    for (size_t i = 0; i < row.size(); ++i) {
-      if (i > 0) csv += ',';
-      AddCsvCell(row[i].raw, csv);
-    }
-    csv += '\n';
-  }
-  return csv;
+void HtmlTable::AddColumn(std::string_view text, std::string_view key,
+                          bool is_number) {
+  Append(head_, "<th scope=\"col\"{}>{}</th>", is_number ? " class=\"n\"" : "",
+         EscapeMarkup(text));
+  AddCsv(key);
+  is_first_ = false;
+}
+
+void HtmlTable::BeginRow() {
+  body_ += body_.empty() ? "<tr>" : "</tr>\n<tr>";
+  csv_ += '\n';
+  is_first_ = true;
+}
+
+void HtmlTable::AddCell(std::string_view text, std::string_view raw,
+                        bool is_number) {
+  Append(body_, "<{}{}>{}</{}>", is_first_ ? "th scope=\"row\"" : "td",
+         is_number ? " class=\"n\"" : "", EscapeMarkup(text),
+         is_first_ ? "th" : "td");
+  AddCsv(raw);
+  is_first_ = false;
+}
+
+std::string HtmlTable::ToHtml() const {
+  std::string html;
+  Append(html,
+         "<table>\n<caption>{}</caption>\n<thead><tr>{}</tr></thead>\n<tbody>\n"
+         "{}{}</tbody>\n</table>\n",
+         EscapeMarkup(caption_), head_, body_, body_.empty() ? "" : "</tr>\n");
+  return html;
 }
 
 std::string DownloadLink(std::string_view file_name, std::string_view type,
@@ -132,7 +122,7 @@ void HtmlPage::AddTable(const HtmlTable& table, std::string_view csv_name) {
   Append(body_,
          "<div class=\"scroll\" tabindex=\"0\" role=\"group\" "
          "aria-label=\"{}\">\n",
-         EscapeMarkup(table.caption));
+         EscapeMarkup(table.caption()));
   body_ += table.ToHtml() + "</div>\n";
   if (csv_name.empty()) return;
   body_ += DownloadLink(csv_name, "text/csv", table.ToCsv(), "Save as CSV");

@@ -8,28 +8,35 @@
 
 namespace flashelm::cli {
 
-// A table for people, and the same for programs.
-struct HtmlTable {
-  struct Cell {
-    std::string text;  // As it is read.
-    std::string raw;   // As it was measured; in the CSV.
-    bool is_number = false;
-  };
-  struct Column {
-    std::string text;
-    std::string key;  // In the CSV.
-  };
-  std::string caption;
-  std::vector<Column> head;
-  std::vector<std::vector<Cell>> rows;  // The first cell names the row.
+// A table for people, and the same for programs, as it is filled: columns
+// first, then rows, each with a cell for every column.
+class HtmlTable {
+ public:
+  explicit HtmlTable(std::string_view caption) : caption_(caption) {}
 
+  // `key` names it in the CSV.
+  void AddColumn(std::string_view text, std::string_view key,
+                 bool is_number = false);
+  void BeginRow();
+  // As it is read, and as it was measured, for the CSV. The first cell names
+  // the row.
+  void AddCell(std::string_view text, std::string_view raw,
+               bool is_number = false);
+
+  const std::string& caption() const { return caption_; }
   std::string ToHtml() const;
   // A line of keys, then the raw cells, those that need it in quotes.
-  std::string ToCsv() const;
-};
+  std::string ToCsv() const { return csv_ + "\n"; }
 
-// A cell of text, whose raw form is the same.
-HtmlTable::Cell TextTableCell(std::string text);
+ private:
+  void AddCsv(std::string_view text);
+
+  std::string caption_;
+  std::string head_;
+  std::string body_;
+  std::string csv_;
+  bool is_first_ = true;  // Of the columns, or of a row's cells.
+};
 
 // A link that saves `content` as a file of that name, without any server.
 std::string DownloadLink(std::string_view file_name, std::string_view type,

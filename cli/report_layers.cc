@@ -75,31 +75,33 @@ void AddMap(const ReportModel& model, const LayerFigure& figure, int index,
     map.groups.back().rows.push_back(std::move(line));
   }
   if (num_columns == 0) return;
-  HtmlTable table = MakeReportTable(
-      fmt::format("{}: {}", model.name, figure.name), chosen, {});
+  const std::string name = model.name + ": " + figure.name;
   for (size_t i = 0; i < num_columns; ++i) {
     const bool is_head = figure.has_head && i + 1 == num_columns;
     const std::string number = std::to_string(i);
     map.columns.push_back({is_head ? "head" : number,
                            is_head ? "output head" : "layer " + number});
-    table.head.insert(table.head.end() - 1,
-                      {is_head ? "Head" : "Layer " + number,
-                       is_head ? "head" : "layer_" + number});
   }
-  for (size_t i = 0; i < chosen.size(); ++i) {
-    Values values = figure.values(*chosen[i]);
-    values.resize(num_columns);
-    std::vector<HtmlTable::Cell>& cells = table.rows[i];
-    for (const auto& value : values) {
-      cells.insert(cells.end() - 1, NumberTableCell(value, figure.kind));
-    }
-  }
+  const HtmlTable table = MakeReportTable(
+      name, chosen, {}, [&](const ReportRow* row, HtmlTable& to) {
+        if (row == nullptr) {
+          for (const HeatMap::Column& column : map.columns) {
+            to.AddColumn(column.name, column.name, true);
+          }
+          return;
+        }
+        Values values = figure.values(*row);
+        values.resize(num_columns);
+        for (const auto& value : values) {
+          AddNumberCell(value, figure.kind, "", to);
+        }
+      });
   if (map.max == 0) map.max = 1;
-  map.text = {fmt::format("{}-{}", figure.id, index), table.caption,
+  map.text = {fmt::format("{}-{}", figure.id, index), name,
               "A line for each row, a cell for each layer, in a stronger "
               "colour the more. All values are in the table below."};
-  page.AddHeading(table.caption);
-  page.AddFigure(map.Render(), table.caption, figure.caption, table,
+  page.AddHeading(name);
+  page.AddFigure(map.Render(), name, figure.caption, table,
                  map.text.id + ".csv");
 }
 

@@ -73,11 +73,13 @@ class ModeNames {
       groups_.push_back(FindText(record, "model_path") + '\n' +
                         FindText(record, "test"));
       values_.push_back(std::move(values));
+      ablations_.push_back(FindText(record, "ablation"));
     }
   }
 
   std::string NameOf(size_t record) const {
-    std::string name;
+    std::string name = ablations_[record];
+    if (!name.empty()) return name;
     for (size_t i = 0; i < std::size(kModeKeys); ++i) {
       const std::string& value = values_[record][i];
       if (value.empty()) continue;
@@ -107,6 +109,7 @@ class ModeNames {
     return false;
   }
 
+  std::vector<std::string> ablations_;
   std::vector<std::string> groups_;
   std::vector<std::vector<std::string>> values_;
 };
@@ -115,8 +118,7 @@ ReportRow MakeRow(const Json& record, const ModeNames& names, size_t index) {
   ReportRow row;
   row.record = &record;
   row.test = FindText(record, "test");
-  row.mode = FindText(record, "ablation");
-  if (row.mode.empty()) row.mode = names.NameOf(index);
+  row.mode = names.NameOf(index);
   row.error = FindText(record, "error");
   row.budget_bytes = FindNumber(record, "mem_budget_bytes");
   const std::string asked = FindText(record, "config.mem_budget");
@@ -263,22 +265,22 @@ std::optional<double> ReportRow::BoundOfSpeed() const {
 ReportRows::ReportRows(std::span<const Json> records)
     : flash_(FastestFlash(records)) {
   const ModeNames names(records);
-  std::vector<ReportRow> rows;
   std::vector<Order> order;
   std::vector<std::string> models;
   std::vector<std::string> tests;
   std::vector<std::string> modes;
   for (size_t i = 0; i < records.size(); ++i) {
-    rows.push_back(MakeRow(records[i], names, i));
-    const ReportRow& row = rows.back();
-    order.push_back({PlaceOf(FindText(records[i], "model_path"), models),
-                     PlaceOf(row.test, tests), PlaceOf(row.mode, modes),
-                     row.budget_bytes.value_or(INFINITY), i});
+    const Json& record = records[i];
+    order.push_back({PlaceOf(FindText(record, "model_path"), models),
+                     PlaceOf(FindText(record, "test"), tests),
+                     PlaceOf(names.NameOf(i), modes),
+                     FindNumber(record, "mem_budget_bytes").value_or(INFINITY),
+                     i});
   }
   std::qsort(order.data(), order.size(), sizeof(Order), Order::Compare);
-  rows_.reserve(rows.size());
+  rows_.reserve(order.size());
   for (const Order& place : order) {
-    rows_.push_back(std::move(rows[place.record]));
+    rows_.push_back(MakeRow(records[place.record], names, place.record));
   }
   for (size_t i = 0; i < order.size(); ++i) {
     const bool is_new_model = i == 0 || order[i].model != order[i - 1].model;

@@ -9,50 +9,35 @@
 namespace flashelm::cli {
 namespace {
 
-HtmlTable::Cell CellOf(const ReportRow& row, const ReportColumn& column) {
+void AddRecordCell(const ReportRow& row, const ReportColumn& column,
+                   HtmlTable& table) {
   const std::string_view key = column.key;
   if (key == "held") {
-    return TextTableCell(row.is_held ? "yes" : "no, not with mmap alone");
+    const char* const text = row.is_held ? "yes" : "no, not with mmap alone";
+    return table.AddCell(text, text);
   }
-  const auto bound = key == "bound_tps" || key == "of_bound"
-                         ? row.BoundOfSpeed()
-                         : std::nullopt;
-  if (key == "bound_tps") return NumberTableCell(bound, column.kind);
-  if (key == "of_bound") {
-    const auto rate = row.Number("avg_ts");
-    return NumberTableCell(
-        rate && bound ? std::optional(*rate / *bound) : std::nullopt,
-        column.kind);
+  if (key == "bound_tps" || key == "of_bound") {
+    auto value = row.BoundOfSpeed();
+    if (value && key == "of_bound") {
+      const auto rate = row.Number("avg_ts");
+      value = rate ? std::optional(*rate / *value) : std::nullopt;
+    }
+    return AddNumberCell(value, column.kind, "", table);
   }
-  if (column.kind == CellKind::kText) {
-    std::string text = FindText(*row.record, key);
-    return {text.empty() ? "-" : text, text, false};
-  }
-  HtmlTable::Cell cell = NumberTableCell(row.Number(key), column.kind);
-  // As the record has it, an integer as one.
-  if (!cell.raw.empty()) cell.raw = Dump(FindValue(*row.record, key), -1);
-  return cell;
+  AddNumberCell(row.Number(key), column.kind,
+                Dump(FindValue(*row.record, key), -1), table);
 }
 
 }  // namespace
 
-HtmlTable::Cell NumberTableCell(const std::optional<double>& value,
-                                CellKind kind) {
-  if (!value) return {"-", "", true};
-  std::string text;
-  switch (kind) {
-    case CellKind::kBytes:
-      text = SizeText(*value);
-      break;
-    case CellKind::kPercent:
-      text = ShortNumber(*value * 100) + " %";
-      break;
-    case CellKind::kNumber:
-    case CellKind::kText:
-      text = ShortNumber(*value);
-      break;
-  }
-  return {std::move(text), Dump(Json(*value), -1), true};
+void AddNumberCell(const std::optional<double>& value, CellKind kind,
+                   std::string raw, HtmlTable& table) {
+  if (!value) return table.AddCell("-", "", true);
+  if (raw.empty()) raw = Dump(Json(*value), -1);
+  table.AddCell(kind == CellKind::kBytes     ? SizeText(*value)
+                : kind == CellKind::kPercent ? ShortNumber(*value * 100) + " %"
+                                             : ShortNumber(*value),
+                raw, true);
 }
 
 ChosenRows ChooseRows(std::span<const ReportRow> rows,
@@ -64,32 +49,32 @@ ChosenRows ChooseRows(std::span<const ReportRow> rows,
   return chosen;
 }
 
-HtmlTable MakeReportTable(std::string caption, const ChosenRows& rows,
-                          std::span<const ReportColumn> columns) {
-  static constexpr ReportColumn kFirst[] = {
-      {"Mode", "mode", CellKind::kText},
-      {"Test", "test", CellKind::kText},
-      {"Budget", "mem_budget_bytes", CellKind::kBytes}};
-  HtmlTable table;
-  table.caption = std::move(caption);
-  for (const ReportColumn& column : kFirst) {
-    table.head.push_back({column.text, column.key});
-  }
+HtmlTable MakeReportTable(std::string_view caption, const ChosenRows& rows,
+                          std::span<const ReportColumn> columns,
+                          const MoreCells& more) {
+  HtmlTable table(caption);
+  table.AddColumn("Mode", "mode");
+  table.AddColumn("Test", "test");
+  table.AddColumn("Budget", "mem_budget_bytes", true);
   for (const ReportColumn& column : columns) {
-    table.head.push_back({column.text, column.key});
+    table.AddColumn(column.text, column.key, column.kind != CellKind::kText);
   }
-  table.head.push_back({"Failed", "error"});
+  if (more) more(nullptr, table);
+  table.AddColumn("Failed", "error");
   for (const ReportRow* row : rows) {
-    std::vector<HtmlTable::Cell>& cells = table.rows.emplace_back();
-    cells.push_back(TextTableCell(row->mode));
-    cells.push_back(TextTableCell(row->test));
-    cells.push_back(CellOf(*row, kFirst[2]));
-    cells.back().text = row->budget;
+    table.BeginRow();
+    table.AddCell(row->mode, row->mode);
+    table.AddCell(row->test, row->test);
+    table.AddCell(row->budget,
+                  row->budget_bytes
+                      ? Dump(FindValue(*row->record, "mem_budget_bytes"), -1)
+                      : "",
+                  true);
     for (const ReportColumn& column : columns) {
-      cells.push_back(CellOf(*row, column));
+      AddRecordCell(*row, column, table);
     }
-    cells.push_back(TextTableCell(row->error));
-    if (!row->has_failed()) cells.back().text = "no";
+    if (more) more(row, table);
+    table.AddCell(row->has_failed() ? row->error : "no", row->error);
   }
   return table;
 }

@@ -2,9 +2,11 @@
 #ifndef FLASHELM_CLI_REPORT_TABLE_H_
 #define FLASHELM_CLI_REPORT_TABLE_H_
 
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cli/html_page.h"
@@ -22,18 +24,24 @@ struct ReportColumn {
   CellKind kind;
 };
 
-// "-" and, raw, nothing for what is not known.
-HtmlTable::Cell NumberTableCell(const std::optional<double>& value,
-                                CellKind kind);
+// "-" and, raw, nothing for what is not known. `raw`: as the record has it;
+// empty: the value as it is.
+void AddNumberCell(const std::optional<double>& value, CellKind kind,
+                   std::string raw, HtmlTable& table);
 
 using ChosenRows = std::vector<const ReportRow*>;
 ChosenRows ChooseRows(std::span<const ReportRow> rows,
                       bool (*chooses)(const ReportRow& row));
 
-// A line for each row: mode, test and budget before `columns`, and whether it
-// failed behind them.
-HtmlTable MakeReportTable(std::string caption, const ChosenRows& rows,
-                          std::span<const ReportColumn> columns);
+// Cells of columns that are no record's keys: of a row, or, for null, the
+// columns themselves.
+using MoreCells = std::function<void(const ReportRow* row, HtmlTable& table)>;
+
+// A line for each row: mode, test and budget before `columns` and `more`, which
+// may be empty, and whether it failed behind them.
+HtmlTable MakeReportTable(std::string_view caption, const ChosenRows& rows,
+                          std::span<const ReportColumn> columns,
+                          const MoreCells& more = {});
 
 }  // namespace flashelm::cli
 

@@ -186,10 +186,13 @@ TEST(HeatMapTest, UnknownCellsAreNotZeros) {
 }
 
 TEST(HtmlTableTest, CsvHasWhatWasMeasuredInQuotesWhereNeeded) {
-  HtmlTable table;
-  table.caption = "c";
-  table.head = {{"A", "a"}, {"B", "b"}};
-  table.rows = {{TextTableCell("x,\"y\"\n"), {"1.2", "1.23456", true}}};
+  HtmlTable table("c");
+  table.AddColumn("A", "a");
+  table.AddColumn("B", "b", true);
+  EXPECT_EQ(table.ToCsv(), "a,b\n");
+  table.BeginRow();
+  table.AddCell("x,\"y\"\n", "x,\"y\"\n");
+  table.AddCell("1.2", "1.23456", true);
   EXPECT_EQ(table.ToCsv(), "a,b\n\"x,\"\"y\"\"\n\",1.23456\n");
   const std::string html = table.ToHtml();
   EXPECT_NE(html.find("<th scope=\"row\">x,&quot;y&quot;"), std::string::npos);

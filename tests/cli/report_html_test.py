@@ -102,9 +102,9 @@ def check_table(lines, table, page, rows):
         for (key, raw), text in zip(line.items(), texts):
             if key in ("mode", "test", "held", "error"):
                 continue
-            if key.startswith("layer_") or key == "head":
+            if key.startswith("layer ") or key == "output head":
                 layers = row["layers"]
-                if key == "head":
+                if key == "output head":
                     expected = layers["head_streamed_bytes_per_token"]
                 else:
                     i = int(key[6:])
