@@ -47,8 +47,8 @@ void AddFact(std::string_view figure, std::string_view text,
           "</span></li>\n";
 }
 
-// The fastest of a model's rows, and the fastest in the smallest budget that
-// was held.
+// The fastest of a model's rows, and the fastest in the smallest budget, of
+// those that were held.
 void AddFactsOf(const ReportModel& model, std::string& list) {
   const ReportRow* best = nullptr;
   const ReportRow* smallest = nullptr;
@@ -60,7 +60,11 @@ void AddFactsOf(const ReportModel& model, std::string& list) {
         row.Number("n_prompt").value_or(0) > 0) {
       continue;
     }
-    if (best == nullptr || rate(&row) > rate(best)) best = &row;
+    // One that nothing held is the best only where none was held.
+    if (best == nullptr || row.is_held > best->is_held ||
+        (row.is_held == best->is_held && rate(&row) > rate(best))) {
+      best = &row;
+    }
     if (!row.is_held) continue;
     if (smallest == nullptr || *row.budget_bytes < *smallest->budget_bytes ||
         (*row.budget_bytes == *smallest->budget_bytes &&

@@ -142,6 +142,17 @@ size_t PlaceOf(const std::string& text, std::vector<std::string>& all) {
   return place;
 }
 
+// Tokens per second of the fastest repetition, where tokens are generated and
+// nothing else.
+std::optional<double> FastestRepetition(const Json& record) {
+  std::optional<double> fastest;
+  if (FindNumber(record, "n_prompt") != 0.0) return fastest;
+  for (const auto& rate : FindNumbers(record, "samples_ts")) {
+    if (rate) fastest = std::max(fastest.value_or(0), *rate);
+  }
+  return fastest;
+}
+
 std::optional<FlashRate> FastestFlash(std::span<const Json> records) {
   std::optional<FlashRate> rate;
   const auto raise = [&](std::optional<double> gbps, bool is_of_profile) {
@@ -151,6 +162,10 @@ std::optional<FlashRate> FastestFlash(std::span<const Json> records) {
   };
   for (const Json& record : records) {
     raise(FindNumber(record, "flash_read_gbps"), false);
+    // A mean over repetitions that differ is less than the fastest had.
+    const auto streamed = FindNumber(record, "flash_bytes_bound_per_token");
+    const auto fastest = FastestRepetition(record);
+    if (streamed && fastest) raise(*streamed * *fastest * 1e-9, false);
     raise(FindNumber(record, "device_read_gbps"), true);
   }
   return rate;
@@ -271,11 +286,13 @@ ReportRows::ReportRows(std::span<const Json> records)
   std::vector<std::string> modes;
   for (size_t i = 0; i < records.size(); ++i) {
     const Json& record = records[i];
-    order.push_back({PlaceOf(FindText(record, "model_path"), models),
-                     PlaceOf(FindText(record, "test"), tests),
-                     PlaceOf(names.NameOf(i), modes),
-                     FindNumber(record, "mem_budget_bytes").value_or(INFINITY),
-                     i});
+    order.push_back(
+        {PlaceOf(FindText(record, "model_path"), models),
+         PlaceOf(FindText(record, "test"), tests) +
+             // What most people look for comes first.
+             (FindNumber(record, "n_prompt") == 0.0 ? 0 : records.size()),
+         PlaceOf(names.NameOf(i), modes),
+         FindNumber(record, "mem_budget_bytes").value_or(INFINITY), i});
   }
   std::qsort(order.data(), order.size(), sizeof(Order), Order::Compare);
   rows_.reserve(order.size());
@@ -328,6 +345,9 @@ void ReportRows::FillBounds(ReportModel& model) const {
     if (!ms) ms = row.Number("ms_per_token");
     if (!bytes || !ms || *ms <= 0) continue;
     ram = std::max(ram.value_or(0), *bytes / *ms * 1000);
+    if (const auto rate = FastestRepetition(*row.record)) {
+      ram = std::max(*ram, *bytes * *rate);
+    }
   }
   for (ReportTest& test : model.tests) {
     SpeedBound& bound = test.bound;

@@ -90,9 +90,7 @@ std::string BoundText(const SpeedBound& bound,
   Append(text, "The bound: a token takes {} of weights through the processor",
          SizeText(bound.weight_bytes));
   if (bound.ram_bytes_per_second) {
-    Append(text,
-           ", at {} GB/s, the fastest that any exact row computed (weights "
-           "over computing time)",
+    Append(text, ", at {} GB/s, the fastest that any exact row had",
            ShortNumber(*bound.ram_bytes_per_second / 1e9));
   }
   if (!flash) {
@@ -121,9 +119,9 @@ std::string CaptionOf(const ReportTest& test, bool has_bound,
       "standard "
       "deviation. ";
   text += has_bound ? BoundText(test.bound, flash)
-                    : "There is no line for the bound: tokens of a prompt "
-                      "share a pass through the weights, and without exact "
-                      "rows it is not known.";
+                    : "There is no line for the bound, which is one of exact "
+                      "rows that generate "
+                      "and do nothing else.";
   bool is_held = true;
   bool has_sparse = false;
   for (const ReportRow& row : test.rows) {

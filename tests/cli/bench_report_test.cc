@@ -99,7 +99,16 @@ TEST(ReportRowsTest, TheBoundIsTheSlowerOfFlashAndRam) {
       << "no more than all weights";
   EXPECT_FALSE(rows.flash()->is_of_profile);
 
+  // No point lies above the bound: neither may a row's fastest repetition.
   std::vector<Json> faster = records;
+  faster[1]["samples_ts"] = {1, 40};
+  const ReportRows of_repetition(faster);
+  EXPECT_NEAR(of_repetition.flash()->bytes_per_second, 40 * 30 * kMiB, 1);
+  faster[1]["samples_ts"] = {1, 100};
+  EXPECT_NEAR(
+      *ReportRows(faster).models()[0].tests[0].bound.ram_bytes_per_second,
+      100 * 80 * kMiB, 1);
+  faster = records;
   faster[0]["device_read_gbps"] = 2.5;
   const ReportRows of_profile(faster);
   EXPECT_TRUE(of_profile.flash()->is_of_profile);
