@@ -44,3 +44,24 @@ function(flashelm_small_code)
   set_property(SOURCE ${ARGN} APPEND PROPERTY
     COMPILE_OPTIONS $<$<CONFIG:Release>:-Os>)
 endfunction()
+
+# flashelm_from_archive(NAME): target flashelm_NAME, the library of the module
+# NAME of pkg-config. Programs link its archive, where there is one: a shared
+# library is mapped, and so planned for, whole. An archive need not be code that
+# a shared library can hold, so those link the shared one.
+function(flashelm_from_archive name)
+  find_library(FLASHELM_${name}_ARCHIVE
+    ${CMAKE_STATIC_LIBRARY_PREFIX}${name}${CMAKE_STATIC_LIBRARY_SUFFIX}
+    HINTS ${${name}_LIBDIR})
+  mark_as_advanced(FLASHELM_${name}_ARCHIVE)
+  add_library(flashelm_${name} INTERFACE)
+  if(FLASHELM_${name}_ARCHIVE)
+    set(is_program $<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>)
+    target_link_libraries(flashelm_${name} INTERFACE
+      $<IF:${is_program},${FLASHELM_${name}_ARCHIVE},PkgConfig::${name}>)
+    target_include_directories(flashelm_${name} SYSTEM INTERFACE
+      ${${name}_INCLUDE_DIRS})
+  else()
+    target_link_libraries(flashelm_${name} INTERFACE PkgConfig::${name})
+  endif()
+endfunction()
