@@ -48,9 +48,6 @@ void AddPlan(CLI::App* app, VerbFunction* verb) {
       ->excludes("--device-profile");
   plan->add_flag("--json", args->json, "Print JSON");
   plan->callback([=] {
-    if (args->engine.model.empty() && args->shape.empty()) {
-      throw CLI::RequiredError("--model or --shape");
-    }
     for (const char* flag : {"--weights", "--embedding", "--attention", "--ffn",
                              "--layout", "--tokenizer"}) {
       args->has_encodings |= plan->get_option(flag)->count() > 0;
@@ -70,7 +67,7 @@ void AddDoctor(CLI::App* app, VerbFunction* verb) {
                    "Where models are to lie: a directory, in which a temporary "
                    "file of at most 256 MiB is written, read and deleted "
                    "again; or a large file, which is only read")
-      ->type_name("PATH")
+      ->type_name("DIR|FILE")
       ->capture_default_str();
   doctor
       ->add_option("-o,--output", args->output,

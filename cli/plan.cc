@@ -36,6 +36,9 @@ Result<PlannedModel> OpenPlannedModel(const PlanArgs& args) {
     return PlannedModel{std::move(model)};
   }
   const std::string& path = args.engine.model;
+  if (path.empty()) {
+    return InvalidArgument("no model: name one with -m, or with --shape");
+  }
   if (IsCheckpointConfig(path)) {
     FLASHELM_ASSIGN_OR_RETURN(ModelFile model,
                               PlanModelFileAt(path, OptionsOf(args.encodings)));

@@ -56,7 +56,10 @@ Result<ModelFile> PlanModelFile(std::string_view config_text,
   FLASHELM_ASSIGN_OR_RETURN(const ModelConfig config,
                             ParseHfConfig(config_text, name));
   FLASHELM_RETURN_IF_ERROR(CheckEncodings(config, EncodingsOf(options)));
-  if (tokenizer.empty()) {
+  if (!options.tokenizer_path.empty()) {
+    FLASHELM_ASSIGN_OR_RETURN(
+        tokenizer, ReadWholeFile(options.tokenizer_path, kMaxTokenizerBytes));
+  } else if (tokenizer.empty()) {
     FLASHELM_ASSIGN_OR_RETURN(
         tokenizer,
         MakeTokenizerModel(std::min(config.vocab_size, kMaxVocabulary)));
@@ -85,13 +88,11 @@ Result<ModelFile> PlanModelFileAt(const std::string& path,
       is_directory ? (directory / "config.json").string() : path;
   FLASHELM_ASSIGN_OR_RETURN(const std::string text,
                             ReadWholeFile(config, kMaxConfigBytes));
-  const std::string tokenizer_path =
-      options.tokenizer_path.empty() ? (directory / "tokenizer.model").string()
-                                     : options.tokenizer_path;
+  const std::string beside = (directory / "tokenizer.model").string();
   std::string tokenizer;
-  if (!options.tokenizer_path.empty() || fs::exists(tokenizer_path, error)) {
-    FLASHELM_ASSIGN_OR_RETURN(
-        tokenizer, ReadWholeFile(tokenizer_path, kMaxTokenizerBytes));
+  if (options.tokenizer_path.empty() && fs::exists(beside, error)) {
+    FLASHELM_ASSIGN_OR_RETURN(tokenizer,
+                              ReadWholeFile(beside, kMaxTokenizerBytes));
   }
   return PlanModelFile(text, config, options, std::move(tokenizer));
 }

@@ -18,17 +18,18 @@ namespace flashelm {
 // recorded about the source, some hundred bytes of the manifest.
 //   config_text  a Hugging Face config.json
 //   name         begins every message, and is its path()
-//   tokenizer    a SentencePiece model; empty: one of the same vocabulary that
-//                is made up, for what a tokenizer takes of RAM and disk
-// Errors as ParseHfConfig(), CheckEncodings(), MakeTokenizerModel() and
-// Tokenizer::Parse().
+//   tokenizer    a SentencePiece model, if the options name none; empty: one of
+//                the same vocabulary that is made up, for what a tokenizer
+//                takes of RAM and disk
+// Errors as ParseHfConfig(), CheckEncodings(), MakeTokenizerModel(),
+// Tokenizer::Parse() and, where the options name a tokenizer, ReadWholeFile().
 Result<ModelFile> PlanModelFile(std::string_view config_text,
                                 const std::string& name,
                                 const ConvertOptions& options,
                                 std::string tokenizer = "");
 
 // The same of what is at `path`: a config.json, or a directory that has one. A
-// tokenizer.model beside it is used, or that of the options.
+// tokenizer.model beside it is used.
 // kNotFound: no such file. Others as above.
 Result<ModelFile> PlanModelFileAt(const std::string& path,
                                   const ConvertOptions& options);

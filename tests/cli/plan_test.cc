@@ -270,6 +270,7 @@ TEST_F(PlanTest, RefusesWhatIsNoModelAndNoConfig) {
   EXPECT_EQ(code({"-m", File("empty.json")}), 3);
   EXPECT_EQ(code({"-m", File("none.json")}), 3);
   EXPECT_EQ(code({"--shape", "7B"}), 2);
+  EXPECT_EQ(code({"--shape", "270M", "--tokenizer", File("none")}), 3);
   EXPECT_EQ(code({"--shape", "270M", "--sparsity", "random:0.5"}), 2);
   EXPECT_EQ(code({"--shape", "270M", "--storage", "sd", "--io", "mmap",
                   "--allow-unenforced"}),
