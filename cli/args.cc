@@ -49,35 +49,6 @@ std::string WindowFromText(std::string& text) {
          std::to_string(kMax);
 }
 
-void AddThreads(CLI::App* app, uint32_t* threads) {
-  app->add_option(
-         "-t,--threads", *threads,
-         "Threads of computation; 0: one for each physical core it may "
-         "use")
-      ->check(CLI::Range(0u, kMaxThreads).description(""))
-      ->type_name("N")
-      ->capture_default_str();
-}
-
-void AddEncodings(CLI::App* app, ConvertArgs* args) {
-  const CLI::IsMember encodings({"bf16", "f32", "q8", "q4"});
-  app->add_option("--weights", args->weights,
-                  "Encoding of the matrices: as they are, or in 8 or 4 bits "
-                  "and a scale for every 32")
-      ->check(encodings)
-      ->capture_default_str();
-  app->add_option("--embedding", args->embedding,
-                  "Encoding of the embedding, which is the output head, too "
-                  "[as --weights, but q8 where that is q4]")
-      ->check(encodings);
-  app->add_option("--attention", args->attention,
-                  "Encoding of the attention's matrices [as --weights]")
-      ->check(encodings);
-  app->add_option("--ffn", args->ffn,
-                  "Encoding of the FFN's matrices [as --weights]")
-      ->check(encodings);
-}
-
 void AddAllowUnenforced(CLI::App* app, EngineArgs* args) {
   app->add_flag("--allow-unenforced", args->allow_unenforced,
                 "Take --io mmap although it holds no memory budget");
@@ -184,6 +155,44 @@ void AddPredictor(CLI::App* app, CalibrateArgs* args) {
 
 }  // namespace
 
+void AddThreads(CLI::App* app, uint32_t* threads) {
+  app->add_option(
+         "-t,--threads", *threads,
+         "Threads of computation; 0: one for each physical core it may "
+         "use")
+      ->check(CLI::Range(0u, kMaxThreads).description(""))
+      ->type_name("N")
+      ->capture_default_str();
+}
+
+void AddEncodings(CLI::App* app, EncodingArgs* args) {
+  const CLI::IsMember encodings({"bf16", "f32", "q8", "q4"});
+  app->add_option("--weights", args->weights,
+                  "Encoding of the matrices: as they are, or in 8 or 4 bits "
+                  "and a scale for every 32")
+      ->check(encodings)
+      ->capture_default_str();
+  app->add_option("--embedding", args->embedding,
+                  "Encoding of the embedding, which is the output head, too "
+                  "[as --weights, but q8 where that is q4]")
+      ->check(encodings);
+  app->add_option("--attention", args->attention,
+                  "Encoding of the attention's matrices [as --weights]")
+      ->check(encodings);
+  app->add_option("--ffn", args->ffn,
+                  "Encoding of the FFN's matrices [as --weights]")
+      ->check(encodings);
+  app->add_option("--layout", args->layout,
+                  "Of the FFN: bundles, all of a neuron side by side; or rows, "
+                  "gate rows, up rows and down columns each by themselves, the "
+                  "baseline that bundles are measured against")
+      ->check(CLI::IsMember({"bundles", "rows"}))
+      ->capture_default_str();
+  app->add_option("--tokenizer", args->tokenizer,
+                  "SentencePiece model, if not the source's tokenizer.model")
+      ->type_name("FILE");
+}
+
 void AddEngine(CLI::App* app, EngineArgs* args) {
   AddModel(app, &args->model);
   app->add_option("--mem-budget", args->mem_budget,
@@ -210,7 +219,8 @@ void AddEngine(CLI::App* app, EngineArgs* args) {
       ->capture_default_str();
   AddAllowUnenforced(app, args);
   app->add_option("--device-profile", args->device_profile,
-                  "What bench io --save wrote: reads are shaped as was fastest "
+                  "What bench io --save or doctor -o wrote: reads are shaped "
+                  "as was fastest "
                   "then, instead of finding that out")
       ->type_name("FILE");
   app->add_option("--kv-type", args->kv_type,
@@ -354,17 +364,8 @@ int WithCommand(CommandUse use) {
   sub->add_option("-o,--output", convert.output, "Model file to write (.felm)")
       ->required()
       ->type_name("FILE");
-  AddEncodings(sub, &convert);
-  sub->add_option("--layout", convert.layout,
-                  "Of the FFN: bundles, all of a neuron side by side; or rows, "
-                  "gate rows, up rows and down columns each by themselves, the "
-                  "baseline that bundles are measured against")
-      ->check(CLI::IsMember({"bundles", "rows"}))
-      ->capture_default_str();
+  AddEncodings(sub, &convert.encodings);
   AddThreads(sub, &convert.threads);
-  sub->add_option("--tokenizer", convert.tokenizer,
-                  "SentencePiece model, if not SRC/tokenizer.model")
-      ->type_name("FILE");
   sub->add_flag("--allow-nonfinite", convert.allow_nonfinite,
                 "Convert although weights are NaN or infinite");
   sub->callback([&] { verb = [&] { return RunConvert(convert); }; });
@@ -449,14 +450,8 @@ int WithCommand(CommandUse use) {
   sub->add_flag("--json", perplexity.json, "Print JSON");
   sub->callback([&] { verb = [&] { return RunPerplexity(perplexity); }; });
 
-  PlanArgs plan;
-  sub = app.add_subcommand(
-      "plan",
-      "Print what run would take of RAM, and how fast it could be; measures "
-      "this machine for about a second");
-  AddEngine(sub, &plan.engine);
-  sub->add_flag("--json", plan.json, "Print JSON");
-  sub->callback([&] { verb = [&] { return RunPlan(plan); }; });
+  AddPlan(&app, &verb);
+  AddDoctor(&app, &verb);
 
   CalibrateArgs calibrate;
   sub = app.add_subcommand(

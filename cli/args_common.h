@@ -30,6 +30,9 @@ struct CommandUse {
 // line with it, or to describe it.
 int WithCommand(CommandUse use);
 
+void AddThreads(CLI::App* app, uint32_t* threads);
+// What a checkpoint becomes.
+void AddEncodings(CLI::App* app, EncodingArgs* args);
 // Flags of every verb that computes with a model, -m among them.
 void AddEngine(CLI::App* app, EngineArgs* args);
 // Flags that choose a token, in a group of their own.
@@ -41,6 +44,8 @@ void AddGeneration(CLI::App* app, int64_t* n_predict,
 // Each adds a verb to `app`, which sets `*verb` where it is on the command
 // line.
 void AddChat(CLI::App* app, VerbFunction* verb);
+void AddPlan(CLI::App* app, VerbFunction* verb);
+void AddDoctor(CLI::App* app, VerbFunction* verb);
 
 }  // namespace flashelm::cli
 

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/device_table.h"
 #include "cli/engine_setup.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
@@ -57,7 +58,9 @@ void PrintTable(const DeviceProfile& profile, IoBackend backend,
   }
 }
 
-void Print(const DeviceProfile& profile) {
+}  // namespace
+
+void PrintDeviceProfile(const DeviceProfile& profile) {
   fmt::print("{}: {}\n", profile.path,
              profile.direct_io ? "O_DIRECT"
                                : "no O_DIRECT here, so caches had a part");
@@ -80,8 +83,6 @@ void Print(const DeviceProfile& profile) {
   }
 }
 
-}  // namespace
-
 Status RunBenchIo(const BenchIoArgs& args) {
   if (!args.save.empty()) {
     FLASHELM_RETURN_IF_ERROR(CheckOutputPath(args.save, {args.file}));
@@ -102,7 +103,7 @@ Status RunBenchIo(const BenchIoArgs& args) {
   if (args.format == "json") {
     fmt::print("{}", ToJson(profile));
   } else {
-    Print(profile);
+    PrintDeviceProfile(profile);
   }
   return OkStatus();
 }

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <string>
 
+#include "cli/conversion.h"
 #include "cli/terminal.h"
 #include "cli/verbs.h"
 #include "core/memory_plan.h"
@@ -26,7 +27,7 @@ Status CheckTokenizer(std::string_view bytes, std::string_view name,
 
 }  // namespace
 
-Status RunConvert(const ConvertArgs& args) {
+ConvertOptions OptionsOf(const EncodingArgs& args) {
   ConvertOptions options;
   // Names that the flags let through.
   options.weights = *EncodingFromName(args.weights);
@@ -34,12 +35,17 @@ Status RunConvert(const ConvertArgs& args) {
   options.attention = EncodingFromName(args.attention);
   options.ffn = EncodingFromName(args.ffn);
   options.rows = args.layout == "rows";
-  options.num_threads = args.threads;
   options.tokenizer_path = args.tokenizer;
+  options.converter_version = FLASHELM_VERSION;
+  return options;
+}
+
+Status RunConvert(const ConvertArgs& args) {
+  ConvertOptions options = OptionsOf(args.encodings);
+  options.num_threads = args.threads;
   options.allow_nonfinite = args.allow_nonfinite;
   options.cancel = &InterruptToken();
   options.check_tokenizer = CheckTokenizer;
-  options.converter_version = FLASHELM_VERSION;
   ProgressBar bar;
   options.progress = [&](std::string_view stage, uint64_t done,
                          uint64_t total) { bar.Show(stage, done, total); };
@@ -63,7 +69,8 @@ Status RunConvert(const ConvertArgs& args) {
   }
   std::fprintf(stderr, "%s: %llu parameters as %s, %s\n", args.output.c_str(),
                static_cast<unsigned long long>(report.num_params),
-               args.weights.c_str(), FormatBytes(report.file_bytes).c_str());
+               args.encodings.weights.c_str(),
+               FormatBytes(report.file_bytes).c_str());
   return OkStatus();
 }
 

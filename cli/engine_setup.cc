@@ -361,7 +361,8 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
       }
     }
   }
-  setup.measured_path = std::move(profile.path);
+  setup.measured_path = profile.path;
+  setup.profile = std::move(profile);
   return setup;
 }
 

@@ -96,6 +96,7 @@ struct EngineSetup {
   // The best that --device-profile knows, and the file it was measured on.
   std::optional<DeviceRate> rate;
   std::string measured_path;
+  std::optional<DeviceProfile> profile;  // All that it knows.
 };
 // Also makes the kernels use what --simd names. Errors as CheckIo(),
 // CheckNeuronFlags(), UseSimd(), ParseSize(), ReadDeviceProfile().

@@ -12,17 +12,22 @@
 
 namespace flashelm::cli {
 
-struct ConvertArgs {
-  std::string source;
-  std::string output;
+// What a model file is to be made of.
+struct EncodingArgs {
   std::string weights = "bf16";
   // Empty: as the converter chooses.
   std::string embedding;
   std::string attention;
   std::string ffn;
   std::string layout = "bundles";  // "rows"
-  uint32_t threads = 0;            // 0: one for each fast core.
   std::string tokenizer;  // Empty: tokenizer.model in the source directory.
+};
+
+struct ConvertArgs {
+  std::string source;
+  std::string output;
+  EncodingArgs encodings;
+  uint32_t threads = 0;  // 0: one for each fast core.
   bool allow_nonfinite = false;
 };
 
@@ -111,7 +116,23 @@ struct PerplexityArgs {
 };
 
 struct PlanArgs {
+  // Its model may be a checkpoint's config.json or directory, and its budget a
+  // list.
   EngineArgs engine;
+  bool has_budget = false;
+  std::string shape;       // Instead of a model, a published one: "3B".
+  EncodingArgs encodings;  // Of the file that is to be made of those two.
+  bool has_encodings = false;
+  std::string storage;  // "sd"; empty: as measured.
+  bool json = false;
+};
+
+struct DoctorArgs {
+  std::string path = ".";
+  std::string output;  // Where the device profile goes; empty: nowhere.
+  uint32_t time_ms = 100;
+  uint32_t context = 0;  // As of EngineArgs.
+  uint32_t threads = 0;
   bool json = false;
 };
 
@@ -191,6 +212,7 @@ Status RunLogits(const LogitsArgs& args);
 Status RunPerplexity(const PerplexityArgs& args);
 Status RunCalibrate(const CalibrateArgs& args);
 Status RunPlan(const PlanArgs& args);
+Status RunDoctor(const DoctorArgs& args);
 Status RunBench(const BenchArgs& args);
 Status RunBenchFrom(const BenchArgs& args);
 Status RunAblation(const BenchArgs& args);

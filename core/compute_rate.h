@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 
 #include "core/base/status.h"
 #include "core/model_file.h"
@@ -13,7 +14,7 @@ namespace flashelm {
 struct ComputeRateOptions {
   uint32_t num_threads = 1;  // The caller's included.
   uint32_t batch = 1;        // Tokens of a batch, for the second figure.
-  // Spent on each of the two figures.
+  // Spent on each of the two figures, for each encoding.
   std::chrono::nanoseconds duration = std::chrono::milliseconds(150);
 };
 
@@ -24,12 +25,20 @@ struct ComputeRate {
   uint64_t buffer_bytes = 0;  // That were gone through.
 };
 
-// Runs the engine's product over a buffer with rows, encoding and, up to a
-// size that no cache holds, bytes of this model's. Takes that buffer of memory,
-// at most a quarter of what is free.
+// Runs the engine's product over a buffer with rows, encodings and, up to a
+// size that no cache holds, bytes of this model's: the rate is that of all its
+// matrices, each encoding by its share. Takes that buffer of memory, at most a
+// quarter of what is free.
 // kResourceExhausted: no memory, no threads.
 Result<ComputeRate> MeasureComputeRate(const ModelFile& model,
                                        const ComputeRateOptions& options);
+
+// How many times longer computing with the encoding that most weights have
+// takes while `action` runs on this thread; for options.duration it is measured
+// alone before. Errors as above, and those of `action`.
+Result<double> MeasureComputeSlowdown(const ModelFile& model,
+                                      const ComputeRateOptions& options,
+                                      const std::function<Status()>& action);
 
 }  // namespace flashelm
 

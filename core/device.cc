@@ -1,13 +1,18 @@
 #include "core/device.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
+#include <span>
+#include <system_error>
 #include <utility>
+#include <vector>
 
 #include "core/base/checked_math.h"
 #include "core/base/types.h"
 #include "core/text_file.h"
 #include "storage/file.h"
+#include "storage/scratch_file.h"
 
 namespace flashelm {
 namespace {
@@ -29,11 +34,12 @@ Result<DeviceProfile> MeasureDeviceOf(const std::string& path,
 Result<DeviceProfile> MeasureModelFile(const ModelFile& model, IoBackend io,
                                        const CancelToken& cancel) {
   // Large requests, a few at a time: one of these is near the best of any
-  // device.
+  // device. The smallest are for rings of small slots.
   MeasureOptions options;
   options.backends = {io == IoBackend::kAuto ? IoBackend::kUring : io};
   options.orders = {ReadOrder::kSequential};
-  options.request_bytes = {uint64_t{256} << 10, uint64_t{1} << 20};
+  options.request_bytes = {uint64_t{128} << 10, uint64_t{256} << 10,
+                           uint64_t{1} << 20};
   if (model.file_bytes() < options.request_bytes.front()) {
     options.request_bytes = {kIoAlignment};
   }
@@ -47,6 +53,79 @@ Result<DeviceProfile> MeasureModelFile(const ModelFile& model, IoBackend io,
   if (io != IoBackend::kAuto) return Unimplemented(profile.uring_refusal);
   options.backends = {IoBackend::kPread};
   return MeasureDevice(file, options, {});
+}
+
+Result<uint64_t> MeasureRateAgain(const ModelFile& model,
+                                  const DeviceRate& rate,
+                                  const CancelToken& cancel) {
+  MeasureOptions options;
+  options.backends = {rate.backend};
+  options.orders = {rate.order};
+  options.request_bytes = {rate.shape.request_bytes};
+  options.queue_depths = {rate.shape.queue_depth};
+  options.target_bytes = rate.shape.request_bytes * rate.shape.queue_depth;
+  options.time_per_rate = std::chrono::milliseconds(300);
+  options.cancel = &cancel;
+  FLASHELM_ASSIGN_OR_RETURN(
+      const DeviceProfile profile,
+      MeasureDevice(model.weight_file().shared_file(), options, {}));
+  if (profile.rates.empty()) return Unimplemented(profile.uring_refusal);
+  return profile.rates.front().bytes_per_second;
+}
+
+Result<DeviceProfile> MeasureDirectory(const std::string& directory,
+                                       const MeasureOptions& options,
+                                       const DirectoryProgress& progress) {
+  constexpr uint64_t kMostBytes = uint64_t{256} << 20;
+  constexpr uint64_t kLeastBytes = uint64_t{16} << 20;
+  constexpr uint64_t kBlockBytes = uint64_t{1} << 20;
+  std::error_code error;
+  const auto space = std::filesystem::space(directory, error);
+  if (error) {
+    return ErrnoStatus(error.value(),
+                       StatusMessage::Join("cannot look at ", directory));
+  }
+  // What others need stays free.
+  const uint64_t num_bytes =
+      std::min(kMostBytes, RoundDown(space.available / 4, kBlockBytes));
+  if (num_bytes < kLeastBytes) {
+    return ResourceExhausted(directory, ": ", space.available,
+                             " bytes are free, expected four times the ",
+                             kLeastBytes,
+                             " that a file to measure with takes at least");
+  }
+  FLASHELM_ASSIGN_OR_RETURN(
+      ScratchFile scratch,
+      ScratchFile::Create(directory + "/flashelm-doctor", num_bytes));
+  // Nothing that a device or a file system could store in less.
+  std::vector<uint64_t> block(kBlockBytes / sizeof(uint64_t));
+  uint64_t state = num_bytes;
+  for (uint64_t at = 0; at < num_bytes; at += kBlockBytes) {
+    if (options.cancel != nullptr && options.cancel->IsCancelled()) {
+      return Cancelled(directory, ": measuring stopped");
+    }
+    for (uint64_t& word : block) {  // xorshift64
+      state ^= state << 13;
+      state ^= state >> 7;
+      state ^= state << 17;
+      word = state;
+    }
+    FLASHELM_RETURN_IF_ERROR(
+        scratch.WriteAt(at, std::as_bytes(std::span(block))));
+    if (progress) {
+      progress("writing", (at + kBlockBytes) >> 20, num_bytes >> 20);
+    }
+  }
+  FLASHELM_ASSIGN_OR_RETURN(auto file, scratch.Open(CacheMode::kDirect));
+  FLASHELM_ASSIGN_OR_RETURN(DeviceProfile profile,
+                            MeasureDevice(std::move(file), options,
+                                          [&](uint32_t done, uint32_t total) {
+                                            if (progress)
+                                              progress("measuring", done,
+                                                       total);
+                                          }));
+  profile.path = directory;
+  return profile;
 }
 
 Result<std::optional<ReadCost>> MeasureReadCost(const ModelFile& model,

@@ -4,8 +4,10 @@
 #define FLASHELM_CORE_DEVICE_H_
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "core/base/cancel.h"
 #include "core/base/status.h"
@@ -24,11 +26,29 @@ Result<DeviceProfile> MeasureDeviceOf(const std::string& path,
                                       const MeasureOptions& options,
                                       const MeasureProgress& progress);
 
-// Measures in about a second how fast a model file can be read in order with
+// Measures in about two seconds how fast a model file can be read in order with
 // `io`, which is not kMmap. Errors as MeasureDevice(); kUnimplemented: no
 // io_uring here.
 Result<DeviceProfile> MeasureModelFile(const ModelFile& model, IoBackend io,
                                        const CancelToken& cancel);
+
+// The rate of one way to read a model file in order, measured for a third of a
+// second. Errors as above.
+Result<uint64_t> MeasureRateAgain(const ModelFile& model,
+                                  const DeviceRate& rate,
+                                  const CancelToken& cancel);
+
+using DirectoryProgress =
+    std::function<void(std::string_view stage, uint64_t done, uint64_t total)>;
+// Measures the device of a directory, by a temporary file of at most 256 MiB
+// there, which has no name and is gone afterwards: the more room there is, the
+// less do caches of a device hide. `stage` names what progress is of: "writing"
+// MiB of the file, or "measuring". `path` of the profile is the directory.
+// kNotFound: no such directory. kInvalidArgument: it cannot be written to.
+// kResourceExhausted: no room for 16 MiB. Others as MeasureDevice().
+Result<DeviceProfile> MeasureDirectory(const std::string& directory,
+                                       const MeasureOptions& options,
+                                       const DirectoryProgress& progress);
 
 // Measures what reads of a model file's neurons cost with `io`, which is not
 // kMmap: some 30 MB in 400 reads, a tenth of a second on an SSD, but a second

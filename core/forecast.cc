@@ -3,6 +3,24 @@
 #include <algorithm>
 
 namespace flashelm {
+namespace {
+
+// What both take at once that would take so long alone.
+double TogetherMs(const ForecastInput& input, double read_ms,
+                  double compute_ms) {
+  const double slow_read_ms = read_ms * std::max(1.0, input.read_slowdown);
+  const double slow_compute_ms =
+      compute_ms * std::max(1.0, input.compute_slowdown);
+  if (slow_read_ms == 0 || slow_compute_ms == 0) return read_ms + compute_ms;
+  const double both_ms = std::min(slow_read_ms, slow_compute_ms);
+  // Of one of the two nothing is left.
+  const double together_ms = both_ms + read_ms * (1 - both_ms / slow_read_ms) +
+                             compute_ms * (1 - both_ms / slow_compute_ms);
+  // No worse than one after the other.
+  return std::min(together_ms, read_ms + compute_ms);
+}
+
+}  // namespace
 
 Forecast MakeForecast(const ForecastInput& input) {
   const auto ms = [](double bytes, double bytes_per_second) {
@@ -27,10 +45,10 @@ Forecast MakeForecast(const ForecastInput& input) {
   } else {
     return forecast;
   }
-  forecast.token_ms = std::max(*forecast.read_ms, forecast.compute_ms);
+  forecast.token_ms = TogetherMs(input, *forecast.read_ms, forecast.compute_ms);
   forecast.gen_tps = 1000 / *forecast.token_ms;
   forecast.sweep_ms =
-      std::max(*forecast.sweep_read_ms, forecast.sweep_compute_ms);
+      TogetherMs(input, *forecast.sweep_read_ms, forecast.sweep_compute_ms);
   forecast.prompt_tps = 1000 * input.batch / *forecast.sweep_ms;
   return forecast;
 }

@@ -21,12 +21,20 @@ struct ForecastInput {
   double compute_bytes_per_second = 0;
   // The same with many tokens at once, in bytes of weights times tokens.
   double batch_compute_bytes_per_second = 0;
+  // How many times longer each takes while the other goes on, too: what is read
+  // goes through the same DRAM, and on many systems a core copies it. 1: it is
+  // not known, so that the forecast is a bound.
+  double read_slowdown = 1;
+  double compute_slowdown = 1;
 };
 
-// Bounds: reading and computing overlap perfectly, and nothing else takes time.
+// Reading goes on through the end of a token, so that each of both is done at
+// the rate it has next to the other until one has no more to do, and the other
+// then ends alone, or one after the other where that is sooner. Nothing else
+// takes time.
 struct Forecast {
-  // Per generated token: (M - P) / S and what is read besides, M / D, and the
-  // larger of the two.
+  // Per generated token: (M - P) / S and what is read besides, M / D, each as
+  // if it were alone; and both. Without slowdowns, the larger of the two.
   std::optional<double> read_ms;
   double compute_ms = 0;
   std::optional<double> token_ms;

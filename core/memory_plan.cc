@@ -206,6 +206,10 @@ class Planner {
   void Add(std::string name, uint64_t bytes) {
     if (bytes > 0) plan_.lines.push_back({std::move(name), bytes});
   }
+  void AddKernel(std::string name, uint64_t bytes) {
+    Add(std::move(name), bytes);
+    plan_.kernel_bytes += bytes;
+  }
   uint64_t Sum() const {
     uint64_t total = 0;
     for (const PlanLine& line : plan_.lines) total += line.bytes;
@@ -235,6 +239,7 @@ class Planner {
          (may_use_pread ? options_.num_io_threads * num_readers : 0)) *
             kThreadStackBytes);
     Add("caller", RoundUp(options_.caller_bytes, kIoAlignment));
+    plan_.process_bytes = Sum();
     plan_.kv_cache_bytes =
         KvCache::NumBytes(model_.config(), plan_.context, options_.kv_type);
     Add("KV cache", plan_.kv_cache_bytes);
@@ -246,10 +251,10 @@ class Planner {
       Add("sparse FFN", plan_.sparse_bytes);
     }
     if (HasBundles()) {
-      Add("io_uring of bundles",
-          UringBytes(
-              BundleOptions(model_, options_.sparsity, plan_.cached_bundles)
-                  .staging_bytes));
+      AddKernel("io_uring of bundles",
+                UringBytes(BundleOptions(model_, options_.sparsity,
+                                         plan_.cached_bundles)
+                               .staging_bytes));
     }
   }
 
@@ -302,11 +307,11 @@ class Planner {
         WeightStoreOverheadBytes(model_.weight_file(), residency));
     if (!IsMapped()) {
       Add("read ring", residency.RingBytes());
-      Add("io_uring", UringBytes(residency.RingBytes()));
+      AddKernel("io_uring", UringBytes(residency.RingBytes()));
       Add("resident weights",
           residency.ResidentBytes(segments_) - norm_bytes_ - predictor_bytes_);
     }
-    Add("page tables and kernel", KernelBytes(Sum()));
+    AddKernel("page tables and kernel", KernelBytes(Sum()));
     plan_.total_bytes = Sum();
     plan_.streamed_bytes_per_token =
         residency.StreamedBytes(segments_, /*with_head=*/true);

@@ -66,6 +66,11 @@ struct MemoryPlan {
   // the process and by small objects.
   uint64_t kv_cache_bytes = 0;
   uint64_t activation_bytes = 0;
+  // Of the total: the lines for code, heap, directory, tokenizer, threads and
+  // caller, which are bounds; and what the kernel takes for the process, which
+  // VmHWM is without. The rest is taken to the byte.
+  uint64_t process_bytes = 0;
+  uint64_t kernel_bytes = 0;
 
   ResidencyPlan residency;
   // With sparsity: layers whose neurons a sweep streams, all of them, since

@@ -59,4 +59,19 @@ Status ScratchFile::ReadAt(uint64_t offset, std::span<std::byte> target) const {
   return OkStatus();
 }
 
+Result<std::unique_ptr<RandomAccessFile>> ScratchFile::Open(
+    CacheMode mode) const {
+  if (fsync(fd_.get()) != 0) {
+    const int error = errno;
+    return ErrnoStatus(error, StatusMessage::Join("cannot write ", name_));
+  }
+  // Not from the system's cache.
+  posix_fadvise(fd_.get(), 0, 0, POSIX_FADV_DONTNEED);
+  auto file = OpenFile("/proc/self/fd/" + std::to_string(fd_.get()), mode);
+  if (!file && file.error().code() == StatusCode::kNotFound) {
+    return Unimplemented(name_, " cannot be opened anew: there is no /proc");
+  }
+  return file;
+}
+
 }  // namespace flashelm

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -27,6 +28,11 @@ class ScratchFile {
   Status WriteAt(uint64_t offset, std::span<const std::byte> bytes);
   // Fills all of `target`. kUnavailable: the device failed.
   Status ReadAt(uint64_t offset, std::span<std::byte> target) const;
+
+  // The same bytes as a file to read, which stays when this goes. What was
+  // written is on the device then. kUnimplemented: a system without /proc.
+  // kUnavailable: writing failed late.
+  Result<std::unique_ptr<RandomAccessFile>> Open(CacheMode mode) const;
 
  private:
   ScratchFile(UniqueFd fd, std::string name, uint64_t size_bytes);

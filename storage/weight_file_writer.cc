@@ -77,7 +77,87 @@ std::span<const std::byte> AsBytes(const std::string& text) {
   return std::as_bytes(std::span(text));
 }
 
+// Where everything of a file goes.
+struct FilePlan {
+  FelmHeader header;  // Without checksums of manifest and table.
+  uint64_t manifest_room_bytes = 0;
+  std::string tokenizer;  // As stored.
+  uint64_t front_bytes() const {
+    const Section& table = header.sections[kChecksums];
+    return RoundUp(table.offset_bytes + table.stored_bytes, kIoAlignment);
+  }
+};
+
+// Also places the segments, and takes the tokenizer out of `contents`: it has
+// up to 64 MiB, and is not needed again.
+Result<FilePlan> PlanFile(WeightFileContents& contents) {
+  uint64_t table_bytes = 0;
+  for (Segment& segment : contents.segments) {
+    ChooseChecksums(segment);
+    segment.first_checksum_byte = table_bytes;
+    table_bytes += segment.num_checksums() * ChecksumBytes(segment.checksum);
+  }
+  FilePlan plan;
+  FLASHELM_ASSIGN_OR_RETURN(plan.tokenizer, ZstdCompress(contents.tokenizer));
+  const uint64_t raw_tokenizer_bytes = contents.tokenizer.size();
+  std::string().swap(contents.tokenizer);
+  // The manifest holds offsets that depend on its own compressed size, and
+  // provenance that is not known yet. Offsets are laid out as if it took its
+  // worst case, which ends that circle; the pages between are zero.
+  PlaceSegments(UINT64_MAX / 4, contents.segments);
+  plan.manifest_room_bytes = RoundUp(
+      ManifestToJson(contents).dump().size() + kIoAlignment, kIoAlignment);
+  const uint64_t tokenizer_offset = kFelmHeaderBytes + plan.manifest_room_bytes;
+  const uint64_t table_offset =
+      RoundUp(tokenizer_offset + plan.tokenizer.size(), kIoAlignment);
+  plan.header.file_bytes =
+      PlaceSegments(table_offset + table_bytes, contents.segments);
+  plan.header.sections[kTokenizer] = {
+      tokenizer_offset, plan.tokenizer.size(), raw_tokenizer_bytes,
+      static_cast<uint32_t>(SectionCodec::kZstd),
+      Xxh3(AsBytes(plan.tokenizer))};
+  plan.header.sections[kChecksums] = {table_offset, table_bytes, table_bytes, 0,
+                                      0};
+  return plan;
+}
+
+// The manifest as stored, which goes behind the header; notes it there.
+Result<std::string> StoreManifest(const WeightFileContents& contents,
+                                  uint64_t room_bytes, FelmHeader& header) {
+  const std::string raw = ManifestToJson(contents).dump();
+  FLASHELM_ASSIGN_OR_RETURN(std::string stored, ZstdCompress(raw));
+  if (stored.size() > room_bytes) {
+    return Internal("a manifest of ", stored.size(), " bytes in a room of ",
+                    room_bytes);
+  }
+  header.sections[kManifest] = {kFelmHeaderBytes, stored.size(), raw.size(),
+                                static_cast<uint32_t>(SectionCodec::kZstd),
+                                Xxh3(AsBytes(stored))};
+  return stored;
+}
+
 }  // namespace
+
+Result<WeightFileFront> MakeWeightFileFront(WeightFileContents contents) {
+  FLASHELM_ASSIGN_OR_RETURN(FilePlan plan, PlanFile(contents));
+  FLASHELM_ASSIGN_OR_RETURN(
+      const std::string manifest,
+      StoreManifest(contents, plan.manifest_room_bytes, plan.header));
+  const Section& tokenizer = plan.header.sections[kTokenizer];
+  WeightFileFront front;
+  front.file_bytes = plan.header.file_bytes;
+  // Whole pages, as sections are read; the table begins behind them.
+  front.bytes.resize(
+      RoundUp(tokenizer.offset_bytes + tokenizer.stored_bytes, kIoAlignment));
+  const auto put = [&front](uint64_t offset, std::span<const std::byte> bytes) {
+    std::copy(bytes.begin(), bytes.end(),
+              front.bytes.begin() + static_cast<ptrdiff_t>(offset));
+  };
+  put(kFelmHeaderBytes, AsBytes(manifest));
+  put(tokenizer.offset_bytes, AsBytes(plan.tokenizer));
+  put(0, SerializeHeader(plan.header));
+  return front;
+}
 
 void ChooseChecksums(Segment& segment) {
   if (HasNeurons(segment.kind)) {
@@ -97,47 +177,19 @@ WeightFileWriter::WeightFileWriter(OutputFile file, WeightFileContents contents)
 
 Result<WeightFileWriter> WeightFileWriter::Create(const std::string& path,
                                                   WeightFileContents contents) {
-  uint64_t table_bytes = 0;
-  for (Segment& segment : contents.segments) {
-    ChooseChecksums(segment);
-    segment.first_checksum_byte = table_bytes;
-    table_bytes += segment.num_checksums() * ChecksumBytes(segment.checksum);
-  }
-  FLASHELM_ASSIGN_OR_RETURN(const std::string tokenizer,
-                            ZstdCompress(contents.tokenizer));
-  const uint64_t raw_tokenizer_bytes = contents.tokenizer.size();
-  std::string().swap(contents.tokenizer);  // Up to 64 MiB, not needed again.
-  // The manifest holds offsets that depend on its own compressed size, and
-  // provenance that is not known yet. Offsets are laid out as if it took its
-  // worst case, which ends that circle; the pages between are zero.
-  PlaceSegments(UINT64_MAX / 4, contents.segments);
-  const uint64_t manifest_room = RoundUp(
-      ManifestToJson(contents).dump().size() + kIoAlignment, kIoAlignment);
-  const uint64_t tokenizer_offset = kFelmHeaderBytes + manifest_room;
-  const uint64_t table_offset =
-      RoundUp(tokenizer_offset + tokenizer.size(), kIoAlignment);
-  const uint64_t file_bytes =
-      PlaceSegments(table_offset + table_bytes, contents.segments);
-
+  FLASHELM_ASSIGN_OR_RETURN(FilePlan plan, PlanFile(contents));
   FLASHELM_ASSIGN_OR_RETURN(OutputFile file,
-                            OutputFile::Create(path, file_bytes));
+                            OutputFile::Create(path, plan.header.file_bytes));
   WeightFileWriter writer(std::move(file), std::move(contents));
-  writer.manifest_room_bytes_ = manifest_room;
-  writer.header_.file_bytes = file_bytes;
-  writer.header_.sections[kTokenizer] = {
-      tokenizer_offset, tokenizer.size(), raw_tokenizer_bytes,
-      static_cast<uint32_t>(SectionCodec::kZstd), Xxh3(AsBytes(tokenizer))};
-  // Its checksum is known at the end.
-  writer.header_.sections[kChecksums] = {table_offset, table_bytes, table_bytes,
-                                         0, 0};
-  writer.table_.reserve(table_bytes);
+  writer.manifest_room_bytes_ = plan.manifest_room_bytes;
+  writer.header_ = plan.header;
+  writer.table_.reserve(plan.header.sections[kChecksums].raw_bytes);
 
   // Everything in front of the segments; header, manifest and checksums come
   // last.
-  std::vector<std::byte> front(
-      RoundUp(table_offset + table_bytes, kIoAlignment));
-  std::memcpy(front.data() + tokenizer_offset, tokenizer.data(),
-              tokenizer.size());
+  std::vector<std::byte> front(plan.front_bytes());
+  std::memcpy(front.data() + plan.header.sections[kTokenizer].offset_bytes,
+              plan.tokenizer.data(), plan.tokenizer.size());
   FLASHELM_RETURN_IF_ERROR(writer.file_.Append(front));
   return writer;
 }
@@ -195,25 +247,15 @@ Status WeightFileWriter::Pad() {
   return file_.Append(std::span(zeros).first(RoundUp(at, kIoAlignment) - at));
 }
 
-Status WeightFileWriter::WriteManifest() {
-  const std::string raw = ManifestToJson(contents_).dump();
-  FLASHELM_ASSIGN_OR_RETURN(const std::string stored, ZstdCompress(raw));
-  if (stored.size() > manifest_room_bytes_) {
-    return Internal("a manifest of ", stored.size(), " bytes in a room of ",
-                    manifest_room_bytes_);
-  }
-  header_.sections[kManifest] = {kFelmHeaderBytes, stored.size(), raw.size(),
-                                 static_cast<uint32_t>(SectionCodec::kZstd),
-                                 Xxh3(AsBytes(stored))};
-  return file_.WriteAt(kFelmHeaderBytes, AsBytes(stored));
-}
-
 Result<uint64_t> WeightFileWriter::Finish() {
   if (current_ != contents_.segments.size()) {
     return Internal(contents_.segments[current_].Describe(), ": ",
                     records_left(), " records are missing");
   }
-  FLASHELM_RETURN_IF_ERROR(WriteManifest());
+  FLASHELM_ASSIGN_OR_RETURN(
+      const std::string manifest,
+      StoreManifest(contents_, manifest_room_bytes_, header_));
+  FLASHELM_RETURN_IF_ERROR(file_.WriteAt(kFelmHeaderBytes, AsBytes(manifest)));
   Section& checksums = header_.sections[kChecksums];
   checksums.checksum = Xxh3(table_);
   FLASHELM_RETURN_IF_ERROR(file_.WriteAt(checksums.offset_bytes, table_));

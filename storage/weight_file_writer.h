@@ -31,6 +31,17 @@ struct WeightFileContents {
 // segments, one long one per block of about 64 KiB, whole pages, for others.
 void ChooseChecksums(Segment& segment);
 
+// Of such a file, all that does not depend on the records: header, manifest and
+// tokenizer as they would be. Checksums are not there, though the file has room
+// for them, and the header has none of theirs.
+struct WeightFileFront {
+  std::vector<std::byte> bytes;
+  uint64_t file_bytes = 0;  // Of the whole file.
+};
+// What WeightFileWriter would write of these contents; makes no file.
+// kInternal, kResourceExhausted: as Finish().
+Result<WeightFileFront> MakeWeightFileFront(WeightFileContents contents);
+
 // Takes the records of all segments in order. The file appears under its name
 // at Finish(); until then nothing is there. Move-only, one thread. Holds the
 // checksum table, 4 to 8 bytes per checksum, and what goes into the manifest.
@@ -66,7 +77,6 @@ class WeightFileWriter {
 
  private:
   WeightFileWriter(OutputFile file, WeightFileContents contents);
-  Status WriteManifest();
   Status Pad();
   void AddChecksum();
 

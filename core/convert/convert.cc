@@ -24,16 +24,6 @@
 namespace flashelm {
 namespace {
 
-constexpr uint64_t kMaxTokenizerBytes = uint64_t{64} << 20;
-
-MatrixEncodings EncodingsOf(const ConvertOptions& options) {
-  const Encoding head =
-      options.weights == Encoding::kQ4 ? Encoding::kQ8 : options.weights;
-  return {options.embedding.value_or(head),
-          options.attention.value_or(options.weights),
-          options.ffn.value_or(options.weights)};
-}
-
 // JSON is UTF-8, a name on a disk need not be.
 std::string ToUtf8(const std::string& text) {
   const std::string dumped =
@@ -81,6 +71,34 @@ Result<std::string> ReadTokenizer(const std::string& path,
 
 }  // namespace
 
+MatrixEncodings EncodingsOf(const ConvertOptions& options) {
+  const Encoding head =
+      options.weights == Encoding::kQ4 ? Encoding::kQ8 : options.weights;
+  return {options.embedding.value_or(head),
+          options.attention.value_or(options.weights),
+          options.ffn.value_or(options.weights)};
+}
+
+WeightFileContents ContentsOf(const ModelConfig& config,
+                              const ConvertOptions& options,
+                              const std::string& source, Json files,
+                              std::string tokenizer) {
+  ModelLayout layout =
+      MakeLayout(config, EncodingsOf(options), {.rows = options.rows});
+  WeightFileContents contents;
+  contents.config = ConfigToJson(config);
+  contents.provenance = {
+      {"converter",
+       {{"name", "flashelm"}, {"version", ToUtf8(options.converter_version)}}},
+      {"source", BaseName(source)},
+      {"files", std::move(files)},
+      {"weights", EncodingName(options.weights)}};
+  contents.tokenizer = std::move(tokenizer);
+  contents.segments = std::move(layout.segments);
+  contents.tensors = std::move(layout.tensors);
+  return contents;
+}
+
 Result<ConvertReport> Convert(const std::string& source_dir,
                               const std::string& out_path,
                               const ConvertOptions& options) {
@@ -98,9 +116,8 @@ Result<ConvertReport> Convert(const std::string& source_dir,
   const std::string tokenizer_path = options.tokenizer_path.empty()
                                          ? source_dir + "/tokenizer.model"
                                          : options.tokenizer_path;
-  WeightFileContents contents;
   FLASHELM_ASSIGN_OR_RETURN(
-      contents.tokenizer,
+      std::string tokenizer,
       ReadTokenizer(tokenizer_path, options, report.config.vocab_size));
 
   std::vector<std::string> source_paths = {tokenizer_path};
@@ -123,8 +140,8 @@ Result<ConvertReport> Convert(const std::string& source_dir,
   const TensorEncodings tensors = EncodingsOfTensors(weights, encodings);
   FLASHELM_RETURN_IF_ERROR(
       CheckSource(checkpoint, tensors, options, files, report));
-  files.push_back(DescribeText(BaseName(tokenizer_path), contents.tokenizer));
-  report.source_bytes += contents.tokenizer.size();
+  files.push_back(DescribeText(BaseName(tokenizer_path), tokenizer));
+  report.source_bytes += tokenizer.size();
   if (report.num_nonfinite > 0 && !options.allow_nonfinite) {
     return DataLoss(source_dir, ": ", report.num_nonfinite,
                     " weights are NaN or infinite as ",
@@ -140,27 +157,20 @@ Result<ConvertReport> Convert(const std::string& source_dir,
         "\": q8 and q4 have no such values, f32 and bf16 have");
   }
 
-  ModelLayout layout =
-      MakeLayout(report.config, encodings, {.rows = options.rows});
-  contents.config = ConfigToJson(report.config);
-  contents.provenance = {
-      {"converter",
-       {{"name", "flashelm"}, {"version", ToUtf8(options.converter_version)}}},
-      {"source", BaseName(source_dir)},
-      {"files", std::move(files)},
-      {"weights", EncodingName(options.weights)}};
+  WeightFileContents contents =
+      ContentsOf(report.config, options, source_dir, std::move(files),
+                 std::move(tokenizer));
+  const std::vector<Segment> segments = contents.segments;
   if (report.num_nonfinite > 0) {
     contents.provenance["nonfinite_values"] = report.num_nonfinite;
   }
   Json provenance = contents.provenance;
-  contents.segments = layout.segments;
-  contents.tensors = std::move(layout.tensors);
   FLASHELM_ASSIGN_OR_RETURN(
       WeightFileWriter writer,
       WeightFileWriter::Create(out_path, std::move(contents)));
-  FLASHELM_RETURN_IF_ERROR(WriteSegments(layout.segments, report.config,
-                                         weights, tensors, options, *pool,
-                                         writer, report));
+  FLASHELM_RETURN_IF_ERROR(WriteSegments(segments, report.config, weights,
+                                         tensors, options, *pool, writer,
+                                         report));
   for (const auto& [kind, total] : report.quantization) {
     provenance["quantization"][kind] = {{"mse", total.mean_squared_error()},
                                         {"relative", total.relative_error()}};

@@ -12,6 +12,9 @@
 #include "core/base/cancel.h"
 #include "core/base/status.h"
 #include "core/model_config.h"
+#include "core/model_layout.h"
+#include "storage/json.h"
+#include "storage/weight_file_writer.h"
 #include "storage/weight_format.h"
 
 namespace flashelm {
@@ -50,6 +53,19 @@ struct ConvertOptions {
   // Recorded in the file's provenance.
   std::string converter_version;
 };
+
+// What each kind of matrix becomes.
+MatrixEncodings EncodingsOf(const ConvertOptions& options);
+
+// The largest tokenizer that is taken over.
+inline constexpr uint64_t kMaxTokenizerBytes = uint64_t{64} << 20;
+
+// What a file holds before its weights are known. `source` names the
+// checkpoint, `files` lists those that it has.
+WeightFileContents ContentsOf(const ModelConfig& config,
+                              const ConvertOptions& options,
+                              const std::string& source, Json files,
+                              std::string tokenizer);
 
 // What quantising cost the matrices of one kind.
 struct QuantizationTotal {

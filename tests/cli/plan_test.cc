@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -55,8 +56,16 @@ TEST_F(PlanTest, ForecastFollowsFromItsRates) {
   const double read_ms =
       1000 * streamed / plan["read_bytes_per_second"].get<double>();
   EXPECT_NEAR(forecast["read_ms"].get<double>(), read_ms, read_ms * 1e-9);
-  const double token_ms =
-      std::max(read_ms, forecast["compute_ms"].get<double>());
+  // Both at once until one has no more to do, the rest of the other alone.
+  const double compute_ms = forecast["compute_ms"].get<double>();
+  const double slow_read_ms =
+      read_ms * std::max(1.0, plan["read_slowdown"].get<double>());
+  const double slow_compute_ms =
+      compute_ms * std::max(1.0, plan["compute_slowdown"].get<double>());
+  const double both_ms = std::min(slow_read_ms, slow_compute_ms);
+  const double token_ms = std::min(
+      read_ms + compute_ms, both_ms + read_ms * (1 - both_ms / slow_read_ms) +
+                                compute_ms * (1 - both_ms / slow_compute_ms));
   EXPECT_NEAR(forecast["gen_tps"].get<double>(), 1000 / token_ms,
               1e-6 / token_ms);
   EXPECT_GT(forecast["prompt_tps"].get<double>(), 0);
@@ -94,6 +103,13 @@ TEST_F(PlanTest, HasTheAgreedKeys) {
                           "compute_bytes_per_second",
                           "batch_compute_bytes_per_second",
                           "forecast",
+                          "forecasts",
+                          "expected_peak_rss_bytes",
+                          "is_converted",
+                          "storage",
+                          "read_rate_source",
+                          "read_slowdown",
+                          "compute_slowdown",
                           "kept_fraction",
                           "cached_bundles",
                           "streamed_layers",
@@ -138,16 +154,137 @@ TEST_F(PlanTest, TextSaysWhatJsonSays) {
   args.insert(args.end(), {"--mem-budget", std::to_string(Floor(Plan()))});
   const auto text = Flashelm(args);
   ASSERT_EQ(text.exit_code, 0) << text.err;
-  for (const char* words : {"KV cache", "planned", "smallest feasible budget",
-                            "(M - P)", "flash (S)", "RAM (D)", "At best"}) {
+  for (const char* words :
+       {"KV cache", "planned", "smallest feasible budget", "(M - P)",
+        "flash (S)", "RAM (D)", "About", "expected peak", "model file",
+        "this device", "SD card"}) {
     EXPECT_NE(text.out.find(words), std::string::npos) << words;
   }
+}
+
+// From the config alone, what the converted file is planned to be.
+TEST_F(PlanTest, ACheckpointIsPlannedBeforeItIsConverted) {
+  const std::string source = FLASHELM_SOURCE_DIR "/models/tiny-stories";
+  for (const std::string& path : {source, source + "/config.json"}) {
+    const auto result = Flashelm({"plan", "-m", path, "--weights", "f32",
+                                  "--mem-budget", "14M,50G", "--json"});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const json planned = json::parse(result.out);
+    const json file = PlanFor("14M,50G");
+    EXPECT_EQ(planned["is_converted"], false);
+    EXPECT_EQ(file["is_converted"], true);
+    for (const char* key : {"n_params", "weights", "weight_bytes", "n_ctx",
+                            "n_batch", "mem_budget_bytes"}) {
+      EXPECT_EQ(planned[key], file[key]) << key;
+    }
+    EXPECT_NEAR(planned["model_size_bytes"].get<double>(),
+                file["model_size_bytes"].get<double>(), 4096);
+    EXPECT_EQ(planned["parts"].size(), file["parts"].size());
+    for (size_t i = 0; i < planned["parts"].size(); ++i) {
+      EXPECT_EQ(planned["parts"][i]["name"], file["parts"][i]["name"]);
+      EXPECT_NEAR(planned["parts"][i]["bytes"].get<double>(),
+                  file["parts"][i]["bytes"].get<double>(), 16384)
+          << planned["parts"][i]["name"];
+    }
+    // Nothing is there to be measured.
+    EXPECT_TRUE(planned["read_bytes_per_second"].is_null());
+    EXPECT_FALSE(planned["forecasts"][0]["gen_tps"].contains("device"));
+    EXPECT_TRUE(file["forecasts"][0]["gen_tps"].contains("device"));
+  }
+}
+
+TEST_F(PlanTest, StorageClassesBoundTheSpeed) {
+  const auto result =
+      Flashelm({"plan", "--shape", "270M", "--attention", "q8", "--ffn", "q4",
+                "--embedding", "q8", "--layout", "rows", "-c", "64", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json plan = json::parse(result.out);
+  EXPECT_EQ(plan["weights"], "q8+q4");
+  std::vector<std::string> budgets;
+  double last = 0;
+  for (const json& row : plan["forecasts"]) {
+    budgets.push_back(row["mem_budget"]);
+    const auto flash = row["flash_bytes_bound_per_token"].get<double>();
+    const json& tps = row["gen_tps"];
+    EXPECT_GE(tps["nvme"], tps["ufs"]);
+    EXPECT_GE(tps["ufs"], tps["emmc"]);
+    EXPECT_GE(tps["emmc"], tps["sd"]);
+    if (flash == 0) continue;
+    // The card, and never the processor, bounds this.
+    EXPECT_NEAR(tps["sd"].get<double>(), 90e6 / flash, 90e-6 * 1e6 / flash);
+    EXPECT_GT(tps["sd"], last);
+    last = tps["sd"];
+  }
+  EXPECT_EQ(budgets,
+            (std::vector<std::string>{"auto", "25%", "50%", "75%", "100%"}));
+  const auto one = Flashelm({"plan", "--shape", "270M", "--storage", "sd", "-c",
+                             "64", "--mem-budget", "25%", "--json"});
+  ASSERT_EQ(one.exit_code, 0) << one.err;
+  const json sd = json::parse(one.out);
+  EXPECT_EQ(sd["storage"], "sd");
+  EXPECT_EQ(sd["read_bytes_per_second"], 90000000);
+  EXPECT_EQ(sd["read_rate_source"], "storage class");
+  EXPECT_EQ(sd["forecast"]["gen_tps"], sd["forecasts"][0]["gen_tps"]["sd"]);
+}
+
+TEST_F(PlanTest, TooSmallBudgetsOfAListAreRows) {
+  const std::string floor = std::to_string(Floor(Plan()));
+  const json plan = PlanFor("1M," + floor);
+  EXPECT_EQ(plan["mem_budget_bytes"], std::stoull(floor));
+  EXPECT_TRUE(plan["forecasts"][0]["planned_bytes"].is_null());
+  EXPECT_TRUE(plan["forecasts"][0]["gen_tps"]["device"].is_null());
+  EXPECT_EQ(plan["forecasts"][1]["planned_bytes"], plan["planned_bytes"]);
+  std::vector<std::string> args = Plan();
+  args.insert(args.end(), {"--mem-budget", "1M,2M"});
+  EXPECT_EQ(Flashelm(args).exit_code, 4);
+}
+
+// Of a process that has computed, with a prompt that fills its batch.
+TEST_F(PlanTest, ExpectedPeakIsNearThatOfARun) {
+  const json plan = PlanFor("24M", {"-c", "128"});
+  const auto run = Flashelm({"run", "-m", Model(), "-c", "128", "--mem-budget",
+                             "24M", "-n", "4", "-p",
+                             "Once upon a time there was a little girl who "
+                             "lived in a house near the big woods with a dog "
+                             "and a cat and they liked to play all day long"});
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  if (run.peak_rss_bytes == 0) GTEST_SKIP() << "no peak on this system";
+  const auto expected = plan["expected_peak_rss_bytes"].get<double>();
+  EXPECT_LE(expected, plan["planned_bytes"].get<double>());
+  EXPECT_NEAR(expected, static_cast<double>(run.peak_rss_bytes), 3e6);
+}
+
+TEST_F(PlanTest, RefusesWhatIsNoModelAndNoConfig) {
+  const auto code = [](const std::vector<std::string>& more) {
+    std::vector<std::string> args = {"plan"};
+    args.insert(args.end(), more.begin(), more.end());
+    const auto refused = Flashelm(args);
+    EXPECT_EQ(refused.out, "");
+    EXPECT_NE(refused.err, "");
+    return refused.exit_code;
+  };
+  std::ofstream(File("garbage.json")) << "{\"model_dim\": [[[[";
+  std::ofstream(File("empty.json")) << "{}";
+  EXPECT_EQ(code({}), 2);
+  EXPECT_EQ(code({"-m", File("garbage.json")}), 3);
+  EXPECT_EQ(code({"-m", File("empty.json")}), 3);
+  EXPECT_EQ(code({"-m", File("none.json")}), 3);
+  EXPECT_EQ(code({"--shape", "7B"}), 2);
+  EXPECT_EQ(code({"--shape", "270M", "--tokenizer", File("none")}), 3);
+  EXPECT_EQ(code({"--shape", "270M", "--sparsity", "random:0.5"}), 2);
+  EXPECT_EQ(code({"--shape", "270M", "--storage", "sd", "--io", "mmap",
+                  "--allow-unenforced"}),
+            2);
+  EXPECT_EQ(
+      code({"--shape", "270M", "--storage", "sd", "--device-profile", "x"}), 2);
 }
 
 TEST_F(PlanTest, WrongUsageIsRefused) {
   const std::vector<std::vector<std::string>> cases = {
       {"--mem-budget", "-1"}, {"--mem-budget", "much"},
-      {"--mem-budget", ""},   {"--mem-budget", "1G,2G"},
+      {"--mem-budget", ""},   {"--mem-budget", "1G,,2G"},
+      {"--weights", "q4"},    {"--storage", "tape"},
+      {"--shape", "3B"},      {"--tokenizer", "none"},
       {"--io", "mmap"},       {"--allow-unenforced"},
       {"--io", "aio"},        {"-c", "513"},
       {"--kv-type", "f16"},   {"-t", "5000"},

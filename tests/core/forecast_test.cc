@@ -38,6 +38,27 @@ TEST(ForecastTest, ComputingBoundsAFastDevice) {
   EXPECT_DOUBLE_EQ(*forecast.token_ms, 300);
 }
 
+// Both at once until one is done, the other's rest alone.
+TEST(ForecastTest, WhatSlowsEachOtherTakesLonger) {
+  ForecastInput input = Input();
+  input.read_slowdown = 2;
+  input.compute_slowdown = 1.5;
+  // 300 ms of computing take 450, in which 225 of 3000 ms of reading are done.
+  EXPECT_DOUBLE_EQ(*MakeForecast(input).token_ms, 450 + 3000 - 225);
+  input.read_bytes_per_second = 30e9;
+  // 100 ms of reading take 200, in which 133 of 300 ms of computing are done.
+  EXPECT_DOUBLE_EQ(*MakeForecast(input).token_ms, 200 + 300 - 200 / 1.5);
+  // No worse than one after the other.
+  input.read_slowdown = input.compute_slowdown = 5;
+  EXPECT_DOUBLE_EQ(*MakeForecast(input).token_ms, 400);
+  // Measured by chance to be faster: no gain is promised.
+  input.read_slowdown = input.compute_slowdown = 0.5;
+  EXPECT_DOUBLE_EQ(*MakeForecast(input).token_ms, 300);
+  input.streamed_bytes = 0;
+  input.compute_slowdown = 4;
+  EXPECT_DOUBLE_EQ(*MakeForecast(input).token_ms, 300) << "nothing is read";
+}
+
 TEST(ForecastTest, TokensOfAPromptShareASweep) {
   const Forecast forecast = MakeForecast(Input());
   EXPECT_DOUBLE_EQ(forecast.sweep_compute_ms, 6000);
@@ -76,6 +97,70 @@ TEST_F(RatesTest, ComputingHasARateForOneTokenAndForMany) {
   EXPECT_GT(rate->bytes_per_second, 0);
   EXPECT_GT(rate->batch_bytes_per_second, 0);
   EXPECT_EQ(rate->buffer_bytes, model_->weight_file().weight_bytes());
+}
+
+TEST_F(RatesTest, EveryEncodingHasARate) {
+  ComputeRateOptions options;
+  options.num_threads = 2;
+  options.batch = 40;
+  options.duration = std::chrono::milliseconds(1);
+  for (const Encoding weights : TestedEncodings()) {
+    const ConvertedModel converted(SampleModelDirectory("tiny-stories"),
+                                   weights);
+    const auto model = ModelFile::Open(converted.path());
+    ASSERT_TRUE(model);
+    const auto rate = MeasureComputeRate(*model, options);
+    ASSERT_TRUE(rate) << rate.error().message();
+    EXPECT_GT(rate->bytes_per_second, 0);
+    EXPECT_GT(rate->batch_bytes_per_second, 0);
+  }
+}
+
+TEST_F(RatesTest, ComputingGoesOnDuringAnAction) {
+  ASSERT_TRUE(model_);
+  ComputeRateOptions options;
+  options.num_threads = 2;
+  options.duration = std::chrono::milliseconds(2);
+  bool was_called = false;
+  const auto slowdown = MeasureComputeSlowdown(*model_, options, [&] {
+    was_called = true;
+    return OkStatus();
+  });
+  ASSERT_TRUE(slowdown) << slowdown.error().message();
+  EXPECT_TRUE(was_called);
+  EXPECT_GT(*slowdown, 0);
+  const auto failed = MeasureComputeSlowdown(
+      *model_, options, [] { return Status(Cancelled("stopped")); });
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().code(), StatusCode::kCancelled);
+}
+
+TEST_F(RatesTest, ADirectoryIsMeasuredByAFileThatIsGone) {
+  const TempDirectory directory;
+  MeasureOptions options;
+  options.request_bytes = {uint64_t{64} << 10};
+  options.queue_depths = {2};
+  options.time_per_rate = std::chrono::milliseconds(1);
+  bool has_written = false;
+  const auto profile = MeasureDirectory(
+      directory.path(), options,
+      [&](std::string_view stage, uint64_t done, uint64_t total) {
+        EXPECT_LE(done, total);
+        has_written |= stage == "writing" && done == total;
+        EXPECT_TRUE(directory.List().empty());
+      });
+  if (!profile && profile.error().code() == StatusCode::kResourceExhausted) {
+    GTEST_SKIP() << profile.error().message();
+  }
+  ASSERT_TRUE(profile) << profile.error().message();
+  EXPECT_TRUE(has_written);
+  EXPECT_TRUE(directory.List().empty());
+  EXPECT_EQ(profile->path, directory.path());
+  EXPECT_GT(profile->file_bytes, uint64_t{15} << 20);
+  EXPECT_TRUE(FastestRate(*profile, IoBackend::kAuto, UINT64_MAX));
+  const auto missing = MeasureDirectory(directory.File("none"), options, {});
+  ASSERT_FALSE(missing);
+  EXPECT_EQ(missing.error().code(), StatusCode::kNotFound);
 }
 
 TEST_F(RatesTest, ReadingHasARateAndCanBeStopped) {

@@ -34,6 +34,25 @@ TEST(ScratchFileTest, GivesBackWhatWasWrittenAndHasNoName) {
   }
 }
 
+TEST(ScratchFileTest, CanBeReadAsAFileThatOutlivesIt) {
+  const TempDirectory directory;
+  std::unique_ptr<RandomAccessFile> reading;
+  const std::vector<std::byte> bytes(8192, std::byte{9});
+  {
+    auto file = ScratchFile::Create(directory.File("out"), bytes.size());
+    ASSERT_TRUE(file) << file.error().message();
+    ASSERT_TRUE(file->WriteAt(0, bytes).ok());
+    auto opened = file->Open(CacheMode::kDropped);
+    ASSERT_TRUE(opened) << opened.error().message();
+    reading = std::move(*opened);
+  }
+  std::vector<std::byte> found(bytes.size());
+  EXPECT_EQ(reading->size_bytes(), bytes.size());
+  EXPECT_TRUE(ReadExactly(*reading, 0, found, "all").ok());
+  EXPECT_EQ(found, bytes);
+  EXPECT_TRUE(IsEmpty(directory));
+}
+
 TEST(ScratchFileTest, RefusesAPlaceWhereNoFileCanBe) {
   const TempDirectory directory;
   const auto file = ScratchFile::Create(directory.File("none/out"), 10);
