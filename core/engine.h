@@ -41,7 +41,8 @@ struct EngineOptions {
 };
 
 // The model, its plan, and what all sequences share: resident weights, reader,
-// threads. One Session at a time uses it. Stays where it was made.
+// threads. It has as many sessions as were planned, of which one at a time is
+// in a call, on any thread. Stays where it was made.
 class Engine {
  public:
   // Plans, then takes memory, then reads the resident weights, which takes

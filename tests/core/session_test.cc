@@ -98,6 +98,30 @@ TEST_F(SessionTest, AnEngineHasRoomForOneSession) {
   EXPECT_TRUE(Session::Create(*running.engine));
 }
 
+TEST_F(SessionTest, SessionsOfOneEngineTakeTurns) {
+  EngineOptions options;
+  options.plan.num_threads = 2;
+  options.plan.max_sessions = 3;
+  options.plan.budget_bytes = SmallestBudget(model_.path(), options);
+  Running running = Start(model_.path(), options);
+  const auto expected = LastLogits(*running.session, tokens_);
+  auto second = Session::Create(*running.engine);
+  ASSERT_TRUE(second) << second.error().message();
+  auto third = Session::Create(*running.engine);
+  ASSERT_TRUE(third) << third.error().message();
+  EXPECT_FALSE(Session::Create(*running.engine)) << "planned were three";
+  EXPECT_LE(running.engine->budget().used_bytes(),
+            running.engine->plan().total_bytes);
+  std::vector<float> logits;
+  for (const TokenId token : tokens_) {
+    LastLogits(**third, {&token, 1});
+    logits = LastLogits(**second, {&token, 1});
+  }
+  EXPECT_EQ(logits, expected);
+  EXPECT_EQ(LastLogits(**third, {&tokens_[0], 1}),
+            LastLogits(*running.session, {&tokens_[0], 1}));
+}
+
 TEST_F(SessionTest, CancelledCallLeavesThePositionAndCanBeRepeated) {
   Running running = StartAtFloor();
   const auto expected = LastLogits(*running.session, tokens_);
