@@ -73,6 +73,11 @@ class Engine {
   // Null also where the neurons of all layers are streamed.
   const BundleStore* bundles() const { return bundles_.get(); }
   ThreadPool& pool() { return *pool_; }
+  // As WeightStore::set_cancel(), for all that waits for the device.
+  void set_cancel(const CancelToken* cancel) {
+    store_->set_cancel(cancel);
+    if (bundles_ != nullptr) bundles_->set_cancel(cancel);
+  }
 
  private:
   Engine(ModelFile model, MemoryPlan plan, const PlanOptions& plan_options);

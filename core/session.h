@@ -41,8 +41,8 @@ class Session {
   //
   // kInvalidArgument: an id outside the vocabulary, or more positions than the
   // context has left; nothing was computed. kUnavailable: a read failed.
-  // kCancelled: as asked. After these two, position() is as before the call,
-  // and the call may be repeated.
+  // kCancelled: as asked, also while reads are waited for. After these two,
+  // position() is as before the call, and the call may be repeated.
   Status Run(std::span<const TokenId> tokens, std::span<const uint32_t> wanted,
              const CancelToken& cancel);
 
