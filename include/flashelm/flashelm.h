@@ -227,7 +227,8 @@ typedef struct flashelm_engine_options {
   uint32_t read_timeout_ms;
 
   /* Which neurons are computed: FLASHELM_SPARSITY_... Not off needs a model
-   * file that was calibrated, and with the low ones trained. */
+   * file that was calibrated, the low ones one with such predictors; others
+   * give FLASHELM_INVALID_ARGUMENT. */
   uint32_t sparsity;
 
   uint32_t reserved; /* 0 */

@@ -8,6 +8,7 @@
 #include "tests/c_api/fixture.h"
 #include "tests/core/checkpoint_builder.h"
 #include "tests/core/golden.h"
+#include "tests/core/predicted_model.h"
 #include "tests/core/test_model.h"
 #include "tests/temp_directory.h"
 
@@ -302,6 +303,49 @@ TEST_F(CApiGenerateTest, ProgressAndLogComeWhenAskedFor) {
   EXPECT_EQ(flashelm_engine_open(model_.path().c_str(), &options, &error),
             nullptr);
   EXPECT_EQ(error.code, FLASHELM_CANCELLED) << error.message;
+}
+
+TEST(CApiSparsityTest, GatesOfAReluModelLeaveOutNothing) {
+  const std::vector<uint32_t> prompt = SomeTokens(6, 256);
+  const auto logits = [&](const std::string& path, uint32_t sparsity,
+                          double kept_fraction, flashelm_code expected_code) {
+    flashelm_engine_options options = MakeOptions();
+    options.sparsity = sparsity;
+    options.kept_fraction = kept_fraction;
+    flashelm_error error;
+    const UniqueEngine engine(
+        flashelm_engine_open(path.c_str(), &options, &error));
+    EXPECT_EQ(error.code, expected_code) << error.message;
+    std::vector<float> all;
+    if (engine == nullptr) return all;
+    const UniqueSession session = OpenSession(engine.get());
+    EXPECT_EQ(flashelm_prefill(session.get(), prompt.data(), prompt.size(),
+                               nullptr, nullptr, nullptr),
+              FLASHELM_OK);
+    auto info = Sized<flashelm_model_info>();
+    EXPECT_EQ(flashelm_engine_get_info(engine.get(), &info, nullptr),
+              FLASHELM_OK);
+    all.resize(info.vocab_size);
+    EXPECT_EQ(flashelm_logits(session.get(), all.data(), all.size(), nullptr),
+              FLASHELM_OK);
+    return all;
+  };
+  PredictedModelOptions options;
+  options.split_gate = true;
+  const PredictedModel model(options);
+  const auto dense =
+      logits(model.path(), FLASHELM_SPARSITY_OFF, 0, FLASHELM_OK);
+  EXPECT_EQ(logits(model.path(), FLASHELM_SPARSITY_GATE, 0, FLASHELM_OK),
+            dense);
+  EXPECT_NE(logits(model.path(), FLASHELM_SPARSITY_GATE, 0.02, FLASHELM_OK),
+            dense);
+  EXPECT_NE(logits(model.path(), FLASHELM_SPARSITY_LOW_BIT, 0.02, FLASHELM_OK),
+            dense);
+  // The file's predictors are of the other kind, or there are none.
+  logits(model.path(), FLASHELM_SPARSITY_LOW_RANK, 0.9,
+         FLASHELM_INVALID_ARGUMENT);
+  logits(model.uncalibrated_path(), FLASHELM_SPARSITY_GATE, 0,
+         FLASHELM_INVALID_ARGUMENT);
 }
 
 TEST_F(CApiGenerateTest, StatisticsCountWhatWasRead) {
