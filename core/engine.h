@@ -41,7 +41,8 @@ struct EngineOptions {
 };
 
 // The model, its plan, and what all sequences share: resident weights, reader,
-// threads. One Session at a time uses it. Stays where it was made.
+// threads. It has as many sessions as were planned, of which one at a time is
+// in a call, on any thread. Stays where it was made.
 class Engine {
  public:
   // Plans, then takes memory, then reads the resident weights, which takes
@@ -72,6 +73,11 @@ class Engine {
   // Null also where the neurons of all layers are streamed.
   const BundleStore* bundles() const { return bundles_.get(); }
   ThreadPool& pool() { return *pool_; }
+  // As WeightStore::set_cancel(), for all that waits for the device.
+  void set_cancel(const CancelToken* cancel) {
+    store_->set_cancel(cancel);
+    if (bundles_ != nullptr) bundles_->set_cancel(cancel);
+  }
 
  private:
   Engine(ModelFile model, MemoryPlan plan, const PlanOptions& plan_options);

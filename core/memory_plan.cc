@@ -241,6 +241,7 @@ class Planner {
     Add("caller", RoundUp(options_.caller_bytes, kIoAlignment));
     plan_.process_bytes = Sum();
     plan_.kv_cache_bytes =
+        options_.max_sessions *
         KvCache::NumBytes(model_.config(), plan_.context, options_.kv_type);
     Add("KV cache", plan_.kv_cache_bytes);
     if (!IsMapped()) Add("norm vectors", norm_bytes_);
@@ -324,11 +325,12 @@ class Planner {
     return options_.all_logits ? batch : 1;
   }
   uint64_t ScratchBytes(uint32_t batch) const {
-    return Scratch::NumBytes(
-        model_.config(),
-        {batch, LogitRows(batch), options_.num_threads, model_.has_quantized(),
-         plan_.context, model_.has_split_gates() || IsSparse(),
-         model_.has_rows()});
+    return options_.max_sessions *
+           Scratch::NumBytes(
+               model_.config(),
+               {batch, LogitRows(batch), options_.num_threads,
+                model_.has_quantized(), plan_.context,
+                model_.has_split_gates() || IsSparse(), model_.has_rows()});
   }
   // The largest batch whose activations fit; 1 fits always.
   void ChooseBatch(uint64_t bytes) {
@@ -513,6 +515,10 @@ Result<MemoryPlan> MakePlan(const ModelFile& model,
     return InvalidArgument(options.num_threads, " threads and ",
                            options.num_io_threads,
                            " reader threads, expected 1 to ", kMaxThreads);
+  }
+  if (options.max_sessions == 0 || options.max_sessions > kMaxSessions) {
+    return InvalidArgument(options.max_sessions, " sessions, expected 1 to ",
+                           kMaxSessions);
   }
   if (options.max_batch == 0) {
     return InvalidArgument("a batch of 0 tokens, expected at least 1");

@@ -19,6 +19,8 @@ namespace flashelm {
 // More threads than this are a slip, not a wish.
 inline constexpr uint32_t kMaxThreads = 1024;
 
+inline constexpr uint32_t kMaxSessions = 1024;
+
 // A budget that refuses nothing.
 inline constexpr uint64_t kUnlimitedBytes = UINT64_MAX;
 
@@ -50,6 +52,8 @@ struct PlanOptions {
   bool pins_weights = true;
   // What the caller will hold itself while the model runs: prompts, outputs.
   uint64_t caller_bytes = 0;
+  // Sessions that there may be at a time, each with a KV cache and activations.
+  uint32_t max_sessions = 1;
 };
 
 struct PlanLine {
@@ -100,7 +104,8 @@ struct MemoryPlan {
 // feasible stays so. With sparsity, ChooseStreamedLayers() says which layers'
 // neurons are streamed. kBudgetInfeasible: with the smallest budget that would
 // do. kInvalidArgument: a context longer than the model's, no thread or more
-// than kMaxThreads. With sparsity also as NeuronFrequency::Read().
+// than kMaxThreads, no session or more than kMaxSessions. With sparsity also as
+// NeuronFrequency::Read().
 Result<MemoryPlan> MakePlan(const ModelFile& model, const PlanOptions& options);
 
 // "12.3 MiB", for people.

@@ -14,6 +14,20 @@ uint64_t NanosecondsSince(Clock::time_point begin) {
       std::chrono::nanoseconds(Clock::now() - begin).count());
 }
 
+// Lets a token end what an engine waits for, as long as this lives.
+class Cancellable {
+ public:
+  Cancellable(Engine& engine, const CancelToken& cancel) : engine_(engine) {
+    engine_.set_cancel(&cancel);
+  }
+  ~Cancellable() { engine_.set_cancel(nullptr); }
+  Cancellable(const Cancellable&) = delete;
+  Cancellable& operator=(const Cancellable&) = delete;
+
+ private:
+  Engine& engine_;
+};
+
 }  // namespace
 
 Session::Session(Engine& engine, KvCache cache, Scratch scratch)
@@ -74,6 +88,7 @@ Status Session::Run(std::span<const TokenId> tokens,
   }
 
   const auto begin = Clock::now();
+  const Cancellable cancellable(engine_, cancel);
   size_t logit_row = 0;
   Status status;
   uint64_t num_sweeps = 0;

@@ -27,11 +27,11 @@ struct SessionStats {
 };
 
 // Holds the KV cache and the activations. Used by one thread. The engine
-// outlives the session and has one session at a time.
+// outlives the session, and none of its other sessions is in a call meanwhile.
 class Session {
  public:
-  // kResourceExhausted: the engine's budget has no room, as when it has a
-  // session already.
+  // kResourceExhausted: the engine's budget has no room, as when it has as many
+  // sessions as were planned.
   static Result<std::unique_ptr<Session>> Create(Engine& engine);
 
   // Computes `tokens` at positions position(), position() + 1, ..., in batches
@@ -41,8 +41,8 @@ class Session {
   //
   // kInvalidArgument: an id outside the vocabulary, or more positions than the
   // context has left; nothing was computed. kUnavailable: a read failed.
-  // kCancelled: as asked. After these two, position() is as before the call,
-  // and the call may be repeated.
+  // kCancelled: as asked, also while reads are waited for. After these two,
+  // position() is as before the call, and the call may be repeated.
   Status Run(std::span<const TokenId> tokens, std::span<const uint32_t> wanted,
              const CancelToken& cancel);
 

@@ -12,6 +12,9 @@ namespace {
 
 // How long a destructor waits for a device that does not answer.
 constexpr std::chrono::nanoseconds kLastWait = std::chrono::seconds(2);
+// How often a wait for it looks whether it is still wanted.
+constexpr std::chrono::nanoseconds kCancelPeriod =
+    std::chrono::milliseconds(20);
 
 BundleCacheOptions CacheOptions(const Segment& segment, size_t layer,
                                 const BundleStoreOptions& options) {
@@ -342,7 +345,14 @@ Status BundleStore::WaitForRead() {
   const auto begin = Clock::now();
   Status status;
   while (!HasOldestEnded() && status.ok()) {
-    const auto left = begin + read_timeout_ - Clock::now();
+    if (cancel_ != nullptr && cancel_->IsCancelled()) {
+      status = Cancelled("stopped while waiting for the device");
+      break;
+    }
+    auto left = begin + read_timeout_ - Clock::now();
+    if (cancel_ != nullptr) {
+      left = std::min<Clock::duration>(left, kCancelPeriod);
+    }
     auto completion = reader_.Wait(std::max(left, left.zero()));
     if (completion) {
       // One that was given up makes room for another.

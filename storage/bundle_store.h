@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "core/base/cancel.h"
 #include "core/base/memory.h"
 #include "core/base/status.h"
 #include "storage/async_reader.h"
@@ -103,6 +104,9 @@ class BundleStore {
   BundleStore(const BundleStore&) = delete;
   BundleStore& operator=(const BundleStore&) = delete;
 
+  // As WeightStore::set_cancel(), for Next().
+  void set_cancel(const CancelToken* cancel) { cancel_ = cancel; }
+
   // Begins a token's use of a layer. What was fetched before and not handed out
   // is given up. kInvalidArgument: no such layer; nothing has changed.
   Status Begin(uint32_t layer);
@@ -124,8 +128,8 @@ class BundleStore {
   // next call of Next() or Begin(). Allocates nothing unless it fails.
   // kUnavailable, naming file, segment and byte: a read failed, was not
   // answered in time, or brought other bytes than were written. What was
-  // fetched is given up then; Begin() may be called again. kInternal: nothing
-  // was begun.
+  // fetched is given up then; Begin() may be called again. kCancelled: as
+  // asked, and the same. kInternal: nothing was begun.
   Result<std::optional<Batch>> Next();
 
   uint32_t num_layers() const { return static_cast<uint32_t>(layers_.size()); }
@@ -196,6 +200,7 @@ class BundleStore {
   AsyncReader& reader_;
   RecordVerifier& verifier_;
   const std::chrono::nanoseconds read_timeout_;
+  const CancelToken* cancel_ = nullptr;
   const bool merges_reads_;
   const uint64_t busy_ns_at_start_;
   std::vector<Layer> layers_;

@@ -16,20 +16,30 @@
 namespace flashelm {
 namespace {
 
-// Reads until `target` is full or the file ends; whole blocks stay whole, as a
+// Where the bytes of a file are in what a descriptor names.
+struct Range {
+  uint64_t offset = 0;
+  uint64_t size_bytes = 0;
+};
+
+// Reads until `target` is full or the range ends; whole blocks stay whole, as a
 // direct read that stops short is continued at an aligned offset or not at all.
-Result<size_t> ReadFully(int fd, uint64_t offset, std::span<std::byte> target,
-                         bool direct, const std::string& path) {
+// `target` may hold bytes from behind the range, which do not count.
+Result<size_t> ReadFully(int fd, const Range& range, uint64_t offset,
+                         std::span<std::byte> target, bool direct,
+                         const std::string& path) {
+  const uint64_t most = range.size_bytes - std::min(range.size_bytes, offset);
   size_t done = 0;
   while (done < target.size()) {
     const ssize_t got = pread(fd, target.data() + done, target.size() - done,
-                              static_cast<off_t>(offset + done));
+                              static_cast<off_t>(range.offset + offset + done));
     if (got < 0) {
       if (errno == EINTR) continue;
       return ReadFailed(path, offset, target.size(), errno);
     }
     if (got == 0) break;
     done += static_cast<size_t>(got);
+    if (done >= most) return most;  // Behind it there may be something else.
     if (direct && done % kIoAlignment != 0) break;  // The file's end.
   }
   return done;
@@ -37,35 +47,36 @@ Result<size_t> ReadFully(int fd, uint64_t offset, std::span<std::byte> target,
 
 class PosixFile : public RandomAccessFile {
  public:
-  PosixFile(UniqueFd fd, std::string path, uint64_t size_bytes, bool direct_io,
+  PosixFile(UniqueFd fd, std::string path, const Range& range, bool direct_io,
             bool drop_cache)
       : fd_(std::move(fd)),
         path_(std::move(path)),
-        size_bytes_(size_bytes),
+        range_(range),
         direct_io_(direct_io),
         drop_cache_(drop_cache) {}
 
   Result<size_t> ReadAt(uint64_t offset,
                         std::span<std::byte> target) const override {
-    auto got = ReadFully(fd_.get(), offset, target, direct_io_, path_);
+    auto got = ReadFully(fd_.get(), range_, offset, target, direct_io_, path_);
     if (got) DropPages(offset, *got);
     return got;
   }
-  uint64_t size_bytes() const override { return size_bytes_; }
+  uint64_t size_bytes() const override { return range_.size_bytes; }
   const std::string& path() const override { return path_; }
   bool direct_io() const override { return direct_io_; }
   int fd() const override { return fd_.get(); }
+  uint64_t fd_offset() const override { return range_.offset; }
   void DropPages(uint64_t offset, uint64_t num_bytes) const override {
     // A length of 0 would mean all that follows.
     if (!drop_cache_ || num_bytes == 0) return;
-    posix_fadvise(fd_.get(), static_cast<off_t>(offset),
+    posix_fadvise(fd_.get(), static_cast<off_t>(range_.offset + offset),
                   static_cast<off_t>(num_bytes), POSIX_FADV_DONTNEED);
   }
 
  private:
   UniqueFd fd_;
   std::string path_;
-  uint64_t size_bytes_;
+  Range range_;
   bool direct_io_;
   bool drop_cache_;
 };
@@ -78,6 +89,46 @@ using AlignedBytes = std::unique_ptr<std::byte[], FreeDeleter>;
 AlignedBytes AllocateAligned(size_t size) {
   return AlignedBytes(
       static_cast<std::byte*>(std::aligned_alloc(kIoAlignment, size)));
+}
+
+// Another descriptor of the same file with a state of its own. By descriptor,
+// not by path: the name may lead to another file by now.
+UniqueFd Reopen(int fd, int flags) {
+  const std::string self = StatusMessage::Join("/proc/self/fd/", fd);
+  return UniqueFd(open(self.c_str(), O_RDONLY | O_CLOEXEC | flags));
+}
+
+std::unique_ptr<RandomAccessFile> OpenRange(UniqueFd fd, std::string path,
+                                            const Range& range,
+                                            CacheMode mode) {
+  if (mode == CacheMode::kBuffered) {
+    return std::make_unique<PosixFile>(std::move(fd), std::move(path), range,
+                                       /*direct_io=*/false,
+                                       /*drop_cache=*/false);
+  }
+#ifdef O_DIRECT
+  if (mode == CacheMode::kDirect && range.offset % kIoAlignment == 0) {
+    UniqueFd direct = Reopen(fd.get(), O_DIRECT);
+    const auto read_by = [&range](int by, bool is_direct) -> ReadFunction {
+      return [&range, by, is_direct](uint64_t offset,
+                                     std::span<std::byte> target) {
+        return ReadFully(by, range, offset, target, is_direct, std::string());
+      };
+    };
+    if (direct.is_open() &&
+        DirectReadsWork(read_by(direct.get(), true), read_by(fd.get(), false),
+                        range.size_bytes)) {
+      return std::make_unique<PosixFile>(std::move(direct), std::move(path),
+                                         range, /*direct_io=*/true,
+                                         /*drop_cache=*/false);
+    }
+  }
+#endif
+  // Reading ahead is the reader's business, and would bring pages in blocks
+  // that can only be dropped whole.
+  posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM);
+  return std::make_unique<PosixFile>(std::move(fd), std::move(path), range,
+                                     /*direct_io=*/false, /*drop_cache=*/true);
 }
 
 }  // namespace
@@ -139,34 +190,42 @@ Result<std::unique_ptr<RandomAccessFile>> OpenFile(const std::string& path,
   }
   // Some file systems take the flag seriously.
   fcntl(fd.get(), F_SETFL, 0);
-  const uint64_t size_bytes = static_cast<uint64_t>(info.st_size);
-  if (mode == CacheMode::kBuffered) {
-    return std::make_unique<PosixFile>(std::move(fd), path, size_bytes,
-                                       /*direct_io=*/false,
-                                       /*drop_cache=*/false);
+  return OpenRange(std::move(fd), path,
+                   {0, static_cast<uint64_t>(info.st_size)}, mode);
+}
+
+Result<std::unique_ptr<RandomAccessFile>> OpenDescriptor(int fd,
+                                                         uint64_t offset,
+                                                         uint64_t size_bytes,
+                                                         std::string name,
+                                                         CacheMode mode) {
+  struct stat info {};
+  if (fstat(fd, &info) != 0) {
+    const int error = errno;
+    return InvalidArgument(name, ": descriptor ", fd, " cannot be examined: ",
+                           ErrnoStatus(error, "fstat").message());
   }
-#ifdef O_DIRECT
-  // By descriptor, not by path: the name may lead to another file by now.
-  const std::string self = StatusMessage::Join("/proc/self/fd/", fd.get());
-  UniqueFd direct(open(self.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
-  const auto read_by = [](int by, bool is_direct) -> ReadFunction {
-    return [by, is_direct](uint64_t offset, std::span<std::byte> target) {
-      return ReadFully(by, offset, target, is_direct, std::string());
-    };
-  };
-  if (mode == CacheMode::kDirect && direct.is_open() &&
-      DirectReadsWork(read_by(direct.get(), true), read_by(fd.get(), false),
-                      size_bytes)) {
-    return std::make_unique<PosixFile>(std::move(direct), path, size_bytes,
-                                       /*direct_io=*/true,
-                                       /*drop_cache=*/false);
+  if (!S_ISREG(info.st_mode)) {
+    return InvalidArgument(name, ": descriptor ", fd, " is no regular file");
   }
-#endif
-  // Reading ahead is the reader's business, and would bring pages in blocks
-  // that can only be dropped whole.
-  posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM);
-  return std::make_unique<PosixFile>(std::move(fd), path, size_bytes,
-                                     /*direct_io=*/false, /*drop_cache=*/true);
+  const uint64_t file_bytes = static_cast<uint64_t>(info.st_size);
+  if (size_bytes == kToTheEnd && offset <= file_bytes) {
+    size_bytes = file_bytes - offset;
+  }
+  if (offset > file_bytes || size_bytes > file_bytes - offset) {
+    return InvalidArgument(name, ": ", size_bytes, " bytes from byte ", offset,
+                           " of descriptor ", fd, ", which has ", file_bytes);
+  }
+  UniqueFd own = Reopen(fd, 0);
+  // Where no file may be opened, the caller's is shared.
+  if (!own.is_open()) own = UniqueFd(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  std::byte probe{};
+  if (!own.is_open() || pread(own.get(), &probe, 1, 0) < 0) {
+    const int error = errno;
+    return InvalidArgument(name, ": descriptor ", fd, " cannot be read: ",
+                           ErrnoStatus(error, "read").message());
+  }
+  return OpenRange(std::move(own), std::move(name), {offset, size_bytes}, mode);
 }
 
 ErrorStatus ReadFailed(const std::string& path, uint64_t offset,

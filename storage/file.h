@@ -48,8 +48,10 @@ class RandomAccessFile {
   virtual bool direct_io() const = 0;
 
   // For readers that do not go through ReadAt(): the descriptor, or -1 where
-  // there is none, and what to do after a read by it, as ReadAt() does.
+  // there is none, the byte of it where this file begins, and what to do after
+  // a read by it, as ReadAt() does.
   virtual int fd() const { return -1; }
+  virtual uint64_t fd_offset() const { return 0; }
   virtual void DropPages(uint64_t /*offset*/, uint64_t /*num_bytes*/) const {}
 };
 
@@ -74,6 +76,20 @@ bool DirectReadsWork(const ReadFunction& direct, const ReadFunction& buffered,
 // kInvalidArgument: not a regular file, or no permission.
 Result<std::unique_ptr<RandomAccessFile>> OpenFile(const std::string& path,
                                                    CacheMode mode);
+
+inline constexpr uint64_t kToTheEnd = UINT64_MAX;
+
+// The `size_bytes`, or kToTheEnd, from byte `offset` of a regular file that is
+// open for reading, as a file of their own: one that is packed into another.
+// `fd` stays the caller's, who may close it after this call, and its position
+// does not move. `name` stands for a path in messages. Past the cache only
+// where `offset` is a multiple of kIoAlignment. kInvalidArgument: not such a
+// descriptor, or fewer bytes there.
+Result<std::unique_ptr<RandomAccessFile>> OpenDescriptor(int fd,
+                                                         uint64_t offset,
+                                                         uint64_t size_bytes,
+                                                         std::string name,
+                                                         CacheMode mode);
 
 // kUnavailable, for a read that gave this errno.
 ErrorStatus ReadFailed(const std::string& path, uint64_t offset,

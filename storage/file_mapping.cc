@@ -12,8 +12,8 @@ Result<FileMapping> FileMapping::Create(const RandomAccessFile& file) {
     return Unimplemented(file.path(), ": cannot be mapped into memory");
   }
   FileMapping mapping;
-  void* data =
-      mmap(nullptr, file.size_bytes(), PROT_READ, MAP_SHARED, file.fd(), 0);
+  void* data = mmap(nullptr, file.size_bytes(), PROT_READ, MAP_SHARED,
+                    file.fd(), static_cast<off_t>(file.fd_offset()));
   if (data == MAP_FAILED) {
     const int error = errno;
     return ErrnoStatus(

@@ -163,6 +163,15 @@ Result<const Json*> GetObject(const Json& object, const char* key,
   return value;
 }
 
+void Empty(Json& value) noexcept {
+  if (!value.is_structured()) return;
+  // Depth is limited where a value is parsed. What has no members takes no
+  // memory to be destroyed.
+  for (Json& member : value) Empty(member);
+  value.clear();
+  value = nullptr;
+}
+
 std::string Describe(const Json& value) {
   constexpr size_t kMaxLength = 60;
   if (value.is_object() || value.is_array()) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "core/base/status.h"
 
@@ -38,6 +39,21 @@ Result<const Json*> GetArray(const Json& object, const char* key,
                              std::string_view name);
 Result<const Json*> GetObject(const Json& object, const char* key,
                               std::string_view name);
+
+// Makes a value null without taking memory. Its destructor takes some for
+// arrays and objects, and ends the process where there is none.
+void Empty(Json& value) noexcept;
+
+// A value that is destroyed in this way. Move-only.
+struct OwnedJson {
+  Json value;
+
+  OwnedJson() = default;
+  explicit OwnedJson(Json owned) : value(std::move(owned)) {}
+  OwnedJson(OwnedJson&&) = default;
+  OwnedJson& operator=(OwnedJson&&) = default;
+  ~OwnedJson() { Empty(value); }
+};
 
 // How a value reads in a message: its text, cut when long.
 std::string Describe(const Json& value);

@@ -4,6 +4,14 @@
 #include <cassert>
 
 namespace flashelm {
+namespace {
+
+// How often a wait for the device looks whether it is still wanted, and how
+// long reads in flight have then: a device that is well answers them meanwhile.
+constexpr std::chrono::nanoseconds kCancelPeriod =
+    std::chrono::milliseconds(20);
+
+}  // namespace
 
 SlotReads::SlotReads(const WeightFile& file, AsyncReader* reader,
                      uint32_t num_slots, uint32_t num_others,
@@ -97,7 +105,9 @@ void SlotReads::Poll() {
 }
 
 Status SlotReads::TakeOne(Clock::time_point deadline) {
-  const auto left = deadline - Clock::now();
+  if (is_cancelled()) return Cancelled("stopped while waiting for the device");
+  auto left = deadline - Clock::now();
+  if (cancel_ != nullptr) left = std::min<Clock::duration>(left, kCancelPeriod);
   auto completion = reader_->Wait(std::max(left, left.zero()));
   if (completion) {
     Take(std::move(*completion));
@@ -144,11 +154,24 @@ Status SlotReads::WaitFor(uint32_t tag) {
 }
 
 void SlotReads::WaitForAll() {
-  const auto deadline = Deadline();
+  auto deadline = Deadline();
   const auto is_awaited = [](const Read& read) {
     return read.in_flight && !read.given_up;
   };
-  while (std::ranges::any_of(reads_, is_awaited) && TakeOne(deadline).ok()) {
+  bool is_in_a_hurry = false;
+  while (std::ranges::any_of(reads_, is_awaited)) {
+    const auto now = Clock::now();
+    if (!is_in_a_hurry && is_cancelled()) {
+      is_in_a_hurry = true;
+      deadline = std::min(deadline, now + kCancelPeriod);
+    }
+    if (now >= deadline) {
+      timed_out_ = !is_in_a_hurry;
+      return;
+    }
+    auto completion =
+        reader_->Wait(std::min<Clock::duration>(deadline - now, kCancelPeriod));
+    if (completion) Take(std::move(*completion));
   }
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/base/cancel.h"
 #include "core/base/status.h"
 #include "storage/async_reader.h"
 #include "storage/sweep_sequence.h"
@@ -31,6 +32,13 @@ class SlotReads {
   SlotReads(const WeightFile& file, AsyncReader* reader, uint32_t num_slots,
             uint32_t num_others, std::chrono::nanoseconds timeout,
             SweepTrace* trace);
+
+  // Ends every wait below with kCancelled once it is set; null: none. Stays
+  // valid until it is replaced.
+  void set_cancel(const CancelToken* cancel) { cancel_ = cancel; }
+  bool is_cancelled() const {
+    return cancel_ != nullptr && cancel_->IsCancelled();
+  }
 
   size_t num_free() const { return free_slots_.size(); }
   // One of the free slots, there is one: freed last or freed first.
@@ -61,12 +69,15 @@ class SlotReads {
   // Looks for reads that have ended, without waiting.
   void Poll();
   Clock::time_point Deadline() const { return Clock::now() + timeout_; }
-  // Waits for any read to end. kUnavailable: none did until `deadline`.
+  // Waits for any read to end, at most for a while, so that callers ask again.
+  // kUnavailable: none did until `deadline`. kCancelled: as asked.
   Status TakeOne(Clock::time_point deadline);
   // Waits until a read has ended and looks at how it went. kUnavailable: it
-  // failed, gave less than it should, or was not answered in time.
+  // failed, gave less than it should, or was not answered in time. kCancelled:
+  // as asked; the read goes on.
   Status WaitFor(uint32_t tag);
-  // Waits for those that were not given up, for as long as a read may take.
+  // Waits for those that were not given up, for as long as a read may take;
+  // once cancelled, for some milliseconds.
   void WaitForAll();
 
   // Whether a wait ended with its deadline since this was asked last.
@@ -99,6 +110,7 @@ class SlotReads {
   const uint32_t num_slots_;
   const std::chrono::nanoseconds timeout_;
   SweepTrace* const trace_;
+  const CancelToken* cancel_ = nullptr;
   std::vector<Read> reads_;           // By tag.
   std::vector<uint32_t> free_slots_;  // Free since longest first.
   size_t num_ahead_ = 0;

@@ -200,7 +200,8 @@ void UringReader::Prepare(uint32_t index) {
   const Request& request = requests_[index];
   const std::span<std::byte> target =
       request.piece.target.subspan(request.done);
-  const uint64_t offset = request.piece.offset_bytes + request.done;
+  const uint64_t offset =
+      file_->fd_offset() + request.piece.offset_bytes + request.done;
   const int fd = has_fixed_file_ ? 0 : file_->fd();
   const auto size = static_cast<unsigned>(target.size());
   // As numbers: pointers into different arrays have no order.
@@ -297,7 +298,10 @@ void UringReader::OnEnd(uint32_t index, int32_t result, Clock::time_point now) {
   Request& request = requests_[index];
   const size_t wanted = request.piece.target.size();
   if (result < 0) {
-    const bool is_passing = result == -EINTR || result == -EAGAIN;
+    // Cancelled are reads that are in the hands of the kernel's threads when
+    // the thread that began them ends.
+    const bool is_passing =
+        result == -EINTR || result == -EAGAIN || result == -ECANCELED;
     if (is_passing && broken_.ok() && request.num_retries < kMaxRetries) {
       ++request.num_retries;
       return Prepare(index);

@@ -399,7 +399,9 @@ Result<std::string> WeightFile::ReadSection(SectionId id) const {
 Status WeightFile::ReadManifest() {
   FLASHELM_ASSIGN_OR_RETURN(const std::string text, ReadSection(kManifest));
   const std::string name = StatusMessage::Join(path(), ": manifest");
-  FLASHELM_ASSIGN_OR_RETURN(Json manifest, ParseJson(text, name));
+  FLASHELM_ASSIGN_OR_RETURN(Json parsed, ParseJson(text, name));
+  const OwnedJson owned(std::move(parsed));
+  const Json& manifest = owned.value;
   FLASHELM_ASSIGN_OR_RETURN(const Json* config,
                             GetObject(manifest, "config", name));
   FLASHELM_ASSIGN_OR_RETURN(const Json* provenance,
@@ -413,8 +415,8 @@ Status WeightFile::ReadManifest() {
                     tensors->size(), " tensors, expected at most ",
                     kMaxSegments);
   }
-  config_ = *config;
-  provenance_ = *provenance;
+  config_ = OwnedJson(*config);
+  provenance_ = OwnedJson(*provenance);
 
   uint64_t end = kFelmHeaderBytes;
   for (uint32_t id = 0; id < kNumSections; ++id) {

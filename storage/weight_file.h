@@ -33,8 +33,8 @@ class WeightFile {
   const FelmHeader& header() const { return header_; }
 
   // What the converter said of the model; core/ knows what it means.
-  const Json& config() const { return config_; }
-  const Json& provenance() const { return provenance_; }
+  const Json& config() const { return config_.value; }
+  const Json& provenance() const { return provenance_.value; }
 
   // In file order.
   const std::vector<Segment>& segments() const { return segments_; }
@@ -59,8 +59,8 @@ class WeightFile {
 
   std::shared_ptr<const RandomAccessFile> file_;
   FelmHeader header_;
-  Json config_;
-  Json provenance_;
+  OwnedJson config_;
+  OwnedJson provenance_;
   std::vector<Segment> segments_;
   std::vector<Tensor> tensors_;
   uint64_t weight_bytes_ = 0;

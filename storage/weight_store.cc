@@ -141,9 +141,12 @@ Status WeightStore::Load(const CancelToken& cancel,
   }
   ResidentLoader loader(file_, plan_, sequence_, reads_, row_buffer() + 1,
                         *verifier_, progress);
+  reads_.set_cancel(&cancel);
   Status status = loader.Load(resident_.data(), cancel);
   resident_bytes_ = loader.num_bytes();
-  if (!status.ok()) return Fail(std::move(status));
+  if (!status.ok()) status = Fail(std::move(status));
+  reads_.set_cancel(nullptr);
+  if (!status.ok()) return status;
   after_load_ = reader_->stats();
   reads_.ResetWait();
   return OkStatus();
@@ -205,6 +208,11 @@ Status WeightStore::EndSweep() {
 }
 
 Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
+  if (reads_.is_cancelled()) {
+    return Unexpected(
+        Fail(Cancelled("stopped before ", file_.segments()[segment].Describe(),
+                       " record ", first_record)));
+  }
   const bool streams = plan_.num_slots > 0;
   if (options_.trace != nullptr) {
     // One clock reading per run, of some 50 microseconds.
@@ -310,17 +318,20 @@ void WeightStore::ForgetRow() {
 
 Status WeightStore::ChooseRowBuffer() {
   ForgetRow();
-  if (!reads_.is_in_flight(row_buffer())) {
-    row_tag_ = row_buffer();
-    return OkStatus();
+  // After a call that was cancelled, no slot need be free yet.
+  const auto deadline = reads_.Deadline();
+  while (reads_.num_free() == 0 && reads_.is_in_flight(row_buffer())) {
+    Status status = reads_.TakeOne(deadline);
+    if (status.code() == StatusCode::kUnavailable) {
+      return Unavailable(file_.path(),
+                         ": the device has not answered reads begun before, "
+                         "and no buffer is left for another");
+    }
+    FLASHELM_RETURN_IF_ERROR(std::move(status));
   }
-  if (reads_.num_free() == 0) {
-    reads_.NoteTimedOut();
-    return Unavailable(file_.path(),
-                       ": the device has not answered reads begun before, and "
-                       "no buffer is left for another");
-  }
-  row_tag_ = reads_.TakeFree(/*latest=*/true);
+  row_tag_ = reads_.is_in_flight(row_buffer())
+                 ? reads_.TakeFree(/*latest=*/true)
+                 : row_buffer();
   return OkStatus();
 }
 

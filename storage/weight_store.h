@@ -95,6 +95,11 @@ class WeightStore {
   // bytes than were written.
   Status Load(const CancelToken& cancel, const ProgressFunction& progress);
 
+  // Ends every call from here on with kCancelled once it is set, also one that
+  // waits for a read; such reads are given up as those that are not answered in
+  // time. Null, as at first: nothing does. Stays valid until it is replaced.
+  void set_cancel(const CancelToken* cancel) { reads_.set_cancel(cancel); }
+
   // Starts a sweep; `with_head` says whether it ends with the head segment.
   // The sweep before is complete or was given up with Abort().
   Status BeginSweep(bool with_head);
@@ -106,7 +111,8 @@ class WeightStore {
   // The records of a segment from `first_record` on, as many as lie together.
   // Inside a sweep, segments come in the plan's order and records in theirs.
   // The run lasts until the next call of any member. kUnavailable: as Load();
-  // the sweep is over, and the next one starts afresh.
+  // kCancelled: as asked. In both cases the sweep is over, and the next one
+  // starts afresh.
   Result<RecordRun> Next(uint32_t segment, uint64_t first_record);
 
   // Gives up the current sweep, if there is one.

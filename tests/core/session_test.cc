@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <condition_variable>
 #include <cstring>
 #include <memory>
+#include <mutex>
+#include <thread>
 #include <utility>
 
 #include "core/base/process_memory.h"
@@ -98,6 +101,30 @@ TEST_F(SessionTest, AnEngineHasRoomForOneSession) {
   EXPECT_TRUE(Session::Create(*running.engine));
 }
 
+TEST_F(SessionTest, SessionsOfOneEngineTakeTurns) {
+  EngineOptions options;
+  options.plan.num_threads = 2;
+  options.plan.max_sessions = 3;
+  options.plan.budget_bytes = SmallestBudget(model_.path(), options);
+  Running running = Start(model_.path(), options);
+  const auto expected = LastLogits(*running.session, tokens_);
+  auto second = Session::Create(*running.engine);
+  ASSERT_TRUE(second) << second.error().message();
+  auto third = Session::Create(*running.engine);
+  ASSERT_TRUE(third) << third.error().message();
+  EXPECT_FALSE(Session::Create(*running.engine)) << "planned were three";
+  EXPECT_LE(running.engine->budget().used_bytes(),
+            running.engine->plan().total_bytes);
+  std::vector<float> logits;
+  for (const TokenId token : tokens_) {
+    LastLogits(**third, {&token, 1});
+    logits = LastLogits(**second, {&token, 1});
+  }
+  EXPECT_EQ(logits, expected);
+  EXPECT_EQ(LastLogits(**third, {&tokens_[0], 1}),
+            LastLogits(*running.session, {&tokens_[0], 1}));
+}
+
 TEST_F(SessionTest, CancelledCallLeavesThePositionAndCanBeRepeated) {
   Running running = StartAtFloor();
   const auto expected = LastLogits(*running.session, tokens_);
@@ -108,6 +135,77 @@ TEST_F(SessionTest, CancelledCallLeavesThePositionAndCanBeRepeated) {
             StatusCode::kCancelled);
   EXPECT_EQ(running.session->position(), 0u);
   EXPECT_EQ(LastLogits(*running.session, tokens_), expected);
+}
+
+TEST_F(SessionTest, CancelEndsACallThatWaitsForTheDevice) {
+  // Counts reads that wait, and lets them go on when it is told to.
+  struct Gate {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool is_open = true;
+    int num_waiting = 0;
+  };
+  class GatedFile : public RandomAccessFile {
+   public:
+    GatedFile(std::shared_ptr<const RandomAccessFile> file, Gate& gate)
+        : file_(std::move(file)), gate_(gate) {}
+    Result<size_t> ReadAt(uint64_t offset,
+                          std::span<std::byte> target) const override {
+      {
+        std::unique_lock lock(gate_.mutex);
+        ++gate_.num_waiting;
+        gate_.changed.notify_all();
+        gate_.changed.wait(lock, [&] { return gate_.is_open; });
+        --gate_.num_waiting;
+      }
+      return file_->ReadAt(offset, target);
+    }
+    uint64_t size_bytes() const override { return file_->size_bytes(); }
+    const std::string& path() const override { return file_->path(); }
+    bool direct_io() const override { return file_->direct_io(); }
+
+   private:
+    const std::shared_ptr<const RandomAccessFile> file_;
+    Gate& gate_;
+  };
+
+  Gate gate;
+  EngineOptions options;
+  options.make_reader =
+      [&](std::shared_ptr<const RandomAccessFile> file,
+          uint32_t depth) -> Result<std::unique_ptr<AsyncReader>> {
+    return PreadReader::Create(
+        std::make_shared<GatedFile>(std::move(file), gate), depth, 2);
+  };
+  options.read_timeout = std::chrono::hours(1);
+  Running running = StartAtFloor(options);
+  const auto expected = LastLogits(*running.session, tokens_);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(running.session->Truncate(0).ok());
+    {
+      std::lock_guard lock(gate.mutex);
+      gate.is_open = false;
+    }
+    CancelToken cancel;
+    Status status;
+    std::thread caller(
+        [&] { status = running.session->Run(tokens_, {}, cancel); });
+    {
+      std::unique_lock lock(gate.mutex);
+      gate.changed.wait(lock, [&] { return gate.num_waiting > 0; });
+    }
+    cancel.Cancel();
+    caller.join();  // Though no read has ended.
+    EXPECT_EQ(status.code(), StatusCode::kCancelled) << status.message();
+    {
+      std::lock_guard lock(gate.mutex);
+      EXPECT_GT(gate.num_waiting, 0);
+      gate.is_open = true;
+      gate.changed.notify_all();
+    }
+    EXPECT_EQ(running.session->position(), 0u);
+    EXPECT_EQ(LastLogits(*running.session, tokens_), expected);
+  }
 }
 
 TEST_F(SessionTest, DecodingAllocatesNothing) {

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "storage/bundle_store.h"
@@ -85,6 +86,31 @@ TEST(BundleStoreFaultTest, AReadThatIsNeverAnsweredEndsOneCallOnly) {
     EXPECT_EQ(rig.reader->num_in_flight(), 0u);
     rig.store.reset();
     EXPECT_EQ(rig.budget.used_bytes(), 0u);
+  }
+}
+
+TEST(BundleStoreFaultTest, CancellingEndsAWaitAndTheNextCallWorks) {
+  BundleStoreOptions options = DefaultOptions(20);
+  options.staging_bytes = 20 * kPage;
+  options.read_timeout = std::chrono::hours(1);
+  const Ids ids = Sequence(0, 75, 3);
+  for (uint64_t n = 0; n < 20; n += 4) {
+    SCOPED_TRACE(n);
+    Rig rig(options, {{n, Fault::kNever}});
+    CancelToken cancel;
+    rig.store->set_cancel(&cancel);
+    std::thread canceller([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      cancel.Cancel();
+    });
+    EXPECT_TRUE(Fails(rig.Token(2, ids), StatusCode::kCancelled, {"stopped"}));
+    canceller.join();
+    EXPECT_GE(rig.reader->num_in_flight(), 1u);
+    cancel.Reset();
+    for (int call = 0; call < 3; ++call) ASSERT_TRUE(Ok(rig.Token(2, ids)));
+    rig.reader->Release();
+    ASSERT_TRUE(Ok(rig.Token(0, Sequence(0, 200))));
+    EXPECT_EQ(rig.reader->num_in_flight(), 0u);
   }
 }
 

@@ -163,6 +163,91 @@ TEST(OpenFileTest, ReadsGoOnAfterTheNameIsGone) {
   EXPECT_TRUE(std::equal(bytes.begin(), bytes.end(), target));
 }
 
+// What is opened by descriptor.
+class OpenDescriptorTest : public testing::Test {
+ protected:
+  OpenDescriptorTest()
+      : bytes_(RandomBytes(60000)), path_(directory_.File("package")) {
+    WriteAllBytes(path_, bytes_);
+    fd_ = UniqueFd(open(path_.c_str(), O_RDONLY | O_CLOEXEC));
+  }
+  Result<std::unique_ptr<RandomAccessFile>> Open(uint64_t offset,
+                                                 uint64_t size_bytes,
+                                                 CacheMode mode) const {
+    return OpenDescriptor(fd_.get(), offset, size_bytes, "packed", mode);
+  }
+
+  const TempDirectory directory_;
+  const std::vector<std::byte> bytes_;
+  const std::string path_;
+  UniqueFd fd_;
+};
+
+TEST_F(OpenDescriptorTest, APartOfAFileIsAFileOfItsOwn) {
+  for (const uint64_t offset : {0, 1, 4096, 30000}) {
+    for (const uint64_t size : {0, 1, 4096, 8192, 30000}) {
+      for (const CacheMode mode :
+           {CacheMode::kBuffered, CacheMode::kDropped, CacheMode::kDirect}) {
+        SCOPED_TRACE(testing::Message() << size << " from " << offset);
+        const auto file = Open(offset, size, mode);
+        ASSERT_TRUE(file) << file.error().message();
+        EXPECT_EQ((*file)->size_bytes(), size);
+        EXPECT_EQ((*file)->fd_offset(), offset);
+        EXPECT_EQ((*file)->path(), "packed");
+        MemoryBudget budget(UINT64_MAX);
+        const auto buffer =
+            AlignedBuffer::Create(16 * kIoAlignment, budget, "test");
+        ASSERT_TRUE(buffer);
+        // Not a byte of what lies behind it.
+        const auto got = (*file)->ReadAt(0, buffer->bytes());
+        ASSERT_TRUE(got) << got.error().message();
+        ASSERT_EQ(*got, size);
+        EXPECT_TRUE(
+            std::equal(buffer->data(), buffer->data() + size,
+                       bytes_.begin() + static_cast<ptrdiff_t>(offset)));
+        const auto past = (*file)->ReadAt(8 * kIoAlignment, buffer->bytes());
+        ASSERT_TRUE(past);
+        EXPECT_EQ(*past, 0u);
+      }
+    }
+  }
+}
+
+TEST_F(OpenDescriptorTest, TheDescriptorStaysTheCallers) {
+  ASSERT_EQ(lseek(fd_.get(), 17, SEEK_SET), 17);
+  const auto file = Open(4096, 8192, CacheMode::kDropped);
+  ASSERT_TRUE(file);
+  std::vector<std::byte> got(8192);
+  ASSERT_TRUE((*file)->ReadAt(0, got));
+  EXPECT_EQ(lseek(fd_.get(), 0, SEEK_CUR), 17);
+  const auto rest = Open(4096, kToTheEnd, CacheMode::kDropped);
+  ASSERT_TRUE(rest);
+  EXPECT_EQ((*rest)->size_bytes(), 60000u - 4096);
+  fd_ = UniqueFd();
+  std::filesystem::remove(path_);
+  EXPECT_EQ(*(*file)->ReadAt(0, got), 8192u);
+  EXPECT_TRUE(std::equal(got.begin(), got.end(), bytes_.begin() + 4096));
+}
+
+TEST_F(OpenDescriptorTest, RefusesWhatIsNoPartOfAReadableFile) {
+  const auto expect_refused = [](int fd, uint64_t offset, uint64_t size) {
+    const auto file = OpenDescriptor(fd, offset, size, "x", CacheMode::kDirect);
+    ASSERT_FALSE(file);
+    EXPECT_EQ(file.error().code(), StatusCode::kInvalidArgument);
+  };
+  expect_refused(-1, 0, 1);
+  expect_refused(fd_.get(), 0, 60001);
+  expect_refused(fd_.get(), 60001, 0);
+  expect_refused(fd_.get(), UINT64_MAX, 2);
+  expect_refused(fd_.get(), 2, UINT64_MAX - 1);
+  expect_refused(fd_.get(), 60001, kToTheEnd);
+  int ends[2] = {-1, -1};
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  expect_refused(ends[0], 0, 0);
+  close(ends[0]);
+  close(ends[1]);
+}
+
 TEST(UniqueFdTest, ClosesOnceAndMoves) {
   const int raw = open("/dev/null", O_RDONLY | O_CLOEXEC);
   ASSERT_GE(raw, 0);

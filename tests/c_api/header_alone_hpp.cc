@@ -1,0 +1,2 @@
+// That the C++ header needs nothing before it.
+#include "flashelm/flashelm.hpp"
