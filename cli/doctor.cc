@@ -16,6 +16,7 @@
 #include "cli/verbs.h"
 #include "core/base/format.h"
 #include "core/base/processors.h"
+#include "core/convert/openelm_shapes.h"
 #include "core/simd.h"
 #include "core/text_file.h"
 
@@ -276,6 +277,12 @@ Status RunDoctor(const DoctorArgs& args) {
     const int error = errno;
     return ErrnoStatus(error,
                        StatusMessage::Join("cannot look at ", args.path));
+  }
+  const uint32_t max_context = OpenElmShape().max_context;
+  if (args.context > max_context) {
+    return InvalidArgument("--ctx-size ", args.context,
+                           ": OpenELM was made for contexts of ", max_context,
+                           " positions");
   }
   const bool is_directory = S_ISDIR(info.st_mode);
   if (!args.output.empty()) {

@@ -6,8 +6,10 @@
 #include <charconv>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "cli/machine.h"
 #include "core/base/cgroup.h"
@@ -140,9 +142,11 @@ LimitFacts ReadLimitFacts(const std::string& system_root) {
 
 ClockFacts ReadClockFacts(const std::string& system_root) {
   ClockFacts facts;
+  std::set<std::pair<std::optional<std::string>, std::optional<std::string>>>
+      cores;
   ForEachEntry(
       system_root + "/sys/devices/system/cpu", "cpu",
-      [&facts](const fs::path& cpu) {
+      [&facts, &cores](const fs::path& cpu) {
         const fs::path clock = cpu / "cpufreq";
         const auto governor = ReadLine(clock / "scaling_governor");
         if (governor) {
@@ -155,7 +159,11 @@ ClockFacts ReadClockFacts(const std::string& system_root) {
         Raise(facts.max_khz, ReadCount(clock / "cpuinfo_max_freq"));
         const auto count =
             ReadCount(cpu / "thermal_throttle/core_throttle_count");
-        if (count) {
+        // Threads of one core show the same count.
+        const auto core =
+            std::pair(ReadLine(cpu / "topology/physical_package_id"),
+                      ReadLine(cpu / "topology/core_id"));
+        if (count && (!core.second || cores.insert(core).second)) {
           facts.num_throttled = facts.num_throttled.value_or(0) + *count;
         }
       });

@@ -293,8 +293,9 @@ void PrintSparseForecast(const MemoryPlan& plan,
         FormatBytes(sparse->fresh_bytes));
   }
   fmt::print(
-      "About {:.2f} tokens/s then: {:.1f} ms for each, the larger of {:.1f} ms "
-      "of reading\nand {:.1f} ms of computing.\n",
+      "About {:.2f} tokens/s then: {:.1f} ms for each, of {:.1f} ms of "
+      "reading\n"
+      "and {:.1f} ms of computing, which go on at once.\n",
       *forecast.gen_tps, *forecast.token_ms, *forecast.read_ms,
       forecast.compute_ms);
 }
@@ -307,14 +308,16 @@ void PrintRates(const Outcome& outcome) {
                static_cast<double>(read->bytes_per_second) / 1e9,
                outcome.columns.front().title);
   } else if (read) {
-    const bool is_direct = outcome.model.file.weight_file().file().direct_io();
-    fmt::print("  flash (S)  {:7.2f} GB/s with {}, measured {}\n",
+    const bool is_profile = read->source == ReadRate::Source::kProfile;
+    const bool is_direct =
+        is_profile ? outcome.setup.profile->direct_io
+                   : outcome.model.file.weight_file().file().direct_io();
+    fmt::print("  flash (S)  {:7.2f} GB/s with {}, measured {}{}\n",
                static_cast<double>(read->bytes_per_second) / 1e9,
                IoName(read->backend),
-               read->source == ReadRate::Source::kProfile
-                   ? "before, on " + outcome.setup.measured_path
-               : is_direct ? "now, on this file"
-                           : "now, on this file, caches included");
+               is_profile ? "before, on " + outcome.setup.measured_path
+                          : "now, on this file",
+               is_direct ? "" : ", caches included");
   }
   fmt::print("  RAM (D)    {:7.2f} GB/s of weights multiplied, measured now\n",
              outcome.compute.bytes_per_second / 1e9);
@@ -385,6 +388,12 @@ Status RunPlan(const PlanArgs& args) {
   FLASHELM_RETURN_IF_ERROR(CheckForecast(args, model, options));
   FLASHELM_ASSIGN_OR_RETURN(std::vector<BudgetRow> rows,
                             PlanBudgets(model.file, options, budgets));
+  if (!args.has_budget && !rows.front().plan) {
+    // What this machine has is too little, whatever others have.
+    PlanOptions free = options;
+    free.budget_bytes = rows.front().bytes;
+    return MakePlan(model.file, free).error();
+  }
   const BudgetRow& row = FirstFeasible(rows);
   const auto own_bytes = ResidentBytes();
   // Measuring takes a moment; the plan itself is there at once.
@@ -392,8 +401,10 @@ Status RunPlan(const PlanArgs& args) {
     PrintParts(model, options, row, own_bytes);
     std::fflush(stdout);
   }
-  FLASHELM_ASSIGN_OR_RETURN(const std::optional<ReadRate> device,
-                            RateOfDevice(model, setup, rows, cancel));
+  std::optional<ReadRate> device;
+  if (args.storage.empty()) {
+    FLASHELM_ASSIGN_OR_RETURN(device, RateOfDevice(model, setup, rows, cancel));
+  }
   if (options.sparsity.is_on()) {
     ReadCost cost = options.read_cost;
     if (cost.sequential_bytes_per_ns == 0 && device) {

@@ -153,14 +153,28 @@ std::optional<double> FastestRepetition(const Json& record) {
   return fastest;
 }
 
+// Whether one processor and one device made all records: the fastest of several
+// bounds none of the others.
+bool AreOfOneMachine(std::span<const Json> records) {
+  return std::ranges::all_of(records, [&](const Json& record) {
+    return FindText(record, "cpu") == FindText(records[0], "cpu") &&
+           FindText(record, "block_device") ==
+               FindText(records[0], "block_device");
+  });
+}
+
 std::optional<FlashRate> FastestFlash(std::span<const Json> records) {
   std::optional<FlashRate> rate;
+  if (!AreOfOneMachine(records)) return rate;
   const auto raise = [&](std::optional<double> gbps, bool is_of_profile) {
     if (!gbps || *gbps <= 0) return;
     if (rate && rate->bytes_per_second >= *gbps * 1e9) return;
     rate = {*gbps * 1e9, is_of_profile};
   };
   for (const Json& record : records) {
+    // Pages that the system had in its cache did not come from flash.
+    const auto direct = record.find("direct_io");
+    if (direct != record.end() && *direct == false) continue;
     raise(FindNumber(record, "flash_read_gbps"), false);
     // A mean over repetitions that differ is less than the fastest had.
     const auto streamed = FindNumber(record, "flash_bytes_bound_per_token");

@@ -1,6 +1,10 @@
 include(CheckLinkerFlag)
-check_linker_flag(CXX "-Wl,-z,pack-relative-relocs"
-  FLASHELM_PACKS_RELOCATIONS)
+# Not every C library applies relocations in this form: glibc since 2.36, which
+# the linker asks for by a version, and Android's since API 30.
+if(NOT ANDROID OR CMAKE_SYSTEM_VERSION GREATER_EQUAL 30)
+  check_linker_flag(CXX "-Wl,-z,pack-relative-relocs"
+    FLASHELM_PACKS_RELOCATIONS)
+endif()
 
 # flashelm_target(NAME): the settings that every target of this project shares,
 # set on the target so that nothing leaks into a project that includes us.

@@ -37,8 +37,12 @@ constexpr int kWeightByte = 0x3c;
 // The buffer, the threads and what kernels take of one encoding.
 class Product {
  public:
-  Product(std::span<const std::byte> weights, ThreadPool& pool)
-      : weights_(weights), pool_(pool), out_(kRowsPerCall * kMaxTokens) {}
+  Product(std::span<const std::byte> weights, ThreadPool& pool,
+          MemoryBudget& budget)
+      : weights_(weights),
+        pool_(pool),
+        budget_(budget),
+        out_(kRowsPerCall * kMaxTokens) {}
 
   Status SetType(WeightType type, size_t num_cols) {
     type_ = type;
@@ -46,16 +50,15 @@ class Product {
     num_rows_ = weights_.size() / RowBytes(type, num_cols);
     x_.assign(num_cols * kMaxTokens, 1.0f);
     if (!IsQuantized(type)) return OkStatus();
-    MemoryBudget unlimited(UINT64_MAX);
     FLASHELM_ASSIGN_OR_RETURN(
         tokens_,
         AlignedBuffer::Create(QuantizedTokensBytes(num_cols, kMaxTokens),
-                              unlimited, "tokens to multiply with"));
+                              budget_, "tokens to multiply with"));
     workspace_bytes_ =
         RoundUp(QuantMatMulWorkspaceBytes(num_cols), kIoAlignment);
     FLASHELM_ASSIGN_OR_RETURN(
         workspaces_,
-        AlignedBuffer::Create(workspace_bytes_ * pool_.num_threads(), unlimited,
+        AlignedBuffer::Create(workspace_bytes_ * pool_.num_threads(), budget_,
                               "room to multiply in"));
     return OkStatus();
   }
@@ -115,6 +118,7 @@ class Product {
 
   const std::span<const std::byte> weights_;
   ThreadPool& pool_;
+  MemoryBudget& budget_;
   WeightType type_ = WeightType::kF32;
   size_t num_cols_ = 0;
   uint64_t num_rows_ = 0;
@@ -144,6 +148,7 @@ std::map<WeightType, uint64_t> BytesByType(const ModelFile& model) {
 
 // What products of a model are measured with.
 struct Bench {
+  std::unique_ptr<MemoryBudget> unlimited;  // Goes last: the others charge it.
   AlignedBuffer buffer;
   uint64_t num_bytes = 0;
   std::unique_ptr<ThreadPool> pool;
@@ -160,17 +165,17 @@ Result<Bench> MakeBench(const ModelFile& model,
   // A row of any encoding.
   bench.num_bytes =
       std::max(bench.num_bytes, model.config().model_dim * sizeof(float));
-  MemoryBudget unlimited(UINT64_MAX);
+  bench.unlimited = std::make_unique<MemoryBudget>(UINT64_MAX);
   FLASHELM_ASSIGN_OR_RETURN(
-      bench.buffer,
-      AlignedBuffer::Create(bench.num_bytes, unlimited, "weights to multiply"));
+      bench.buffer, AlignedBuffer::Create(bench.num_bytes, *bench.unlimited,
+                                          "weights to multiply"));
   // Pages that were never written are all the same one.
   std::memset(bench.buffer.data(), kWeightByte, bench.buffer.size());
   FLASHELM_ASSIGN_OR_RETURN(bench.pool,
                             ThreadPool::Create(options.num_threads));
   bench.product = std::make_unique<Product>(
       std::span<const std::byte>(bench.buffer.data(), bench.num_bytes),
-      *bench.pool);
+      *bench.pool, *bench.unlimited);
   return bench;
 }
 

@@ -6,8 +6,8 @@
 
 # In the order in which the fewest files are on disk at a time.
 sections=(machine kernels exact-bf16 device sweep decode-bf16 exact-q8 decode-q8
-  exact-q4 decode-q4 sparse-q4 sparse-bf16 ablation quality selectors bound
-  forecast)
+  exact-q4 decode-q4 forecast sparse-q4 sparse-bf16 ablation quality selectors
+  bound)
 
 declare -A title_of=(
   [machine]="The machine"
@@ -40,7 +40,7 @@ declare -A files_of=(
   [quality]="sample.f32.felm sample.bf16.felm sample.q8.felm sample.q4.felm"
   [selectors]="gate.felm low-bit.felm low-rank.felm"
   [bound]="sample.bf16.felm"
-  [forecast]=""
+  [forecast]="big.q4.felm"
 )
 declare -A minutes_of=()
 
@@ -73,7 +73,9 @@ set_up_mode() {
       text_bytes=1000000
       selector_bytes=50000
       fractions=(0.9 0.75 0.5)
-      set_minutes 1 8 20 10 5 4 12 3 8 3 8 12 20 3 20 3 15
+      set_minutes 1 8 20 10 5 4 12 3 8 3 6 8 12 20 3 20 3
+      forecast_budgets=25%,50%,75%,100%
+      forecast_rounds=3
       ;;
     quick)
       shape=270M
@@ -91,8 +93,10 @@ set_up_mode() {
       text_bytes=10000
       selector_bytes=4000
       fractions=(0.5)
-      set_minutes 0.1 0.2 0.4 0.4 0.2 0.2 0.4 0.2 0.3 0.2 0.3 0.4 0.5 0.2 0.4 \
-        0.2 0.5
+      set_minutes 0.1 0.2 0.4 0.4 0.2 0.2 0.4 0.2 0.3 0.2 0.3 0.3 0.4 0.5 0.2 \
+        0.4 0.2
+      forecast_budgets=50%,100%
+      forecast_rounds=1
       ;;
     smoke)
       shape=
@@ -111,7 +115,9 @@ set_up_mode() {
       selector_bytes=600
       fractions=(0.5)
       set_minutes 0.02 0.02 0.02 0.05 0.02 0.02 0.02 0.02 0.02 0.02 0.02 0.02 \
-        0.05 0.02 0.1 0.02 0.02
+        0.02 0.05 0.02 0.1 0.02
+      forecast_budgets=16M,64M
+      forecast_rounds=1
       ;;
   esac
   big_source=big
@@ -138,10 +144,6 @@ set_up_mode() {
     sparse_budgets=50%
   fi
   step_budgets+="${resident:+,all}"
-  # It makes models of its own, of real size.
-  if [[ "$mode" != full || ! -x scripts/forecast_accuracy.sh ]]; then
-    unset "sections[-1]"  # forecast
-  fi
 }
 
 has_ram() {
@@ -306,5 +308,7 @@ section_bound() {
 }
 
 section_forecast() {
-  measure forecast.txt "$root/scripts/forecast_accuracy.sh"
+  measure forecast.txt python3 "$root/scripts/forecast_accuracy.py" \
+    --flashelm "$bin/flashelm" -c 128 -n 8 -p 16 \
+    --mem-budget "$forecast_budgets" --rounds "$forecast_rounds" big.q4.felm
 }

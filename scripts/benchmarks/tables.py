@@ -364,7 +364,7 @@ def forecast(directory):
     with open(os.path.join(directory, "forecast.txt"),
               encoding="utf-8") as file:
         text = file.read().strip()
-    assert text, "scripts/forecast_accuracy.sh printed nothing"
+    assert text, "scripts/forecast_accuracy.py printed nothing"
     is_table = any(line.startswith("|") for line in text.splitlines())
     return (text if is_table else "```\n" + text + "\n```") + "\n"
 

@@ -34,7 +34,6 @@ def main():
             for key in ("forecast_tps", "measured_tps", "forecast_bytes",
                         "measured_bytes"):
                 assert sample[key] > 0, sample
-            assert sample["forecast_bytes"] <= sample["planned_bytes"], sample
         lines = done.stdout.splitlines()
         assert len(lines) == 3 and lines[2].count("|") == 10, done.stdout
         # What cannot run ends it, with the reason.

@@ -210,9 +210,8 @@ TEST_F(PlanTest, StorageClassesBoundTheSpeed) {
     EXPECT_GE(tps["ufs"], tps["emmc"]);
     EXPECT_GE(tps["emmc"], tps["sd"]);
     if (flash == 0) continue;
-    // The card, and never the processor, bounds this.
-    EXPECT_NEAR(tps["sd"].get<double>(), 90e6 / flash, 90e-6 * 1e6 / flash);
-    EXPECT_GT(tps["sd"], last);
+    EXPECT_LE(tps["sd"].get<double>(), 90e6 / flash * (1 + 1e-6));
+    EXPECT_GE(tps["sd"], last);
     last = tps["sd"];
   }
   EXPECT_EQ(budgets,
@@ -221,6 +220,13 @@ TEST_F(PlanTest, StorageClassesBoundTheSpeed) {
                              "64", "--mem-budget", "25%", "--json"});
   ASSERT_EQ(one.exit_code, 0) << one.err;
   const json sd = json::parse(one.out);
+  // The slower of the card and this processor, which nothing was told to slow.
+  const double read_ms =
+      1000 * sd["flash_bytes_bound_per_token"].get<double>() / 90e6;
+  const double compute_ms = sd["forecast"]["compute_ms"];
+  EXPECT_NEAR(sd["forecast"]["gen_tps"].get<double>(),
+              1000 / std::max(read_ms, compute_ms), 1e-6);
+  EXPECT_TRUE(sd["read_slowdown"].is_null());
   EXPECT_EQ(sd["storage"], "sd");
   EXPECT_EQ(sd["read_bytes_per_second"], 90000000);
   EXPECT_EQ(sd["read_rate_source"], "storage class");
@@ -248,7 +254,9 @@ TEST_F(PlanTest, ExpectedPeakIsNearThatOfARun) {
                              "lived in a house near the big woods with a dog "
                              "and a cat and they liked to play all day long"});
   ASSERT_EQ(run.exit_code, 0) << run.err;
-  if (run.peak_rss_bytes == 0) GTEST_SKIP() << "no peak on this system";
+#ifdef FLASHELM_SANITIZED
+  GTEST_SKIP() << "sanitizers take memory besides";
+#endif
   const auto expected = plan["expected_peak_rss_bytes"].get<double>();
   EXPECT_LE(expected, plan["planned_bytes"].get<double>());
   EXPECT_NEAR(expected, static_cast<double>(run.peak_rss_bytes), 3e6);

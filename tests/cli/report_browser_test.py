@@ -23,6 +23,19 @@ if CHROMIUM is None:
     sys.exit(77)
 
 
+def can_browse(directory):
+    """A browser in a sandbox of its own may not see temporary files."""
+    page, image = directory + "/try.html", directory + "/try.png"
+    with open(page, "w", encoding="utf-8") as file:
+        file.write("<!DOCTYPE html><title>Try</title><p>Try")
+    subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
+         "--user-data-dir=" + directory + "/profile",
+         "--screenshot=" + image, "file://" + page],
+        capture_output=True, timeout=300, check=False)
+    return os.path.exists(image)
+
+
 def browse(directory, page, args):
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
@@ -95,6 +108,9 @@ def check_screenshot(directory, page, width, is_dark):
 
 def main():
     with tempfile.TemporaryDirectory() as directory:
+        if not can_browse(directory):
+            print(CHROMIUM + " shows no page of " + directory)
+            sys.exit(77)
         _, _, page, _ = sweep(sys.argv[1], sys.argv[2], directory)
         for width in (1280, 500):
             for is_dark in (False, True):
