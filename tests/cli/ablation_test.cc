@@ -110,9 +110,10 @@ TEST_F(AblationTest, EveryRowReadsWhatItSays) {
     EXPECT_NEAR(value("flash_read_gbps") * value("io_busy_ms") * 1e6,
                 value("flash_bytes_per_token"),
                 1e-3 * value("flash_bytes_per_token"));
-    // What is left of the whole: more than it if the parts were too large.
+    // What is left of the whole, which may be all of it: more than that if the
+    // parts were too large.
     EXPECT_GT(value("compute_ms"), 0);
-    EXPECT_LT(value("compute_ms"), value("ms_per_token"));
+    EXPECT_LE(value("compute_ms"), value("ms_per_token") * (1 + 1e-3));
     if (i >= 2) {
       EXPECT_GT(value("fresh_bytes_per_token"), 0);
       EXPECT_GE(value("flash_bytes_per_token"), value("fresh_bytes_per_token"));
