@@ -83,7 +83,7 @@ case "$what" in
         "$source/examples/cpp/stream.cc" -o "$work/cpp" "${flags[@]}" -pthread
       quietly "$work/cpp" "$model" 4 'Once upon a time' 30
       if [[ "$name" == flashelm-static ]]; then
-        ! ldd "$work/c" | grep -q libflashelm || fail "not linked statically"
+        [[ "$(ldd "$work/c")" != *libflashelm* ]] || fail "not linked statically"
       fi
     done
     ;;
