@@ -99,6 +99,10 @@ class Continuation {
     std::vector<TokenId>& tokens = session_.tokens;
     const TokenId eos = tokenizer_.eos_id();
     while (true) {
+      // Also where nothing has to be computed.
+      if (session_.cancel.IsCancelled()) {
+        return Cancelled("stopped before a token");
+      }
       if (options_.max_tokens != 0 &&
           result_.num_tokens == options_.max_tokens) {
         return Stop(FLASHELM_STOP_MAX_TOKENS);

@@ -425,6 +425,15 @@ TEST_F(CApiMisuseTest, UseAfterCancelIsRefusedUntilItIsCleared) {
   EXPECT_EQ(position, 0u);
   flashelm_clear_cancel(session_.get());
   EXPECT_EQ(flashelm_decode(session_.get(), 5, nullptr), FLASHELM_OK);
+  // Where the logits of the next token are there already.
+  flashelm_cancel(session_.get());
+  const Generated generated = Generate(session_.get(), "", Greedy(1));
+  EXPECT_EQ(generated.code, FLASHELM_CANCELLED);
+  EXPECT_TRUE(generated.ids.empty());
+  EXPECT_EQ(flashelm_position(session_.get(), &position, nullptr), FLASHELM_OK);
+  EXPECT_EQ(position, 1u);
+  flashelm_clear_cancel(session_.get());
+  EXPECT_EQ(Generate(session_.get(), "", Greedy(1)).code, FLASHELM_OK);
 }
 
 TEST_F(CApiMisuseTest, ALongMessageIsCutBetweenCodePoints) {
