@@ -408,6 +408,28 @@ TEST_F(CApiMisuseTest, AnEngineInUseStaysAndAClosedOneIsMissed) {
   EXPECT_EQ(flashelm_session_close(session_.release()), FLASHELM_OK);
 }
 
+TEST_F(CApiMisuseTest, ASourceThatIsReleasedMayCloseSessions) {
+  struct Owner {
+    CallbackReader reader;
+    flashelm_source inner;
+    UniqueSession session;
+  } owner{CallbackReader(model_.path()), {}, nullptr};
+  owner.inner = owner.reader.source();
+  flashelm_source source = owner.inner;
+  source.user = &owner;
+  source.read = [](void* user, uint64_t offset, void* target, size_t size) {
+    const flashelm_source& inner = static_cast<Owner*>(user)->inner;
+    return inner.read(inner.user, offset, target, size);
+  };
+  source.release = [](void* user) {
+    static_cast<Owner*>(user)->session.reset();
+  };
+  UniqueEngine engine = OpenEngine(source, MakeOptions());
+  owner.session = OpenSession(engine.get());
+  engine.reset();
+  EXPECT_EQ(owner.session, nullptr);
+}
+
 TEST_F(CApiMisuseTest, ThereAreAsManySessionsAsWerePlanned) {
   flashelm_error error;
   EXPECT_EQ(flashelm_session_open(engine_.get(), &error), nullptr);
