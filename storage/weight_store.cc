@@ -298,7 +298,7 @@ void WeightStore::EndReads(bool wait) {
   taken_ = submitted_ = sequence_.NextSweep();
 }
 
-void WeightStore::Abort() { EndReads(/*wait=*/true); }
+void WeightStore::Abort() { EndReads(/*wait=*/!reads_.TakeTimedOut()); }
 
 Status WeightStore::Fail(Status status) {
   EndReads(/*wait=*/!reads_.TakeTimedOut());
