@@ -193,6 +193,23 @@ Status Generate(flashelm_session& session, std::string_view prompt,
   return decoded;
 }
 
+// Fills the caller's result, which may be null, however the call ends.
+class ResultWriter {
+ public:
+  explicit ResultWriter(flashelm_generate_result* caller) : caller_(caller) {}
+  ~ResultWriter() {
+    if (caller_ != nullptr) WriteStruct(result_, caller_);
+  }
+  ResultWriter(const ResultWriter&) = delete;
+  ResultWriter& operator=(const ResultWriter&) = delete;
+
+  flashelm_generate_result& result() { return result_; }
+
+ private:
+  flashelm_generate_result* const caller_;
+  flashelm_generate_result result_{};
+};
+
 }  // namespace
 }  // namespace flashelm
 
@@ -204,6 +221,10 @@ flashelm_code flashelm_generate(flashelm_session* session, const char* prompt,
                                 flashelm_generate_result* result,
                                 flashelm_error* error) {
   return ReportCall(error, [&]() -> Status {
+    if (result != nullptr) {
+      FLASHELM_RETURN_IF_ERROR(CheckStructSize(result, "result"));
+    }
+    ResultWriter writer(result);
     SessionCall call(session);
     FLASHELM_RETURN_IF_ERROR(call.Begin());
     if (prompt_bytes > 0) {
@@ -213,15 +234,9 @@ flashelm_code flashelm_generate(flashelm_session* session, const char* prompt,
     if (options != nullptr) {
       FLASHELM_RETURN_IF_ERROR(ReadStruct(options, "options", ours));
     }
-    if (result != nullptr) {
-      FLASHELM_RETURN_IF_ERROR(CheckStructSize(result, "result"));
-    }
-    flashelm_generate_result out{};
-    Status status =
-        Generate(*session,
-                 std::string_view(prompt_bytes > 0 ? prompt : "", prompt_bytes),
-                 ours, out);
-    if (result != nullptr) WriteStruct(out, result);
-    return status;
+    return Generate(
+        *session,
+        std::string_view(prompt_bytes > 0 ? prompt : "", prompt_bytes), ours,
+        writer.result());
   });
 }

@@ -458,6 +458,26 @@ TEST_F(CApiMisuseTest, UseAfterCancelIsRefusedUntilItIsCleared) {
   EXPECT_EQ(Generate(session_.get(), "", Greedy(1)).code, FLASHELM_OK);
 }
 
+TEST_F(CApiMisuseTest, AResultIsFilledWhereACallIsRefused) {
+  auto wrong = Greedy(1);
+  wrong.ignore_eos = 2;
+  const auto refused = [&](flashelm_session* session,
+                           const flashelm_generate_options& options) {
+    auto result = Sized<flashelm_generate_result>();
+    result.num_tokens = result.stop_reason = 7;
+    EXPECT_EQ(flashelm_generate(session, "a", 1, &options, &result, nullptr),
+              FLASHELM_INVALID_ARGUMENT);
+    EXPECT_EQ(result.struct_size, sizeof(result));
+    EXPECT_EQ(result.num_tokens, 0u);
+    EXPECT_EQ(result.stop_reason, 0u);
+  };
+  refused(nullptr, Greedy(1));
+  refused(session_.get(), wrong);
+  wrong = Greedy(1);
+  wrong.struct_size = 1;
+  refused(session_.get(), wrong);
+}
+
 TEST_F(CApiMisuseTest, ALongMessageIsCutBetweenCodePoints) {
   std::string path = "/";
   while (path.size() < 1500) path += "\xC3\xA4";
