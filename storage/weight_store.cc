@@ -41,7 +41,7 @@ WeightStore::WeightStore(const WeightFile& file, ResidencyPlan plan,
 WeightStore::~WeightStore() {
   if (reader_ == nullptr) return;
   // Drain() waits.
-  EndReads(/*wait=*/false);
+  EndReads(Wait::kNone);
   if (reader_->Drain(std::min(options_.read_timeout, kLastWait))) {
     reader_->RegisterBuffer({});
     return;
@@ -285,10 +285,10 @@ Result<RecordRun> WeightStore::NextStreamed(uint32_t segment,
   return RecordRun{first_record, count, SlotData(slot)};
 }
 
-void WeightStore::EndReads(bool wait) {
+void WeightStore::EndReads(Wait wait) {
   reuse_tuner_.OnPause();
   if (reader_ != nullptr) {
-    if (wait) reads_.WaitForAll();
+    if (wait != Wait::kNone) reads_.WaitForAll(wait == Wait::kBriefly);
     ReleaseHeldSlot();
     if (row_tag_ != kNone && reads_.is_in_flight(row_tag_)) ForgetRow();
     while (num_ahead_ > 0) reads_.Release(TakeAhead());
@@ -298,10 +298,14 @@ void WeightStore::EndReads(bool wait) {
   taken_ = submitted_ = sequence_.NextSweep();
 }
 
-void WeightStore::Abort() { EndReads(/*wait=*/!reads_.TakeTimedOut()); }
+void WeightStore::Abort(StatusCode why) {
+  EndReads(reads_.TakeTimedOut()           ? Wait::kNone
+           : why == StatusCode::kCancelled ? Wait::kBriefly
+                                           : Wait::kAsLongAsARead);
+}
 
 Status WeightStore::Fail(Status status) {
-  EndReads(/*wait=*/!reads_.TakeTimedOut());
+  Abort(status.code());
   return status;
 }
 

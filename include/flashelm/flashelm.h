@@ -448,7 +448,8 @@ FLASHELM_API flashelm_code flashelm_position(flashelm_session* session,
 FLASHELM_API void flashelm_cancel(flashelm_session* session);
 
 /* flashelm_clear_cancel() :
- *  Lets the session be used again. Thread-safe.
+ *  Lets the session be used again. Only after the cancelled call has returned:
+ *  before that it may not notice that it was cancelled. Thread-safe.
  * @session : NULL does nothing. */
 FLASHELM_API void flashelm_clear_cancel(flashelm_session* session);
 
