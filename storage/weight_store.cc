@@ -47,9 +47,9 @@ WeightStore::~WeightStore() {
     return;
   }
   // Whatever the device still writes goes nowhere else.
-  resident_.Leak();
   ring_.Leak();
-  row_.Leak();
+  if (is_loading_) resident_.Leak();
+  if (reads_.is_in_flight(row_buffer())) row_.Leak();
 }
 
 uint32_t WeightStore::MaxReadsInFlight(const ResidencyPlan& plan) {
@@ -139,6 +139,7 @@ Status WeightStore::Load(const CancelToken& cancel,
   while (reader_->num_in_flight() > 0) {
     FLASHELM_RETURN_IF_ERROR(reads_.TakeOne(deadline));
   }
+  is_loading_ = true;
   ResidentLoader loader(file_, plan_, sequence_, reads_, row_buffer() + 1,
                         *verifier_, progress);
   reads_.set_cancel(&cancel);
@@ -147,6 +148,7 @@ Status WeightStore::Load(const CancelToken& cancel,
   if (!status.ok()) status = Fail(std::move(status));
   reads_.set_cancel(nullptr);
   if (!status.ok()) return status;
+  is_loading_ = false;
   after_load_ = reader_->stats();
   reads_.ResetWait();
   return OkStatus();

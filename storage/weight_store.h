@@ -170,6 +170,7 @@ class WeightStore {
 
   FileMapping mapping_;
   AlignedBuffer resident_;
+  bool is_loading_ = false;  // Or failed to: reads may still go to resident_.
   // Per segment: its first resident record, in resident_ or mapping_.
   std::vector<const std::byte*> resident_data_;
   AlignedBuffer ring_;
