@@ -16,10 +16,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Text that is held back is memory that the plan has to know.
+// These strings, and text that is held back, are memory that the plan has to
+// know.
+constexpr size_t kMaxStopStrings = 64;
 constexpr size_t kMaxStopBytes = size_t{4} << 10;
-// More than any token has, with what was held back before it.
-constexpr size_t kShownBytes = 512;
 
 double SecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -31,6 +31,10 @@ Result<std::vector<std::string>> StopStringsOf(
   if (options.num_stop_strings == 0) return strings;
   FLASHELM_RETURN_IF_ERROR(
       CheckNotNull(options.stop_strings, "options: stop_strings"));
+  if (options.num_stop_strings > kMaxStopStrings) {
+    return InvalidArgument("options: ", options.num_stop_strings,
+                           " stop strings, expected at most ", kMaxStopStrings);
+  }
   size_t total = 0;
   for (size_t i = 0; i < options.num_stop_strings; ++i) {
     const char* const text = options.stop_strings[i];
@@ -80,7 +84,10 @@ class Continuation {
         stop_(std::move(stop)),
         result_(result) {
     for (const TokenId token : session.tokens) sampler_.Accept(token);
-    shown_.reserve(kShownBytes);
+    // What may be held back, and what comes next.
+    const size_t max_bytes = kMaxStopBytes + decoder_.max_text_bytes();
+    stop_.Reserve(max_bytes);
+    shown_.reserve(max_bytes);
   }
 
   Status Run() {

@@ -34,7 +34,8 @@ void* Allocate(size_t size) {
   return block;
 }
 
-void Free(void* block) {
+// Not inline: GCC 12 would warn of free() after what it sees as plain new.
+[[gnu::noinline]] void Free(void* block) {
   if (block == nullptr) return;
   --num_held;
   std::free(block);
@@ -162,6 +163,36 @@ TEST_P(AllocationFailureTest, EveryAllocationMayFail) {
   EXPECT_EQ(Cycle(error), expected) << error.message;
 }
 
+TEST_P(AllocationFailureTest, DecodingAllocatesNothing) {
+  flashelm_error error;
+  flashelm_engine* const engine =
+      flashelm_engine_open_source(&source_, &options_, &error);
+  ASSERT_NE(engine, nullptr) << error.message;
+  flashelm_session* const session = flashelm_session_open(engine, &error);
+  ASSERT_NE(session, nullptr) << error.message;
+  // The whole text is held back until its end.
+  const char* const stop = ", there was a little girl named Lily. And no more";
+  flashelm_generate_options generate = generate_;
+  generate.max_tokens = 12;
+  generate.stop_strings = &stop;
+  generate.num_stop_strings = 1;
+  int64_t left = 0;  // At the last token.
+  generate.token_user = &left;
+  generate.token = [](void* user, uint32_t, const char*, size_t text_bytes) {
+    if (num_left < 0) num_left = INT64_MAX;
+    if (text_bytes == 0) *static_cast<int64_t*>(user) = num_left;
+    return 0;
+  };
+  EXPECT_EQ(flashelm_generate(session, "Once upon a time", 16, &generate,
+                              nullptr, &error),
+            FLASHELM_OK)
+      << error.message;
+  num_left = -1;
+  EXPECT_EQ(INT64_MAX - left, 0);
+  EXPECT_EQ(flashelm_session_close(session), FLASHELM_OK);
+  EXPECT_EQ(flashelm_engine_close(engine), FLASHELM_OK);
+}
+
 // What is said of a call that is stopped is text, too.
 TEST_P(AllocationFailureTest, NoMemoryToSayThatACallWasStopped) {
   struct Reader {
@@ -201,9 +232,9 @@ TEST_P(AllocationFailureTest, NoMemoryToSayThatACallWasStopped) {
       reader.num_reads = num_reads;
       reader.session = session;
     }
-    EXPECT_EQ(flashelm_generate(session, "Once upon", 9, &generate_, nullptr,
-                                &error),
-              FLASHELM_RESOURCE_EXHAUSTED)
+    EXPECT_EQ(
+        flashelm_generate(session, "Once upon", 9, &generate_, nullptr, &error),
+        FLASHELM_RESOURCE_EXHAUSTED)
         << error.message;
     num_left = -1;
     flashelm_clear_cancel(session);

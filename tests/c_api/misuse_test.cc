@@ -216,6 +216,14 @@ TEST_F(CApiMisuseTest, EveryWrongCallIsRefusedByName) {
            g.num_stop_strings = 1;
          });
        }},
+      {"65 stop strings",
+       [&] {
+         return generates([&](Generating& g) {
+           static const std::vector<const char*> many(65, "a");
+           g.stop_strings = many.data();
+           g.num_stop_strings = many.size();
+         });
+       }},
       {"result: struct_size",
        [&] {
          flashelm_generate_result result{};
