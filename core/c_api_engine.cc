@@ -299,6 +299,8 @@ flashelm_code flashelm_engine_close(flashelm_engine* engine) {
   return ReportCall(nullptr, [&]() -> Status {
     if (engine == nullptr) return OkStatus();
     EngineState& state = *engine->state;
+    // Ends without the lock: its source's `release` may close sessions.
+    std::unique_ptr<Engine> closed;
     {
       std::lock_guard lock(state.mutex);
       if (state.num_calls > 0) {
@@ -308,8 +310,9 @@ flashelm_code flashelm_engine_close(flashelm_engine* engine) {
         session->session.reset();
       }
       state.sessions.clear();
-      state.engine.reset();
+      closed = std::move(state.engine);
     }
+    closed.reset();
     delete engine;
     return OkStatus();
   });

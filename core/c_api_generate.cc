@@ -16,10 +16,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Text that is held back is memory that the plan has to know.
+// These strings, and text that is held back, are memory that the plan has to
+// know.
+constexpr size_t kMaxStopStrings = 64;
 constexpr size_t kMaxStopBytes = size_t{4} << 10;
-// More than any token has, with what was held back before it.
-constexpr size_t kShownBytes = 512;
 
 double SecondsSince(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -31,6 +31,10 @@ Result<std::vector<std::string>> StopStringsOf(
   if (options.num_stop_strings == 0) return strings;
   FLASHELM_RETURN_IF_ERROR(
       CheckNotNull(options.stop_strings, "options: stop_strings"));
+  if (options.num_stop_strings > kMaxStopStrings) {
+    return InvalidArgument("options: ", options.num_stop_strings,
+                           " stop strings, expected at most ", kMaxStopStrings);
+  }
   size_t total = 0;
   for (size_t i = 0; i < options.num_stop_strings; ++i) {
     const char* const text = options.stop_strings[i];
@@ -80,7 +84,10 @@ class Continuation {
         stop_(std::move(stop)),
         result_(result) {
     for (const TokenId token : session.tokens) sampler_.Accept(token);
-    shown_.reserve(kShownBytes);
+    // What may be held back, and what comes next.
+    const size_t max_bytes = kMaxStopBytes + decoder_.max_text_bytes();
+    stop_.Reserve(max_bytes);
+    shown_.reserve(max_bytes);
   }
 
   Status Run() {
@@ -99,6 +106,10 @@ class Continuation {
     std::vector<TokenId>& tokens = session_.tokens;
     const TokenId eos = tokenizer_.eos_id();
     while (true) {
+      // Also where nothing has to be computed.
+      if (session_.cancel.IsCancelled()) {
+        return Cancelled("stopped before a token");
+      }
       if (options_.max_tokens != 0 &&
           result_.num_tokens == options_.max_tokens) {
         return Stop(FLASHELM_STOP_MAX_TOKENS);
@@ -189,6 +200,23 @@ Status Generate(flashelm_session& session, std::string_view prompt,
   return decoded;
 }
 
+// Fills the caller's result, which may be null, however the call ends.
+class ResultWriter {
+ public:
+  explicit ResultWriter(flashelm_generate_result* caller) : caller_(caller) {}
+  ~ResultWriter() {
+    if (caller_ != nullptr) WriteStruct(result_, caller_);
+  }
+  ResultWriter(const ResultWriter&) = delete;
+  ResultWriter& operator=(const ResultWriter&) = delete;
+
+  flashelm_generate_result& result() { return result_; }
+
+ private:
+  flashelm_generate_result* const caller_;
+  flashelm_generate_result result_{};
+};
+
 }  // namespace
 }  // namespace flashelm
 
@@ -200,6 +228,10 @@ flashelm_code flashelm_generate(flashelm_session* session, const char* prompt,
                                 flashelm_generate_result* result,
                                 flashelm_error* error) {
   return ReportCall(error, [&]() -> Status {
+    if (result != nullptr) {
+      FLASHELM_RETURN_IF_ERROR(CheckStructSize(result, "result"));
+    }
+    ResultWriter writer(result);
     SessionCall call(session);
     FLASHELM_RETURN_IF_ERROR(call.Begin());
     if (prompt_bytes > 0) {
@@ -209,15 +241,9 @@ flashelm_code flashelm_generate(flashelm_session* session, const char* prompt,
     if (options != nullptr) {
       FLASHELM_RETURN_IF_ERROR(ReadStruct(options, "options", ours));
     }
-    if (result != nullptr) {
-      FLASHELM_RETURN_IF_ERROR(CheckStructSize(result, "result"));
-    }
-    flashelm_generate_result out{};
-    Status status =
-        Generate(*session,
-                 std::string_view(prompt_bytes > 0 ? prompt : "", prompt_bytes),
-                 ours, out);
-    if (result != nullptr) WriteStruct(out, result);
-    return status;
+    return Generate(
+        *session,
+        std::string_view(prompt_bytes > 0 ? prompt : "", prompt_bytes), ours,
+        writer.result());
   });
 }

@@ -100,9 +100,16 @@ Status Session::Run(std::span<const TokenId> tokens,
     while (logit_row < wanted.size() && wanted[logit_row] < first + count) {
       wanted_.push_back(wanted[logit_row++] - static_cast<uint32_t>(first));
     }
-    status = transformer_.Forward(
-        tokens.subspan(first, count), position_ + static_cast<uint32_t>(first),
-        wanted_, cancel, scratch_.logits + first_row * vocab_size);
+    try {
+      status = transformer_.Forward(
+          tokens.subspan(first, count),
+          position_ + static_cast<uint32_t>(first), wanted_, cancel,
+          scratch_.logits + first_row * vocab_size);
+    } catch (...) {
+      // No memory for a message. The next call begins a sweep of its own.
+      engine_.store().Abort();
+      throw;
+    }
     ++num_sweeps;
   }
   stats_.total_ns += NanosecondsSince(begin);

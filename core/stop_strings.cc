@@ -10,6 +10,11 @@ StopStrings::StopStrings(std::vector<std::string> strings)
   std::erase_if(strings_, [](const std::string& s) { return s.empty(); });
 }
 
+void StopStrings::Reserve(size_t num_bytes) {
+  held_.reserve(num_bytes);
+  shown_.reserve(num_bytes);
+}
+
 std::string_view StopStrings::Push(std::string_view text) {
   shown_.clear();
   if (stopped_) return shown_;

@@ -2,6 +2,7 @@
 #ifndef FLASHELM_CORE_STOP_STRINGS_H_
 #define FLASHELM_CORE_STOP_STRINGS_H_
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,10 @@ class StopStrings {
  public:
   // Empty strings are ignored.
   explicit StopStrings(std::vector<std::string> strings);
+
+  // Nothing is allocated from here on as long as what is held back and what is
+  // added next have at most so many bytes.
+  void Reserve(size_t num_bytes);
 
   // Adds text. Returns what can be shown, up to and without a stop string,
   // until the next call.

@@ -131,6 +131,9 @@ class StreamDecoder {
   // in the middle of a text.
   std::string_view Finish();
 
+  // Of what Push() and Finish() return, at most.
+  size_t max_text_bytes() const { return out_.capacity(); }
+
  private:
   void PushByte(char byte);
   void FlushPending();

@@ -73,7 +73,7 @@ Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
   }
   for (uint32_t layer = 0; layer < config_.num_layers(); ++layer) {
     if (cancel.IsCancelled()) {
-      store_.Abort();
+      store_.Abort(StatusCode::kCancelled);
       return Cancelled("stopped before layer ", layer, " of position ",
                        position);
     }
@@ -249,7 +249,7 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
   NormTokens(weights.ffn_norm, num_tokens);
   if (sparse_ != nullptr) {
     Status status = SparseFfnBlock(layer, num_tokens, position);
-    if (!status.ok()) store_.Abort();
+    if (!status.ok()) store_.Abort(status.code());
     return status;
   }
   if (weights.has_split_gate()) {
@@ -286,7 +286,7 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
   }
   if (observer_ == nullptr) return OkStatus();
   Status status = observer_->EndLayer(layer);
-  if (!status.ok()) store_.Abort();
+  if (!status.ok()) store_.Abort(status.code());
   return status;
 }
 

@@ -99,8 +99,8 @@ UniqueFd Reopen(int fd, int flags) {
 }
 
 std::unique_ptr<RandomAccessFile> OpenRange(UniqueFd fd, std::string path,
-                                            const Range& range,
-                                            CacheMode mode) {
+                                            const Range& range, CacheMode mode,
+                                            bool is_shared) {
   if (mode == CacheMode::kBuffered) {
     return std::make_unique<PosixFile>(std::move(fd), std::move(path), range,
                                        /*direct_io=*/false,
@@ -125,8 +125,9 @@ std::unique_ptr<RandomAccessFile> OpenRange(UniqueFd fd, std::string path,
   }
 #endif
   // Reading ahead is the reader's business, and would bring pages in blocks
-  // that can only be dropped whole.
-  posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM);
+  // that can only be dropped whole. That of a shared descriptor is the caller's
+  // business.
+  if (!is_shared) posix_fadvise(fd.get(), 0, 0, POSIX_FADV_RANDOM);
   return std::make_unique<PosixFile>(std::move(fd), std::move(path), range,
                                      /*direct_io=*/false, /*drop_cache=*/true);
 }
@@ -191,7 +192,8 @@ Result<std::unique_ptr<RandomAccessFile>> OpenFile(const std::string& path,
   // Some file systems take the flag seriously.
   fcntl(fd.get(), F_SETFL, 0);
   return OpenRange(std::move(fd), path,
-                   {0, static_cast<uint64_t>(info.st_size)}, mode);
+                   {0, static_cast<uint64_t>(info.st_size)}, mode,
+                   /*is_shared=*/false);
 }
 
 Result<std::unique_ptr<RandomAccessFile>> OpenDescriptor(int fd,
@@ -218,14 +220,16 @@ Result<std::unique_ptr<RandomAccessFile>> OpenDescriptor(int fd,
   }
   UniqueFd own = Reopen(fd, 0);
   // Where no file may be opened, the caller's is shared.
-  if (!own.is_open()) own = UniqueFd(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  const bool is_shared = !own.is_open();
+  if (is_shared) own = UniqueFd(fcntl(fd, F_DUPFD_CLOEXEC, 0));
   std::byte probe{};
   if (!own.is_open() || pread(own.get(), &probe, 1, 0) < 0) {
     const int error = errno;
     return InvalidArgument(name, ": descriptor ", fd, " cannot be read: ",
                            ErrnoStatus(error, "read").message());
   }
-  return OpenRange(std::move(own), std::move(name), {offset, size_bytes}, mode);
+  return OpenRange(std::move(own), std::move(name), {offset, size_bytes}, mode,
+                   is_shared);
 }
 
 ErrorStatus ReadFailed(const std::string& path, uint64_t offset,

@@ -4,6 +4,8 @@
 #include <array>
 #include <condition_variable>
 #include <mutex>
+#include <new>
+#include <string>
 #include <utility>
 
 #include "core/base/checked_math.h"
@@ -31,6 +33,17 @@ std::vector<ReadShape> Candidates(const ReadShape& fixed,
     shape.queue_depth = std::min(shape.queue_depth, num_threads);
   }
   return FixedCandidates(std::move(candidates), fixed);
+}
+
+// Nobody would catch what is thrown in a thread that reads.
+Result<size_t> ReadPiece(const RandomAccessFile& file,
+                         const ReadSplitter::Piece& piece) {
+  try {
+    return file.ReadAt(piece.offset_bytes, piece.target);
+  } catch (const std::bad_alloc&) {
+    // It failed, and there was no memory to say how.
+    return Unexpected(Status(StatusCode::kUnavailable, std::string()));
+  }
 }
 
 }  // namespace
@@ -195,7 +208,7 @@ void PreadReader::WorkerLoop(State& state, uint32_t index) {
     worker.is_reading = true;
     lock.unlock();
     if (another != nullptr) another->wake.notify_one();
-    auto got = state.file->ReadAt(piece.offset_bytes, piece.target);
+    auto got = ReadPiece(*state.file, piece);
     lock.lock();
     worker.is_reading = false;
     const auto now = Clock::now();

@@ -153,7 +153,7 @@ Status SlotReads::WaitFor(uint32_t tag) {
   return OkStatus();
 }
 
-void SlotReads::WaitForAll() {
+void SlotReads::WaitForAll(bool is_cancelled_already) {
   auto deadline = Deadline();
   const auto is_awaited = [](const Read& read) {
     return read.in_flight && !read.given_up;
@@ -161,7 +161,7 @@ void SlotReads::WaitForAll() {
   bool is_in_a_hurry = false;
   while (std::ranges::any_of(reads_, is_awaited)) {
     const auto now = Clock::now();
-    if (!is_in_a_hurry && is_cancelled()) {
+    if (!is_in_a_hurry && (is_cancelled_already || is_cancelled())) {
       is_in_a_hurry = true;
       deadline = std::min(deadline, now + kCancelPeriod);
     }

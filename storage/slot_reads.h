@@ -77,8 +77,9 @@ class SlotReads {
   // as asked; the read goes on.
   Status WaitFor(uint32_t tag);
   // Waits for those that were not given up, for as long as a read may take;
-  // once cancelled, for some milliseconds.
-  void WaitForAll();
+  // once cancelled, for some milliseconds. The token may have been reset since
+  // a call saw it, hence the parameter.
+  void WaitForAll(bool is_cancelled_already);
 
   // Whether a wait ended with its deadline since this was asked last.
   bool TakeTimedOut() { return std::exchange(timed_out_, false); }

@@ -41,15 +41,15 @@ WeightStore::WeightStore(const WeightFile& file, ResidencyPlan plan,
 WeightStore::~WeightStore() {
   if (reader_ == nullptr) return;
   // Drain() waits.
-  EndReads(/*wait=*/false);
+  EndReads(Wait::kNone);
   if (reader_->Drain(std::min(options_.read_timeout, kLastWait))) {
     reader_->RegisterBuffer({});
     return;
   }
   // Whatever the device still writes goes nowhere else.
-  resident_.Leak();
   ring_.Leak();
-  row_.Leak();
+  if (is_loading_) resident_.Leak();
+  if (reads_.is_in_flight(row_buffer())) row_.Leak();
 }
 
 uint32_t WeightStore::MaxReadsInFlight(const ResidencyPlan& plan) {
@@ -139,6 +139,7 @@ Status WeightStore::Load(const CancelToken& cancel,
   while (reader_->num_in_flight() > 0) {
     FLASHELM_RETURN_IF_ERROR(reads_.TakeOne(deadline));
   }
+  is_loading_ = true;
   ResidentLoader loader(file_, plan_, sequence_, reads_, row_buffer() + 1,
                         *verifier_, progress);
   reads_.set_cancel(&cancel);
@@ -147,6 +148,7 @@ Status WeightStore::Load(const CancelToken& cancel,
   if (!status.ok()) status = Fail(std::move(status));
   reads_.set_cancel(nullptr);
   if (!status.ok()) return status;
+  is_loading_ = false;
   after_load_ = reader_->stats();
   reads_.ResetWait();
   return OkStatus();
@@ -285,10 +287,10 @@ Result<RecordRun> WeightStore::NextStreamed(uint32_t segment,
   return RecordRun{first_record, count, SlotData(slot)};
 }
 
-void WeightStore::EndReads(bool wait) {
+void WeightStore::EndReads(Wait wait) {
   reuse_tuner_.OnPause();
   if (reader_ != nullptr) {
-    if (wait) reads_.WaitForAll();
+    if (wait != Wait::kNone) reads_.WaitForAll(wait == Wait::kBriefly);
     ReleaseHeldSlot();
     if (row_tag_ != kNone && reads_.is_in_flight(row_tag_)) ForgetRow();
     while (num_ahead_ > 0) reads_.Release(TakeAhead());
@@ -298,10 +300,14 @@ void WeightStore::EndReads(bool wait) {
   taken_ = submitted_ = sequence_.NextSweep();
 }
 
-void WeightStore::Abort() { EndReads(/*wait=*/true); }
+void WeightStore::Abort(StatusCode why) {
+  EndReads(reads_.TakeTimedOut()           ? Wait::kNone
+           : why == StatusCode::kCancelled ? Wait::kBriefly
+                                           : Wait::kAsLongAsARead);
+}
 
 Status WeightStore::Fail(Status status) {
-  EndReads(/*wait=*/!reads_.TakeTimedOut());
+  Abort(status.code());
   return status;
 }
 

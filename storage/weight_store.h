@@ -115,8 +115,9 @@ class WeightStore {
   // starts afresh.
   Result<RecordRun> Next(uint32_t segment, uint64_t first_record);
 
-  // Gives up the current sweep, if there is one.
-  void Abort();
+  // Gives up the current sweep, if there is one. Once cancelled it does not
+  // wait for the device, whatever the token says by now.
+  void Abort(StatusCode why = StatusCode::kInternal);
 
   // One record of the head segment, wherever it is; lasts until the next call
   // of FindHeadRecord(). Errors as Next().
@@ -154,9 +155,11 @@ class WeightStore {
   std::byte* RowData() const {
     return row_tag_ < plan_.num_slots ? SlotData(row_tag_) : row_.data();
   }
-  // Ends the sweep. Reads in flight are waited for, for as long as a read may
-  // take, unless they are the ones that were not answered.
-  void EndReads(bool wait);
+  // For reads in flight, at the end of a sweep: for as long as a read may take,
+  // for some milliseconds after a cancellation, not at all where they are the
+  // ones that were not answered.
+  enum class Wait { kNone, kBriefly, kAsLongAsARead };
+  void EndReads(Wait wait);
   Status Fail(Status status);
 
   const WeightFile& file_;
@@ -167,6 +170,7 @@ class WeightStore {
 
   FileMapping mapping_;
   AlignedBuffer resident_;
+  bool is_loading_ = false;  // Or failed to: reads may still go to resident_.
   // Per segment: its first resident record, in resident_ or mapping_.
   std::vector<const std::byte*> resident_data_;
   AlignedBuffer ring_;

@@ -5,6 +5,7 @@
 //
 // After so many milliseconds, or Ctrl-C, the text is stopped in the middle of
 // whatever it does; then it goes on to its end.
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
@@ -19,10 +20,27 @@
 
 namespace {
 
-flashelm_session* interrupted = nullptr;
+std::atomic<flashelm_session*> interrupted{nullptr};
+static_assert(std::atomic<flashelm_session*>::is_always_lock_free,
+              "a signal handler may only touch lock-free atomics");
 
 // flashelm_cancel() only stores a flag, so a signal handler may call it.
-extern "C" void OnInterrupt(int) { flashelm_cancel(interrupted); }
+extern "C" void OnInterrupt(int) { flashelm_cancel(interrupted.load()); }
+
+// Ctrl-C stops a session as long as this lives, which is less than the session.
+class Interruptible {
+ public:
+  explicit Interruptible(const flashelm::Session& session) {
+    interrupted = session.handle();
+    std::signal(SIGINT, OnInterrupt);
+  }
+  ~Interruptible() {
+    std::signal(SIGINT, SIG_DFL);
+    interrupted = nullptr;
+  }
+  Interruptible(const Interruptible&) = delete;
+  Interruptible& operator=(const Interruptible&) = delete;
+};
 
 bool Print(std::string_view text) {
   std::cout << text << std::flush;
@@ -60,8 +78,7 @@ void Run(const std::string& model, uint64_t memory_bytes,
   const flashelm::Engine engine = flashelm::Engine::Open(model, options);
   flashelm::Session session(engine);
 
-  interrupted = session.handle();
-  std::signal(SIGINT, OnInterrupt);
+  const Interruptible interruptible(session);
   std::thread button;
   if (stop_after_ms >= 0) {
     button = std::thread([&session, stop_after_ms] {
@@ -83,7 +100,6 @@ void Run(const std::string& model, uint64_t memory_bytes,
   // stopped is not in the text, so the prompt is given once more then.
   session.ClearCancel();
   if (!has_ended) Stream(session, session.position() == 0 ? prompt : "");
-  std::signal(SIGINT, SIG_DFL);
 
   const flashelm_stats stats = session.stats();
   std::cerr << stats.used_bytes / 1048576 << " MiB of RAM, "

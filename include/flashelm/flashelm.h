@@ -182,7 +182,8 @@ typedef struct flashelm_source {
   /* Called once, when `read` will not be called any more; may be NULL. That is
    * before the call that takes the source returns if it fails or only looks at
    * the source, and else inside flashelm_engine_close(), or later in a thread
-   * of the library if `read` has not returned by then. */
+   * of the library if `read` has not returned by then. Never where this struct
+   * itself is refused, for its size or for fields that are not known. */
   void (*release)(void* user);
   void* user; /* Of `read` and `release`. */
 } flashelm_source;
@@ -269,7 +270,7 @@ typedef struct flashelm_plan {
 
 /* flashelm_estimate() :
  *  Says what flashelm_engine_open_source() would take, without loading the
- *  model: reads some tens of KiB. The same source and options always give the
+ *  model: reads its directory and its tokenizer. The same source and options always give the
  *  same plan. Thread-safe.
  * @options : as for opening; callbacks are not called. NULL: defaults.
  * @plan : filled. With FLASHELM_BUDGET_INFEASIBLE only minimum_bytes is.
@@ -307,10 +308,11 @@ FLASHELM_API flashelm_engine* flashelm_engine_open_source(
 
 /* flashelm_engine_close() :
  *  Gives back all that the engine took: memory, descriptors, threads. Sessions
- *  that are still open lose theirs, too: all their calls return
- *  FLASHELM_INVALID_ARGUMENT from then on, and they still have to be closed.
- *  Takes at most about two seconds where the device does not answer; the memory
- *  that such reads go to is never given back.
+ *  that are still open lose theirs, too: their calls return
+ *  FLASHELM_INVALID_ARGUMENT from then on, but for flashelm_session_get_stats(),
+ *  and they still have to be closed.
+ *  Takes at most about two seconds where the device does not answer, four with
+ *  sparsity; the memory that such reads go to is never given back.
  * @engine : NULL does nothing.
  * @return : FLASHELM_INVALID_ARGUMENT  a session of it is in a call; nothing
  *           was closed. Cancel, wait for that call to return, close again. */
@@ -399,7 +401,8 @@ FLASHELM_API flashelm_code flashelm_session_close(flashelm_session* session);
  *           FLASHELM_UNAVAILABLE       a read failed
  *           FLASHELM_CANCELLED         by flashelm_cancel() or the progress
  *           After any error the text is as before the call, which may be
- *           repeated; there are no logits then. */
+ *           repeated. After FLASHELM_INVALID_ARGUMENT so are the logits, after
+ *           others there are none. */
 FLASHELM_API flashelm_code flashelm_prefill(flashelm_session* session,
                                             const uint32_t* ids, size_t num_ids,
                                             flashelm_progress_callback progress,
@@ -448,7 +451,8 @@ FLASHELM_API flashelm_code flashelm_position(flashelm_session* session,
 FLASHELM_API void flashelm_cancel(flashelm_session* session);
 
 /* flashelm_clear_cancel() :
- *  Lets the session be used again. Thread-safe.
+ *  Lets the session be used again. Only after the cancelled call has returned:
+ *  before that it may not notice that it was cancelled. Thread-safe.
  * @session : NULL does nothing. */
 FLASHELM_API void flashelm_clear_cancel(flashelm_session* session);
 
@@ -473,7 +477,7 @@ typedef struct flashelm_generate_options {
   uint64_t seed;        /* the same one gives the same text */
 
   /* [num_stop_strings] texts that end with a 0; where one of them appears, the
-   * text ends before it. In all at most 4096 bytes. May be NULL. */
+   * text ends before it. At most 64, of 4096 bytes in all. May be NULL. */
   const char* const* stop_strings;
   size_t num_stop_strings;
 

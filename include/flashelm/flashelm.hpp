@@ -48,7 +48,7 @@ Struct Make() {
   return made;
 }
 
-// Structs with their size.
+// Structs with their size. Of a Callback() source only Engine can read.
 struct EngineOptions : flashelm_engine_options {
   EngineOptions() : flashelm_engine_options(Make<flashelm_engine_options>()) {}
 };
@@ -76,27 +76,45 @@ struct Source : flashelm_source {
     return source;
   }
   // `read` is called by several threads at a time; what it throws counts as a
-  // failed read. To be used for one call.
+  // failed read. It lives until the last copy of the source and whatever was
+  // opened from one are gone.
   static Source Callback(
       uint64_t size_bytes,
       std::function<int64_t(uint64_t offset, void* target, size_t num_bytes)>
           read) {
-    using Read = decltype(read);
     Source source;
     source.kind = FLASHELM_SOURCE_READ;
     source.size_bytes = size_bytes;
-    source.user = new Read(std::move(read));
+    source.read_ = std::make_shared<Read>(std::move(read));
+    return source;
+  }
+
+ private:
+  friend class Engine;
+  using Read =
+      std::function<int64_t(uint64_t offset, void* target, size_t num_bytes)>;
+
+  // For one call, which releases it.
+  static flashelm_source Share(const Source& owner) {
+    flashelm_source source = owner;
+    if (owner.read_ == nullptr) return source;
+    source.user = new std::shared_ptr<Read>(owner.read_);
     source.read = [](void* user, uint64_t offset, void* target,
                      size_t num_bytes) noexcept -> int64_t {
       try {
-        return (*static_cast<Read*>(user))(offset, target, num_bytes);
+        return (**static_cast<std::shared_ptr<Read>*>(user))(offset, target,
+                                                             num_bytes);
       } catch (...) {
         return -1;
       }
     };
-    source.release = [](void* user) { delete static_cast<Read*>(user); };
+    source.release = [](void* user) {
+      delete static_cast<std::shared_ptr<Read>*>(user);
+    };
     return source;
   }
+
+  std::shared_ptr<Read> read_;  // Of Callback().
 };
 
 // What a session is given to call. It returns whether to go on. What it throws
@@ -115,9 +133,10 @@ class Engine {
     return Open(path.c_str(), options);
   }
   static Engine Open(const Source& source, const EngineOptions& options = {}) {
+    const flashelm_source shared = Source::Share(source);
     flashelm_error error;
     flashelm_engine* const handle =
-        flashelm_engine_open_source(&source, &options, &error);
+        flashelm_engine_open_source(&shared, &options, &error);
     if (handle == nullptr) throw Error(error);
     return Engine(std::shared_ptr<flashelm_engine>(handle, Close));
   }
@@ -127,9 +146,10 @@ class Engine {
   static flashelm_plan Estimate(const Source& source,
                                 const EngineOptions& options = {}) {
     auto plan = Make<flashelm_plan>();
+    const flashelm_source shared = Source::Share(source);
     flashelm_error error;
     const flashelm_code code =
-        flashelm_estimate(&source, &options, &plan, &error);
+        flashelm_estimate(&shared, &options, &plan, &error);
     if (code != FLASHELM_OK && code != FLASHELM_BUDGET_INFEASIBLE) {
       throw Error(error);
     }

@@ -9,8 +9,10 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <mutex>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "flashelm/flashelm.h"
@@ -32,7 +34,8 @@ void* Allocate(size_t size) {
   return block;
 }
 
-void Free(void* block) {
+// Not inline: GCC 12 would warn of free() after what it sees as plain new.
+[[gnu::noinline]] void Free(void* block) {
   if (block == nullptr) return;
   --num_held;
   std::free(block);
@@ -101,11 +104,25 @@ class AllocationFailureTest : public testing::TestWithParam<uint32_t> {
     if (session != nullptr) {
       code = flashelm_generate(session, "Once upon", 9, &generate, nullptr,
                                &error);
+      if (code != FLASHELM_OK) ExpectGoesOn(session);
     }
     // No memory is needed to give it back.
     EXPECT_EQ(flashelm_session_close(session), FLASHELM_OK);
     EXPECT_EQ(flashelm_engine_close(engine), FLASHELM_OK);
     return session != nullptr && code == FLASHELM_OK ? text : "";
+  }
+
+  // A call that failed leaves nothing behind that the next one meets.
+  void ExpectGoesOn(flashelm_session* session) const {
+    const int64_t left = num_left.exchange(-1);
+    uint32_t position = 0;
+    flashelm_error error;
+    EXPECT_EQ(flashelm_position(session, &position, &error), FLASHELM_OK);
+    EXPECT_EQ(flashelm_generate(session, "Once upon", position == 0 ? 9 : 0,
+                                &generate_, nullptr, &error),
+              FLASHELM_OK)
+        << error.message;
+    num_left = left;
   }
 
   const SampleModel model_;
@@ -144,6 +161,88 @@ TEST_P(AllocationFailureTest, EveryAllocationMayFail) {
   EXPECT_GT(num_failed, num_allocations / kStep / 2);
   EXPECT_EQ(CountDescriptors(), num_descriptors);
   EXPECT_EQ(Cycle(error), expected) << error.message;
+}
+
+TEST_P(AllocationFailureTest, DecodingAllocatesNothing) {
+  flashelm_error error;
+  flashelm_engine* const engine =
+      flashelm_engine_open_source(&source_, &options_, &error);
+  ASSERT_NE(engine, nullptr) << error.message;
+  flashelm_session* const session = flashelm_session_open(engine, &error);
+  ASSERT_NE(session, nullptr) << error.message;
+  // The whole text is held back until its end.
+  const char* const stop = ", there was a little girl named Lily. And no more";
+  flashelm_generate_options generate = generate_;
+  generate.max_tokens = 12;
+  generate.stop_strings = &stop;
+  generate.num_stop_strings = 1;
+  int64_t left = 0;  // At the last token.
+  generate.token_user = &left;
+  generate.token = [](void* user, uint32_t, const char*, size_t text_bytes) {
+    if (num_left < 0) num_left = INT64_MAX;
+    if (text_bytes == 0) *static_cast<int64_t*>(user) = num_left;
+    return 0;
+  };
+  EXPECT_EQ(flashelm_generate(session, "Once upon a time", 16, &generate,
+                              nullptr, &error),
+            FLASHELM_OK)
+      << error.message;
+  num_left = -1;
+  EXPECT_EQ(INT64_MAX - left, 0);
+  EXPECT_EQ(flashelm_session_close(session), FLASHELM_OK);
+  EXPECT_EQ(flashelm_engine_close(engine), FLASHELM_OK);
+}
+
+// What is said of a call that is stopped is text, too.
+TEST_P(AllocationFailureTest, NoMemoryToSayThatACallWasStopped) {
+  struct Reader {
+    std::FILE* file;
+    std::mutex mutex;
+    flashelm_session* session = nullptr;  // To be stopped by the next read.
+    int num_reads = 0;                    // Before that.
+  };
+  for (int num_reads = 0; num_reads < 8; ++num_reads) {
+    SCOPED_TRACE(num_reads);
+    Reader reader{std::fopen(model_.path().c_str(), "rb"), {}};
+    ASSERT_NE(reader.file, nullptr);
+    flashelm_source source{};
+    source.struct_size = sizeof(source);
+    source.kind = FLASHELM_SOURCE_READ;
+    source.size_bytes = std::filesystem::file_size(model_.path());
+    source.user = &reader;
+    source.read = [](void* user, uint64_t offset, void* target,
+                     size_t num_bytes) {
+      auto& from = *static_cast<Reader*>(user);
+      std::lock_guard lock(from.mutex);
+      if (from.session != nullptr && from.num_reads-- == 0) {
+        num_left = 0;
+        flashelm_cancel(std::exchange(from.session, nullptr));
+      }
+      std::fseek(from.file, static_cast<long>(offset), SEEK_SET);
+      return static_cast<int64_t>(std::fread(target, 1, num_bytes, from.file));
+    };
+    flashelm_error error;
+    flashelm_engine* const engine =
+        flashelm_engine_open_source(&source, &options_, &error);
+    ASSERT_NE(engine, nullptr) << error.message;
+    flashelm_session* const session = flashelm_session_open(engine, &error);
+    ASSERT_NE(session, nullptr) << error.message;
+    {
+      std::lock_guard lock(reader.mutex);
+      reader.num_reads = num_reads;
+      reader.session = session;
+    }
+    EXPECT_EQ(
+        flashelm_generate(session, "Once upon", 9, &generate_, nullptr, &error),
+        FLASHELM_RESOURCE_EXHAUSTED)
+        << error.message;
+    num_left = -1;
+    flashelm_clear_cancel(session);
+    ExpectGoesOn(session);
+    EXPECT_EQ(flashelm_session_close(session), FLASHELM_OK);
+    EXPECT_EQ(flashelm_engine_close(engine), FLASHELM_OK);
+    std::fclose(reader.file);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Readers, AllocationFailureTest,

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <memory>
 #include <sstream>
 #include <stdexcept>
 #include <thread>
@@ -59,6 +60,31 @@ TEST_F(CppApiTest, EverySourceGivesTheRecordedText) {
         std::copy_n(bytes.data() + offset, count, static_cast<char*>(target));
         return static_cast<int64_t>(count);
       })));
+}
+
+TEST_F(CppApiTest, ACallbackSourceServesAnyNumberOfCalls) {
+  std::ifstream file(model_.path(), std::ios::binary);
+  std::stringstream contents;
+  contents << file.rdbuf();
+  const auto bytes = std::make_shared<const std::string>(contents.str());
+  {
+    const auto source = flashelm::Source::Callback(
+        bytes->size(),
+        [bytes](uint64_t offset, void* target, size_t num_bytes) {
+          const size_t count =
+              std::min<uint64_t>(num_bytes, bytes->size() - offset);
+          std::copy_n(bytes->data() + offset, count,
+                      static_cast<char*>(target));
+          return static_cast<int64_t>(count);
+        });
+    const flashelm::Source unused = source;
+    flashelm::EngineOptions options;
+    options.memory_bytes = Engine::Estimate(source).minimum_bytes;
+    ExpectGolden(Engine::Open(source, options));
+    ExpectGolden(Engine::Open(unused, options));
+    EXPECT_GT(bytes.use_count(), 1);
+  }
+  EXPECT_EQ(bytes.use_count(), 1);
 }
 
 TEST_F(CppApiTest, FailuresAreThrownWithTheirCodes) {

@@ -216,6 +216,14 @@ TEST_F(CApiMisuseTest, EveryWrongCallIsRefusedByName) {
            g.num_stop_strings = 1;
          });
        }},
+      {"65 stop strings",
+       [&] {
+         return generates([&](Generating& g) {
+           static const std::vector<const char*> many(65, "a");
+           g.stop_strings = many.data();
+           g.num_stop_strings = many.size();
+         });
+       }},
       {"result: struct_size",
        [&] {
          flashelm_generate_result result{};
@@ -408,6 +416,28 @@ TEST_F(CApiMisuseTest, AnEngineInUseStaysAndAClosedOneIsMissed) {
   EXPECT_EQ(flashelm_session_close(session_.release()), FLASHELM_OK);
 }
 
+TEST_F(CApiMisuseTest, ASourceThatIsReleasedMayCloseSessions) {
+  struct Owner {
+    CallbackReader reader;
+    flashelm_source inner;
+    UniqueSession session;
+  } owner{CallbackReader(model_.path()), {}, nullptr};
+  owner.inner = owner.reader.source();
+  flashelm_source source = owner.inner;
+  source.user = &owner;
+  source.read = [](void* user, uint64_t offset, void* target, size_t size) {
+    const flashelm_source& inner = static_cast<Owner*>(user)->inner;
+    return inner.read(inner.user, offset, target, size);
+  };
+  source.release = [](void* user) {
+    static_cast<Owner*>(user)->session.reset();
+  };
+  UniqueEngine engine = OpenEngine(source, MakeOptions());
+  owner.session = OpenSession(engine.get());
+  engine.reset();
+  EXPECT_EQ(owner.session, nullptr);
+}
+
 TEST_F(CApiMisuseTest, ThereAreAsManySessionsAsWerePlanned) {
   flashelm_error error;
   EXPECT_EQ(flashelm_session_open(engine_.get(), &error), nullptr);
@@ -425,6 +455,35 @@ TEST_F(CApiMisuseTest, UseAfterCancelIsRefusedUntilItIsCleared) {
   EXPECT_EQ(position, 0u);
   flashelm_clear_cancel(session_.get());
   EXPECT_EQ(flashelm_decode(session_.get(), 5, nullptr), FLASHELM_OK);
+  // Where the logits of the next token are there already.
+  flashelm_cancel(session_.get());
+  const Generated generated = Generate(session_.get(), "", Greedy(1));
+  EXPECT_EQ(generated.code, FLASHELM_CANCELLED);
+  EXPECT_TRUE(generated.ids.empty());
+  EXPECT_EQ(flashelm_position(session_.get(), &position, nullptr), FLASHELM_OK);
+  EXPECT_EQ(position, 1u);
+  flashelm_clear_cancel(session_.get());
+  EXPECT_EQ(Generate(session_.get(), "", Greedy(1)).code, FLASHELM_OK);
+}
+
+TEST_F(CApiMisuseTest, AResultIsFilledWhereACallIsRefused) {
+  auto wrong = Greedy(1);
+  wrong.ignore_eos = 2;
+  const auto refused = [&](flashelm_session* session,
+                           const flashelm_generate_options& options) {
+    auto result = Sized<flashelm_generate_result>();
+    result.num_tokens = result.stop_reason = 7;
+    EXPECT_EQ(flashelm_generate(session, "a", 1, &options, &result, nullptr),
+              FLASHELM_INVALID_ARGUMENT);
+    EXPECT_EQ(result.struct_size, sizeof(result));
+    EXPECT_EQ(result.num_tokens, 0u);
+    EXPECT_EQ(result.stop_reason, 0u);
+  };
+  refused(nullptr, Greedy(1));
+  refused(session_.get(), wrong);
+  wrong = Greedy(1);
+  wrong.struct_size = 1;
+  refused(session_.get(), wrong);
 }
 
 TEST_F(CApiMisuseTest, ALongMessageIsCutBetweenCodePoints) {

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <new>
 #include <span>
 #include <thread>
 #include <utility>
@@ -26,6 +27,28 @@ TEST(PreadReaderTest, NeedsThreadsAndDepth) {
     ASSERT_FALSE(reader);
     EXPECT_EQ(reader.error().code(), StatusCode::kInvalidArgument);
   }
+}
+
+// Fails, and has no memory to say so.
+class SpeechlessFile : public MemoryFile {
+ public:
+  using MemoryFile::MemoryFile;
+
+  Result<size_t> ReadAt(uint64_t, std::span<std::byte>) const override {
+    throw std::bad_alloc();
+  }
+};
+
+TEST(PreadReaderTest, AReadThatFailsWithoutMemoryIsAFailedRead) {
+  std::vector<std::byte> target(kIoAlignment);
+  const auto reader = PreadReader::Create(
+      std::make_shared<SpeechlessFile>(ShareBytes(target)), 1, 1);
+  ASSERT_TRUE(reader);
+  const ReadRequest request{0, target, 0};
+  ASSERT_TRUE((*reader)->Submit({&request, 1}).ok());
+  const auto completion = (*reader)->Wait(std::chrono::seconds(60));
+  ASSERT_TRUE(completion);
+  EXPECT_EQ(completion->status.code(), StatusCode::kUnavailable);
 }
 
 // Counts how many threads read at a time.
