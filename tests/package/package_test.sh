@@ -106,6 +106,8 @@ case "$what" in
     # Nothing that nobody asked for is in `all`.
     cmake --build "$work/subproject" --target help >"$work/targets"
     ! grep -q 'flashelm_cli\|_test' "$work/targets" || fail "too many targets"
+    quietly cmake --build "$work/subproject" --target application
+    expect_story "$work/subproject/application"
     ;;
   *) fail "what is $what?" ;;
 esac
