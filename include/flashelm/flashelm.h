@@ -442,7 +442,9 @@ FLASHELM_API flashelm_code flashelm_position(flashelm_session* session,
 
 /* flashelm_cancel() :
  *  Ends the call that the session is in, within some tens of milliseconds, also
- *  where it waits for the device or for other sessions; it returns
+ *  where it waits for the device or for other sessions. What computes a prompt
+ *  with weights that all lie in RAM stops between two matrices only: with a
+ *  large model and a large batch that is up to a second. The call returns
  *  FLASHELM_CANCELLED, and so does every flashelm_prefill(), flashelm_decode()
  *  and flashelm_generate() from then on until flashelm_clear_cancel(). So it
  *  does not matter whether it comes just before or during a call. Only stores a
