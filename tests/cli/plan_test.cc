@@ -204,6 +204,8 @@ TEST_F(PlanTest, StorageClassesBoundTheSpeed) {
   double last = 0;
   for (const json& row : plan["forecasts"]) {
     budgets.push_back(row["mem_budget"]);
+    // A sanitizer's memory does not fit into the smallest.
+    if (row["planned_bytes"].is_null()) continue;
     const auto flash = row["flash_bytes_bound_per_token"].get<double>();
     const json& tps = row["gen_tps"];
     EXPECT_GE(tps["nvme"], tps["ufs"]);
