@@ -308,7 +308,9 @@ ReportRows::ReportRows(std::span<const Json> records)
          PlaceOf(names.NameOf(i), modes),
          FindNumber(record, "mem_budget_bytes").value_or(INFINITY), i});
   }
-  std::qsort(order.data(), order.size(), sizeof(Order), Order::Compare);
+  if (!order.empty()) {
+    std::qsort(order.data(), order.size(), sizeof(Order), Order::Compare);
+  }
   rows_.reserve(order.size());
   for (const Order& place : order) {
     rows_.push_back(MakeRow(records[place.record], names, place.record));
