@@ -117,7 +117,8 @@ std::string ConfigText(const Json& value) {
 void AddConfiguration(std::span<const Json> records, HtmlPage& page) {
   std::vector<std::string> keys(std::begin(kMachineKeys),
                                 std::end(kMachineKeys));
-  for (const auto& [key, value] : EmptyRow()["config"].items()) {
+  const Json empty = EmptyRow();  // Outlives what goes through a part of it.
+  for (const auto& [key, value] : empty["config"].items()) {
     keys.push_back("config." + key);
   }
   HtmlTable same("The same in all rows");
