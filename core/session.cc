@@ -101,10 +101,10 @@ Status Session::Run(std::span<const TokenId> tokens,
       wanted_.push_back(wanted[logit_row++] - static_cast<uint32_t>(first));
     }
     try {
-      status = transformer_.Forward(
-          tokens.subspan(first, count),
-          position_ + static_cast<uint32_t>(first), wanted_, cancel,
-          scratch_.logits + first_row * vocab_size);
+      status = transformer_.Forward(tokens.subspan(first, count),
+                                    position_ + static_cast<uint32_t>(first),
+                                    wanted_, cancel,
+                                    scratch_.logits + first_row * vocab_size);
     } catch (...) {
       // No memory for a message. The next call begins a sweep of its own.
       engine_.store().Abort();

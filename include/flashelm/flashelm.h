@@ -9,7 +9,8 @@
  *   flashelm_session* session = flashelm_session_open(engine, &error);
  *   flashelm_generate_options generate = {.struct_size = sizeof generate};
  *   generate.token = print_token;
- *   flashelm_generate(session, "Once upon a time", 16, &generate, NULL, &error);
+ *   flashelm_generate(session, "Once upon a time", 16, &generate, NULL,
+ *                     &error);
  *   flashelm_session_close(session);
  *   flashelm_engine_close(engine);
  *
@@ -75,10 +76,10 @@ typedef struct flashelm_session flashelm_session;
 /* What a caller does about an error. Values never change. */
 typedef enum flashelm_code {
   FLASHELM_OK = 0,
-  FLASHELM_INVALID_ARGUMENT = 1,   /* the call is wrong: fix the call */
-  FLASHELM_NOT_FOUND = 2,          /* no such file: ask for another */
-  FLASHELM_DATA_LOSS = 3,          /* no model file, or damaged: get a new one */
-  FLASHELM_BUDGET_INFEASIBLE = 4,  /* too little memory_bytes: give more */
+  FLASHELM_INVALID_ARGUMENT = 1,  /* the call is wrong: fix the call */
+  FLASHELM_NOT_FOUND = 2,         /* no such file: ask for another */
+  FLASHELM_DATA_LOSS = 3,         /* no model file, or damaged: get a new one */
+  FLASHELM_BUDGET_INFEASIBLE = 4, /* too little memory_bytes: give more */
   FLASHELM_RESOURCE_EXHAUSTED = 5, /* no memory, or no free session: free one */
   FLASHELM_UNAVAILABLE = 6,        /* a read failed: try again */
   FLASHELM_UNIMPLEMENTED = 7,      /* not on this platform, or a newer file */
@@ -87,7 +88,7 @@ typedef enum flashelm_code {
 } flashelm_code;
 
 /* Why a call failed. The only struct that never grows, so it has no
- * `struct_size`. After success the code is FLASHELM_OK and the message empty. */
+ * `struct_size`. After success the code is FLASHELM_OK, the message empty. */
 typedef struct flashelm_error {
   int32_t code;       /* a flashelm_code */
   char message[1020]; /* for people: what was attempted, where, what was found
@@ -193,7 +194,7 @@ typedef struct flashelm_source {
 #define FLASHELM_KV_F32 0  /* the same logits as the reference */
 #define FLASHELM_KV_BF16 1 /* half the bytes per position */
 
-#define FLASHELM_IO_AUTO 0  /* io_uring where the system lets us, else threads */
+#define FLASHELM_IO_AUTO 0  /* io_uring where there is one, else threads */
 #define FLASHELM_IO_URING 1 /* fails with FLASHELM_UNIMPLEMENTED without it */
 #define FLASHELM_IO_PREAD 2 /* threads that read */
 
@@ -270,8 +271,8 @@ typedef struct flashelm_plan {
 
 /* flashelm_estimate() :
  *  Says what flashelm_engine_open_source() would take, without loading the
- *  model: reads its directory and its tokenizer. The same source and options always give the
- *  same plan. Thread-safe.
+ *  model: reads its directory and its tokenizer. The same source and options
+ *  always give the same plan. Thread-safe.
  * @options : as for opening; callbacks are not called. NULL: defaults.
  * @plan : filled. With FLASHELM_BUDGET_INFEASIBLE only minimum_bytes is.
  * @return : FLASHELM_BUDGET_INFEASIBLE  memory_bytes is below minimum_bytes
@@ -309,8 +310,8 @@ FLASHELM_API flashelm_engine* flashelm_engine_open_source(
 /* flashelm_engine_close() :
  *  Gives back all that the engine took: memory, descriptors, threads. Sessions
  *  that are still open lose theirs, too: their calls return
- *  FLASHELM_INVALID_ARGUMENT from then on, but for flashelm_session_get_stats(),
- *  and they still have to be closed.
+ *  FLASHELM_INVALID_ARGUMENT from then on, but for that of
+ *  flashelm_session_get_stats(), and they still have to be closed.
  *  Takes at most about two seconds where the device does not answer, four with
  *  sparsity; the memory that such reads go to is never given back.
  * @engine : NULL does nothing.
@@ -331,17 +332,17 @@ typedef struct flashelm_model_info {
   uint32_t max_context; /* positions that the model was made for */
   uint32_t num_layers;
   uint32_t model_dim;
-  uint32_t bos_id; /* stands before every text */
-  uint32_t eos_id; /* ends a text */
+  uint32_t bos_id;  /* stands before every text */
+  uint32_t eos_id;  /* ends a text */
   char weights[32]; /* how they are encoded, "q4+q8"; ends with a 0 */
   char io[16];      /* how they are read, "uring"; ends with a 0 */
 } flashelm_model_info;
 
 /* flashelm_engine_get_info() :
  *  What model it is. Thread-safe. */
-FLASHELM_API flashelm_code flashelm_engine_get_info(
-    const flashelm_engine* engine, flashelm_model_info* info,
-    flashelm_error* error);
+FLASHELM_API flashelm_code
+flashelm_engine_get_info(const flashelm_engine* engine,
+                         flashelm_model_info* info, flashelm_error* error);
 
 /* ---------------------------------------------------------------- tokens */
 
@@ -514,10 +515,10 @@ typedef struct flashelm_generate_result {
  *           FLASHELM_CANCELLED         by flashelm_cancel() or the progress
  *           While the prompt is read these leave the text as it was, later they
  *           leave what was generated; another call goes on from there. */
-FLASHELM_API flashelm_code flashelm_generate(
-    flashelm_session* session, const char* prompt, size_t prompt_bytes,
-    const flashelm_generate_options* options, flashelm_generate_result* result,
-    flashelm_error* error);
+FLASHELM_API flashelm_code
+flashelm_generate(flashelm_session* session, const char* prompt,
+                  size_t prompt_bytes, const flashelm_generate_options* options,
+                  flashelm_generate_result* result, flashelm_error* error);
 
 /* ------------------------------------------------------------ statistics */
 
@@ -538,9 +539,9 @@ typedef struct flashelm_stats {
  *  As they were after the session's last token or batch. May be called at any
  *  time from any thread.
  * @stats : filled. */
-FLASHELM_API flashelm_code flashelm_session_get_stats(
-    const flashelm_session* session, flashelm_stats* stats,
-    flashelm_error* error);
+FLASHELM_API flashelm_code
+flashelm_session_get_stats(const flashelm_session* session,
+                           flashelm_stats* stats, flashelm_error* error);
 
 #ifdef __cplusplus
 }
