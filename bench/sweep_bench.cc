@@ -1,12 +1,13 @@
-// How fast the weight store brings a model's streamed weights, beside bare
-// loops that read the same file, in turn: what is lost between the device and
-// the layers, before any layer computes.
+// How fast the weight store brings a model's streamed weights, beside a loop
+// that only reads the same file, in turn: what is lost between the reader and
+// the layers, before any layer computes. What the reader itself loses against
+// the system's calls is for read_bench.
 //
 //   sweep_bench --model=FILE.felm [--percent=25,50,75] [--context=512]
 //               [--rounds=5] [--sweeps=3]
 //
 // Per round and share of the file that is the budget:
-//   bare     io_uring, 1 MiB x 4, in order over the whole file
+//   bare     the reader alone, 1 MiB x 4, in order over the whole file
 //   first    a store's first sweep, in which every record is verified
 //   next     the sweeps after it
 //   used     sweeps in which a core looks at every cache line of every record,

@@ -2,7 +2,7 @@
 # Measures what docs/BENCHMARKS.md has between its markers, and writes it there.
 #
 #   scripts/benchmarks.sh                    all of it: hours, on a quiet machine
-#   scripts/benchmarks.sh --quick            5 minutes: smaller models, fewer
+#   scripts/benchmarks.sh --quick            minutes: smaller models, fewer
 #                                            rounds; Markdown on standard output
 #   scripts/benchmarks.sh --section kernels,exact-q4
 #
@@ -17,7 +17,7 @@
 #                     outside of them stays [docs/BENCHMARKS.md]
 #   --work DIR        where model files and results go [build/benchmarks]
 #   --bin DIR         programs that are built already; otherwise build/release
-#                     is built first, which is not part of the 5 minutes
+#                     is built first, which is not part of the minutes
 #   --again           measure anew what this commit has measured already
 #
 # A run that was stopped goes on with the sections that are missing. Model files
