@@ -36,7 +36,7 @@ void AddPlan(CLI::App* app, VerbFunction* verb) {
       "plan",
       "Print what run would take of RAM and of the disk, and how fast it could "
       "be, for a model that is there or for one that is to be downloaded; "
-      "measures this machine for about two seconds");
+      "measures this machine for some seconds");
   AddEngine(plan, &args->engine);
   AddPlannedModel(plan, args.get());
   AddEncodings(plan, &args->encodings);

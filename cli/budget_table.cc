@@ -26,10 +26,9 @@ std::vector<std::string> Split(const std::string& list) {
 // Where neurons are read one by one, but how many is not known, nothing is.
 std::optional<Forecast> ForecastOfRow(const ModelFile& model,
                                       const BudgetRow& row,
-                                      const StorageColumn& column,
-                                      const ComputeRate& compute) {
+                                      const StorageColumn& column) {
   if (!row.plan) return std::nullopt;
-  return ForecastOf(model, *row.plan, row.sparse, column.read, compute);
+  return ForecastOf(model, *row.plan, row.sparse, column.read, row.compute);
 }
 
 }  // namespace
@@ -68,8 +67,7 @@ const BudgetRow& FirstFeasible(const std::vector<BudgetRow>& rows) {
 }
 
 void PrintBudgets(const ModelFile& model, const std::vector<BudgetRow>& rows,
-                  const std::vector<StorageColumn>& columns,
-                  const ComputeRate& compute) {
+                  const std::vector<StorageColumn>& columns) {
   fmt::print("\nTokens/s by budget and storage:\n\n  {:>8} {:>11} {:>11}",
              "budget", "RAM", "flash/token");
   for (const StorageColumn& column : columns) {
@@ -88,7 +86,7 @@ void PrintBudgets(const ModelFile& model, const std::vector<BudgetRow>& rows,
     fmt::print("  {:>8} {:>11} {:>11}", row.text,
                FormatBytes(row.plan->total_bytes), FormatBytes(flash_bytes));
     for (const StorageColumn& column : columns) {
-      const auto forecast = ForecastOfRow(model, row, column, compute);
+      const auto forecast = ForecastOfRow(model, row, column);
       fmt::print(" {:>11}", forecast && forecast->gen_tps
                                 ? fmt::format("{:.2f}", *forecast->gen_tps)
                                 : "-");
@@ -99,7 +97,6 @@ void PrintBudgets(const ModelFile& model, const std::vector<BudgetRow>& rows,
 
 Json BudgetsToJson(const ModelFile& model, const std::vector<BudgetRow>& rows,
                    const std::vector<StorageColumn>& columns,
-                   const ComputeRate& compute,
                    std::optional<uint64_t> own_bytes) {
   Json list = Json::array();
   for (const BudgetRow& row : rows) {
@@ -122,7 +119,7 @@ Json BudgetsToJson(const ModelFile& model, const std::vector<BudgetRow>& rows,
     json["gen_tps"] = Json::object();
     json["prompt_tps"] = Json::object();
     for (const StorageColumn& column : columns) {
-      const auto forecast = ForecastOfRow(model, row, column, compute);
+      const auto forecast = ForecastOfRow(model, row, column);
       json["gen_tps"][column.name] =
           forecast ? OrNull(forecast->gen_tps) : Json(nullptr);
       // Which bundles a prompt needs is not known.

@@ -17,6 +17,7 @@ struct BudgetRow {
   std::string text;                // As it was asked for: "25%".
   uint64_t bytes = 0;              // kUnlimitedBytes: no limit is known.
   std::optional<MemoryPlan> plan;  // Nothing: it is too small.
+  ComputeRate compute;             // Within the plan.
   std::optional<SparseForecast> sparse;
 };
 
@@ -45,11 +46,9 @@ std::optional<uint64_t> ExpectedPeakBytes(const MemoryPlan& plan,
 std::optional<uint64_t> ResidentBytes();
 
 void PrintBudgets(const ModelFile& model, const std::vector<BudgetRow>& rows,
-                  const std::vector<StorageColumn>& columns,
-                  const ComputeRate& compute);
+                  const std::vector<StorageColumn>& columns);
 Json BudgetsToJson(const ModelFile& model, const std::vector<BudgetRow>& rows,
                    const std::vector<StorageColumn>& columns,
-                   const ComputeRate& compute,
                    std::optional<uint64_t> own_bytes);
 
 }  // namespace flashelm::cli

@@ -11,13 +11,24 @@ namespace {
 
 constexpr const char* kShapes[] = {"270M", "450M", "1.1B", "3B"};
 constexpr const char* kWeights[] = {"bf16", "q8", "q4"};
-// Whose rows computing is measured with: one of the middle.
+// Which computing is measured with: one of the middle.
 constexpr char kMeasuredShape[] = "1.1B";
 
 Result<ModelFile> PlannedModel(const char* shape, const char* weights) {
   EncodingArgs encodings;
   encodings.weights = weights;
   return PlanModelFileOfShape(shape, OptionsOf(encodings));
+}
+
+// Within the budget, or, where that is too small, with all weights in RAM.
+Result<ComputeRate> RateOf(const ModelFile& model, PlanOptions options) {
+  auto plan = MakePlan(model, options);
+  if (!plan && plan.error().code() == StatusCode::kBudgetInfeasible) {
+    options.budget_bytes = kUnlimitedBytes;
+    plan = MakePlan(model, options);
+  }
+  if (!plan) return Unexpected(plan.error());
+  return MeasureComputing(model, *plan, options);
 }
 
 Result<ModelOutlook> LookAt(const ModelFile& model, const PlanOptions& options,
@@ -60,10 +71,8 @@ Result<std::vector<ModelOutlook>> LookAtModels(
                                   PlannedModel(kMeasuredShape, weights));
         FLASHELM_ASSIGN_OR_RETURN(const EngineSetup setup,
                                   SetUpEngine(model, args, {}));
-        ComputeRateOptions options;
-        options.num_threads = setup.options.plan.num_threads;
         FLASHELM_ASSIGN_OR_RETURN(rates[weights],
-                                  MeasureComputeRate(model, options));
+                                  RateOf(model, setup.options.plan));
       }
       FLASHELM_ASSIGN_OR_RETURN(const ModelFile model,
                                 PlannedModel(shape, weights));

@@ -34,7 +34,7 @@ struct ModelOutlook {
 };
 
 // All shapes in bf16, q8 and q4, by plans and forecasts as those of plan.
-// Measures computing for a second. Errors as MakePlan() and
+// Measures computing for two seconds. Errors as MakePlan() and
 // MeasureComputeRate().
 Result<std::vector<ModelOutlook>> LookAtModels(
     const EngineArgs& args, const std::optional<ReadRate>& read);

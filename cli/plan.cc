@@ -92,7 +92,7 @@ Result<std::optional<ReadRate>> RateOfDevice(const PlannedModel& model,
   }
   FLASHELM_ASSIGN_OR_RETURN(
       ReadRate rate,
-      MeasureReading(model.file, options.io, options.num_threads, cancel));
+      MeasureReading(model.file, *FirstFeasible(rows).plan, options, cancel));
   return rate;
 }
 
@@ -135,7 +135,6 @@ struct Outcome {
   const BudgetRow& row;  // The one that is told about in full.
   std::vector<StorageColumn> columns;
   std::optional<ReadRate> read;  // What that row's forecast is for.
-  ComputeRate compute;
   Forecast forecast;
   std::optional<uint64_t> own_bytes;  // Of ExpectedPeakBytes().
 
@@ -180,9 +179,9 @@ Json ToJson(const Outcome& outcome, const PlanArgs& args) {
       read ? Json(read->bytes_per_second) : Json(nullptr);
   json["read_rate_source"] =
       read ? Json(SourceName(read->source)) : Json(nullptr);
-  json["compute_bytes_per_second"] = outcome.compute.bytes_per_second;
+  json["compute_bytes_per_second"] = outcome.row.compute.bytes_per_second;
   json["batch_compute_bytes_per_second"] =
-      outcome.compute.batch_bytes_per_second;
+      outcome.row.compute.batch_bytes_per_second;
   const bool has_slowdown = read && read->source == ReadRate::Source::kMeasured;
   json["read_slowdown"] =
       has_slowdown ? Json(read->read_slowdown) : Json(nullptr);
@@ -199,7 +198,7 @@ Json ToJson(const Outcome& outcome, const PlanArgs& args) {
   json["forecasts"] = outcome.is_mapped()
                           ? Json(nullptr)
                           : BudgetsToJson(model, outcome.rows, outcome.columns,
-                                          outcome.compute, outcome.own_bytes);
+                                          outcome.own_bytes);
   if (options.sparsity.is_on()) {
     // Which bundles a prompt needs is not known.
     json["pinned_bytes"] = nullptr;
@@ -320,7 +319,7 @@ void PrintRates(const Outcome& outcome) {
                is_direct ? "" : ", caches included");
   }
   fmt::print("  RAM (D)    {:7.2f} GB/s of weights multiplied, measured now\n",
-             outcome.compute.bytes_per_second / 1e9);
+             outcome.row.compute.bytes_per_second / 1e9);
   if (read && read->source == ReadRate::Source::kMeasured) {
     fmt::print(
         "  at once    reading takes {:.2f} times as long, computing {:.2f} "
@@ -358,8 +357,7 @@ void PrintForecast(const Outcome& outcome) {
         *forecast.prompt_tps, *forecast.sweep_ms, outcome.plan().batch,
         *forecast.sweep_read_ms, forecast.sweep_compute_ms);
   }
-  PrintBudgets(outcome.model.file, outcome.rows, outcome.columns,
-               outcome.compute);
+  PrintBudgets(outcome.model.file, outcome.rows, outcome.columns);
   if (!outcome.model.is_there) {
     fmt::print(
         "\nThe figures of a class are bounds for this machine's processor. "
@@ -418,17 +416,18 @@ Status RunPlan(const PlanArgs& args) {
           ForecastSparse(model.file, options.sparsity, *each.plan, cost));
     }
   }
-  Outcome outcome{model, setup, rows, row, {}, {}, {}, {}, own_bytes};
+  for (BudgetRow& each : rows) {
+    if (!each.plan) continue;
+    FLASHELM_ASSIGN_OR_RETURN(
+        each.compute, MeasureComputing(model.file, *each.plan, options));
+  }
+  Outcome outcome{model, setup, rows, row, {}, {}, {}, own_bytes};
   outcome.columns = ColumnsOf(args, model.is_there, options, device);
   outcome.read = args.storage.empty() ? device : outcome.columns.front().read;
-  if (outcome.read) outcome.read = RateWithin(*outcome.read, *row.plan);
-  ComputeRateOptions compute;
-  compute.num_threads = options.num_threads;
-  compute.batch = row.plan->batch;
-  FLASHELM_ASSIGN_OR_RETURN(outcome.compute,
-                            MeasureComputeRate(model.file, compute));
-  outcome.forecast = ForecastOf(model.file, *row.plan, row.sparse, outcome.read,
-                                outcome.compute);
+  if (outcome.read)
+    outcome.read = RateWithin(*outcome.read, model.file, *row.plan);
+  outcome.forecast =
+      ForecastOf(model.file, *row.plan, row.sparse, outcome.read, row.compute);
   if (args.json) {
     fmt::print("{}\n", Dump(ToJson(outcome, args), 2));
   } else {

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <iterator>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -9,6 +12,44 @@
 #include "core/sampler.h"
 
 namespace flashelm::cli {
+namespace {
+
+ComputeRateOptions RateOptions(const MemoryPlan& plan,
+                               const PlanOptions& options) {
+  ComputeRateOptions rate;
+  rate.num_threads = options.num_threads;
+  rate.batch = plan.batch;
+  rate.kv_type = options.kv_type;
+  return rate;
+}
+
+// Of what a plan streams; 0: nothing.
+double MeanReadBytes(const ModelFile& model, const MemoryPlan& plan) {
+  const uint64_t num_reads =
+      plan.residency.StreamedReads(model.weight_file().segments());
+  if (num_reads == 0) return 0;
+  return static_cast<double>(plan.streamed_bytes_per_token) /
+         static_cast<double>(num_reads);
+}
+
+// The fastest of the size that is most like that of reads: what they cost the
+// processors depends on how many there are. Of one measurement at least.
+const DeviceRate& RateLikeReads(const std::vector<DeviceRate>& rates,
+                                double read_bytes) {
+  const auto distance = [read_bytes](const DeviceRate& rate) {
+    const auto bytes = static_cast<double>(rate.shape.request_bytes);
+    return std::abs(std::log(bytes / std::max(1.0, read_bytes)));
+  };
+  return *std::ranges::min_element(
+      rates, [&](const DeviceRate& a, const DeviceRate& b) {
+        if (a.shape.request_bytes != b.shape.request_bytes) {
+          return distance(a) < distance(b);
+        }
+        return a.bytes_per_second > b.bytes_per_second;
+      });
+}
+
+}  // namespace
 
 EngineNeeds RunNeeds(const ModelFile& model, uint32_t context) {
   std::string text;
@@ -54,49 +95,83 @@ std::optional<ReadRate> RateOf(const DeviceProfile& profile, IoBackend io,
   return rate;
 }
 
-ReadRate RateWithin(const ReadRate& rate, const MemoryPlan& plan) {
+ReadRate RateWithin(const ReadRate& rate, const ModelFile& model,
+                    const MemoryPlan& plan) {
   ReadRate within = rate;
-  if (rate.rates.empty() || plan.residency.slot_bytes == 0) return within;
-  uint64_t most = UINT64_MAX;
+  const double read_bytes = MeanReadBytes(model, plan);
+  if (rate.rates.empty() || read_bytes == 0) return within;
+  // The best of each size, in nanoseconds per request.
+  std::map<uint64_t, double> request_ns;
   for (const DeviceRate& each : rate.rates) {
-    most = std::min(most, each.shape.request_bytes);
+    const uint64_t bytes = each.shape.request_bytes;
+    const double ns = 1e9 * static_cast<double>(bytes) /
+                      static_cast<double>(each.bytes_per_second);
+    const auto [at, is_first] = request_ns.emplace(bytes, ns);
+    if (!is_first) at->second = std::min(at->second, ns);
   }
-  most = std::max(most, plan.residency.slot_bytes);
-  within.bytes_per_second = 0;
-  for (const DeviceRate& each : rate.rates) {
-    if (each.shape.request_bytes <= most) {
-      within.bytes_per_second =
-          std::max(within.bytes_per_second, each.bytes_per_second);
-    }
+  const auto above = request_ns.lower_bound(static_cast<uint64_t>(read_bytes));
+  double ns = 0;
+  if (above == request_ns.end()) {
+    // Larger ones are cut into these.
+    const auto& [bytes, last_ns] = *request_ns.rbegin();
+    ns = last_ns * read_bytes / static_cast<double>(bytes);
+  } else if (above == request_ns.begin()) {
+    ns = above->second;  // As far as is known, a small read takes as long.
+  } else {
+    const auto below = std::prev(above);
+    const auto low = static_cast<double>(below->first);
+    const double part =
+        (read_bytes - low) / (static_cast<double>(above->first) - low);
+    ns = below->second + part * (above->second - below->second);
   }
+  within.bytes_per_second = static_cast<uint64_t>(1e9 * read_bytes / ns);
   return within;
 }
 
-Result<ReadRate> MeasureReading(const ModelFile& model, IoBackend io,
-                                uint32_t num_threads,
+Result<ReadRate> MeasureReading(const ModelFile& model, const MemoryPlan& plan,
+                                const PlanOptions& options,
                                 const CancelToken& cancel) {
   FLASHELM_ASSIGN_OR_RETURN(const DeviceProfile profile,
-                            MeasureModelFile(model, io, cancel));
-  const auto fastest = FastestRate(profile, IoBackend::kAuto, UINT64_MAX);
+                            MeasureModelFile(model, options.io, cancel));
   auto rate = RateOf(profile, IoBackend::kAuto, ReadRate::Source::kMeasured);
-  if (!fastest || !rate) {
+  if (!rate || rate->rates.empty()) {
     return Unavailable(model.path(), ": reading has no rate");
   }
-  uint64_t during = 0;
-  ComputeRateOptions compute;
-  compute.num_threads = num_threads;
-  FLASHELM_ASSIGN_OR_RETURN(
-      rate->compute_slowdown,
-      MeasureComputeSlowdown(model, compute, [&]() -> Status {
-        FLASHELM_ASSIGN_OR_RETURN(during,
-                                  MeasureRateAgain(model, *fastest, cancel));
-        return OkStatus();
-      }));
-  if (during > 0) {
-    rate->read_slowdown = static_cast<double>(rate->bytes_per_second) /
-                          static_cast<double>(during);
+  const DeviceRate& likely =
+      RateLikeReads(rate->rates, MeanReadBytes(model, plan));
+  // What else goes on in a machine comes and goes: neighbours in time are
+  // compared, and of several comparisons the middle one counts.
+  constexpr size_t kRounds = 3;
+  constexpr std::chrono::milliseconds kTime(120);
+  std::array<double, kRounds> read_slowdowns;
+  std::array<double, kRounds> compute_slowdowns;
+  ComputeRateOptions compute = RateOptions(plan, options);
+  compute.duration = kTime;
+  for (size_t round = 0; round < kRounds; ++round) {
+    FLASHELM_ASSIGN_OR_RETURN(const uint64_t alone,
+                              MeasureRateAgain(model, likely, kTime, cancel));
+    uint64_t during = 0;
+    FLASHELM_ASSIGN_OR_RETURN(
+        compute_slowdowns[round],
+        MeasureComputeSlowdown(model, plan, compute, [&]() -> Status {
+          FLASHELM_ASSIGN_OR_RETURN(
+              during, MeasureRateAgain(model, likely, kTime, cancel));
+          return OkStatus();
+        }));
+    read_slowdowns[round] = static_cast<double>(alone) /
+                            static_cast<double>(std::max<uint64_t>(1, during));
   }
+  std::ranges::sort(read_slowdowns);
+  std::ranges::sort(compute_slowdowns);
+  rate->read_slowdown = read_slowdowns[kRounds / 2];
+  rate->compute_slowdown = compute_slowdowns[kRounds / 2];
   return *rate;
+}
+
+Result<ComputeRate> MeasureComputing(const ModelFile& model,
+                                     const MemoryPlan& plan,
+                                     const PlanOptions& options) {
+  return MeasureComputeRate(model, plan, RateOptions(plan, options));
 }
 
 Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,
@@ -118,7 +193,7 @@ Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,
   }
   if (read) {
     input.read_bytes_per_second =
-        static_cast<double>(RateWithin(*read, plan).bytes_per_second);
+        static_cast<double>(RateWithin(*read, model, plan).bytes_per_second);
     input.read_slowdown = read->read_slowdown;
     input.compute_slowdown = read->compute_slowdown;
   }

@@ -38,8 +38,8 @@ struct ReadRate {
   enum class Source { kMeasured, kProfile, kStorageClass };
   uint64_t bytes_per_second = 0;  // In requests of any size.
   Source source = Source::kMeasured;
-  // What it is the best of, where that is known: in a plan, requests are no
-  // larger than the ring's slots.
+  // What it is the best of, where that is known: a plan's reads are smaller
+  // than its ring's slots, and many of them smaller still.
   std::vector<DeviceRate> rates;
   IoBackend backend = IoBackend::kAuto;  // Of those that were measured.
   // As ForecastInput has them; 1 where nothing was measured.
@@ -50,16 +50,22 @@ struct ReadRate {
 // The best of a profile, by the reader that `io` means. Nothing: it has none.
 std::optional<ReadRate> RateOf(const DeviceProfile& profile, IoBackend io,
                                ReadRate::Source source);
-// The same rate in requests that a plan's slots hold; the smallest that were
-// measured, where slots are smaller.
-ReadRate RateWithin(const ReadRate& rate, const MemoryPlan& plan);
+// The same rate for the reads of a plan, of their mean size: what a read takes
+// is interpolated between those that were measured.
+ReadRate RateWithin(const ReadRate& rate, const ModelFile& model,
+                    const MemoryPlan& plan);
 
-// Measures how fast a model file is read with `io`, alone and while all threads
-// compute. Takes two seconds. Errors as MeasureModelFile() and
-// MeasureComputeSlowdown().
-Result<ReadRate> MeasureReading(const ModelFile& model, IoBackend io,
-                                uint32_t num_threads,
+// Measures how fast a model file is read with `options.io`, alone and while all
+// its threads compute within a plan. Takes two seconds. Errors as
+// MeasureModelFile() and MeasureComputeSlowdown().
+Result<ReadRate> MeasureReading(const ModelFile& model, const MemoryPlan& plan,
+                                const PlanOptions& options,
                                 const CancelToken& cancel);
+
+// What computing takes within a plan. Errors as MeasureComputeRate().
+Result<ComputeRate> MeasureComputing(const ModelFile& model,
+                                     const MemoryPlan& plan,
+                                     const PlanOptions& options);
 
 // With `read` nothing, only of what reads nothing.
 Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,

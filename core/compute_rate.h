@@ -1,4 +1,4 @@
-// How fast this machine multiplies weights that are in RAM.
+// How fast this machine computes a model whose weights are in RAM.
 #ifndef FLASHELM_CORE_COMPUTE_RATE_H_
 #define FLASHELM_CORE_COMPUTE_RATE_H_
 
@@ -7,14 +7,17 @@
 #include <functional>
 
 #include "core/base/status.h"
+#include "core/memory_plan.h"
 #include "core/model_file.h"
+#include "kernels/attention.h"
 
 namespace flashelm {
 
 struct ComputeRateOptions {
   uint32_t num_threads = 1;  // The caller's included.
   uint32_t batch = 1;        // Tokens of a batch, for the second figure.
-  // Spent on each of the two figures, for each encoding.
+  KvType kv_type = KvType::kF32;
+  // Spent on each of the two figures, besides as much to warm up.
   std::chrono::nanoseconds duration = std::chrono::milliseconds(150);
 };
 
@@ -25,18 +28,21 @@ struct ComputeRate {
   uint64_t buffer_bytes = 0;  // That were gone through.
 };
 
-// Runs the engine's product over a buffer with rows, encodings and, up to a
-// size that no cache holds, bytes of this model's: the rate is that of all its
-// matrices, each encoding by its share. Takes that buffer of memory, at most a
-// quarter of what is free.
+// Runs the forward pass itself as it would go within that plan, through a
+// buffer that stands in for the weights: as large as no cache is, where memory
+// allows. So it counts all that a token costs but reading: attention to some
+// hundred positions, norms, threads that wait for each other, chunks. `model`
+// may be a shape without a file.
 // kResourceExhausted: no memory, no threads.
 Result<ComputeRate> MeasureComputeRate(const ModelFile& model,
+                                       const MemoryPlan& plan,
                                        const ComputeRateOptions& options);
 
-// How many times longer computing with the encoding that most weights have
-// takes while `action` runs on this thread; for options.duration it is measured
-// alone before. Errors as above, and those of `action`.
+// How many times longer computing takes while `action` runs on this thread; for
+// options.duration it is measured alone before. Errors as above, and those of
+// `action`.
 Result<double> MeasureComputeSlowdown(const ModelFile& model,
+                                      const MemoryPlan& plan,
                                       const ComputeRateOptions& options,
                                       const std::function<Status()>& action);
 

@@ -38,13 +38,12 @@ Result<DeviceProfile> MeasureModelFile(const ModelFile& model, IoBackend io,
   MeasureOptions options;
   options.backends = {io == IoBackend::kAuto ? IoBackend::kUring : io};
   options.orders = {ReadOrder::kSequential};
-  options.request_bytes = {uint64_t{128} << 10, uint64_t{256} << 10,
-                           uint64_t{1} << 20};
+  options.request_bytes = {uint64_t{64} << 10, uint64_t{128} << 10,
+                           uint64_t{256} << 10, uint64_t{1} << 20};
   if (model.file_bytes() < options.request_bytes.front()) {
     options.request_bytes = {kIoAlignment};
   }
   options.queue_depths = {2, 4, 8};
-  options.target_bytes = uint64_t{8} << 20;
   options.cancel = &cancel;
   const auto file = model.weight_file().shared_file();
   FLASHELM_ASSIGN_OR_RETURN(DeviceProfile profile,
@@ -57,14 +56,14 @@ Result<DeviceProfile> MeasureModelFile(const ModelFile& model, IoBackend io,
 
 Result<uint64_t> MeasureRateAgain(const ModelFile& model,
                                   const DeviceRate& rate,
+                                  std::chrono::milliseconds time,
                                   const CancelToken& cancel) {
   MeasureOptions options;
   options.backends = {rate.backend};
   options.orders = {rate.order};
   options.request_bytes = {rate.shape.request_bytes};
   options.queue_depths = {rate.shape.queue_depth};
-  options.target_bytes = rate.shape.request_bytes * rate.shape.queue_depth;
-  options.time_per_rate = std::chrono::milliseconds(300);
+  options.time_per_rate = time;
   options.cancel = &cancel;
   FLASHELM_ASSIGN_OR_RETURN(
       const DeviceProfile profile,

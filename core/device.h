@@ -3,6 +3,7 @@
 #ifndef FLASHELM_CORE_DEVICE_H_
 #define FLASHELM_CORE_DEVICE_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -36,6 +37,7 @@ Result<DeviceProfile> MeasureModelFile(const ModelFile& model, IoBackend io,
 // second. Errors as above.
 Result<uint64_t> MeasureRateAgain(const ModelFile& model,
                                   const DeviceRate& rate,
+                                  std::chrono::milliseconds time,
                                   const CancelToken& cancel);
 
 using DirectoryProgress =

@@ -24,9 +24,10 @@ void AddDownColumns(const WeightView& w, size_t num_rows, size_t num_cols,
 void DownColumns::Add(const Piece& piece, size_t begin, size_t end,
                       uint32_t part, const float* factors, size_t num_tokens,
                       float* sum) const {
+  const uint32_t tile = FfnTile(num_tokens);
   const auto add = [&](const WeightView& w, uint32_t first, uint32_t last) {
     AddDownColumns(Submatrix(w, 0, begin), last - first, end - begin,
-                   factors + first % kFfnTile, kFfnTile, num_tokens,
+                   factors + first % tile, tile, num_tokens,
                    scratch_.workspace(part), sum, model_dim_);
   };
   if (!IsQuantized(piece.columns.type)) {

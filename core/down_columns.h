@@ -32,7 +32,7 @@ class DownColumns {
   DownColumns(const Scratch& scratch, size_t model_dim)
       : scratch_(scratch), model_dim_(model_dim) {}
 
-  // Neurons [first, last) of a layer, in one tile (kFfnTile), after all those
+  // Neurons [first, last) of a layer, in one tile (FfnTile()), after all those
   // of their range before them.
   struct Piece {
     WeightView columns;  // From neuron `first` on; all columns.
@@ -42,7 +42,7 @@ class DownColumns {
   };
   // Adds columns [begin, end) to `sum`, which begins at column `begin`, as the
   // part `part` of a loop of the pool.
-  //   factors  [num_tokens, kFfnTile]  of the whole tile, also of what was kept
+  //   factors  [num_tokens, FfnTile()]  of the whole tile, also of what was kept
   void Add(const Piece& piece, size_t begin, size_t end, uint32_t part,
            const float* factors, size_t num_tokens, float* sum) const;
 

@@ -48,6 +48,11 @@ uint64_t AttentionWorkers(const ModelConfig& config,
   return most;
 }
 
+// Values of the neurons of a tile, for a batch of so many tokens or fewer.
+uint64_t TileFloats(uint64_t tokens) {
+  return std::max<uint64_t>(tokens * kFfnTile, kFfnTileOfOneToken);
+}
+
 // Calls visit(pointer member, floats) for every buffer of floats, in memory
 // order.
 template <class Visit>
@@ -59,7 +64,7 @@ void ForEachBuffer(const ModelConfig& config, const ScratchShape& shape,
   visit(&Scratch::qkv,
         std::max(tokens * MaxQkvDim(config),
                  RoundUp(tokens * config.model_dim, kFloatsPerCacheLine) +
-                     2 * tokens * kFfnTile));
+                     2 * TileFloats(tokens)));
   visit(&Scratch::gates, shape.has_gates ? tokens * MaxFfnDim(config) : 0);
   visit(&Scratch::ups, shape.has_ups ? tokens * MaxFfnDim(config) : 0);
   visit(&Scratch::cos, tokens * (config.head_dim / 2));
@@ -134,7 +139,7 @@ Result<Scratch> Scratch::Create(const ModelConfig& config,
   scratch.gate =
       scratch.partial +
       RoundUp(uint64_t{shape.batch} * config.model_dim, kFloatsPerCacheLine);
-  scratch.up = scratch.gate + uint64_t{shape.batch} * kFfnTile;
+  scratch.up = scratch.gate + TileFloats(shape.batch);
   scratch.qkv_stride = MaxQkvDim(config);
   scratch.gates_stride = MaxFfnDim(config);
   scratch.attention_stride = config.max_query_dim();

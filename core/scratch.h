@@ -13,8 +13,15 @@
 
 namespace flashelm {
 
-// Neurons whose gates are computed before their columns are added.
+// Neurons whose gates are computed before their columns are added. With one
+// token there is little to compute before threads wait for each other again, so
+// that they take more of them at a time.
 inline constexpr uint32_t kFfnTile = 256;
+inline constexpr uint32_t kFfnTileOfOneToken = 2048;
+
+constexpr uint32_t FfnTile(size_t num_tokens) {
+  return num_tokens == 1 ? kFfnTileOfOneToken : kFfnTile;
+}
 
 // The FFN's sum over neurons is that of so many ranges, each summed from zero,
 // which join the residual stream in order. The order of summation is part of
@@ -66,8 +73,8 @@ struct Scratch {
   float* attention = nullptr;  // [batch, max query_dim], over normed
   float* qkv = nullptr;        // [batch, max qkv_dim]
   float* partial = nullptr;    // [batch, model_dim] to be added to x, over qkv
-  float* gate = nullptr;       // [batch, kFfnTile], over qkv
-  float* up = nullptr;         // [batch, kFfnTile], over qkv
+  float* gate = nullptr;       // [tokens, FfnTile(tokens)], over qkv
+  float* up = nullptr;         // [tokens, FfnTile(tokens)], over qkv
   // All gates of a layer, or 0 for neurons that are left out and 1 for others,
   // [batch, gates_stride]; null unless has_gates.
   float* gates = nullptr;

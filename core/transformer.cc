@@ -1,6 +1,7 @@
 #include "core/transformer.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -268,20 +269,28 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
     observer_->OnInputs(layer, num_tokens, s_.normed, model_dim);
   }
   std::fill_n(s_.partial, num_tokens * model_dim, 0.0f);
+  const uint32_t tile = FfnTile(num_tokens);
   for (uint32_t neuron = 0; neuron < ffn_dim;) {
     FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
                               store_.Next(weights.down.segment, neuron));
-    if (num_tokens == 1 && run.num_records == ffn_dim && observer_ == nullptr) {
-      FfnRangesOfOneToken(weights, run);
-      return OkStatus();
-    }
     const auto run_end =
         static_cast<uint32_t>(run.first_record + run.num_records);
     while (neuron < run_end) {
-      const uint32_t count =
-          std::min(kFfnTile - neuron % kFfnTile, run_end - neuron);
-      FfnNeurons(layer, run, neuron, count, num_tokens);
-      neuron += count;
+      uint32_t end = std::min(neuron + tile - neuron % tile, run_end);
+      if (num_tokens == 1 && observer_ == nullptr) {
+        const uint32_t ranges = WholeRanges(layer, neuron, run_end);
+        if (ranges > 0) {
+          FLASHELM_ASSIGN_OR_RETURN(
+              neuron, FfnRangesOfOneToken(layer, run, neuron, ranges));
+          continue;
+        }
+        const uint32_t range_end = FfnRangeEnd(ffn_dim, neuron);
+        if (range_end < end && WholeRanges(layer, range_end, run_end) > 0) {
+          end = range_end;
+        }
+      }
+      FfnNeurons(layer, run, neuron, end - neuron, num_tokens);
+      neuron = end;
     }
   }
   if (observer_ == nullptr) return OkStatus();
@@ -323,17 +332,18 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
   const uint64_t skip = first - run.first_record;
   const uint64_t stride = segments_[weights.down.segment].stride_bytes;
   const size_t grain = GrainFor(stride, num_tokens);
+  const uint32_t tile = FfnTile(num_tokens);
   pool_.ParallelFor(count, grain, [&](size_t begin, size_t end, uint32_t part) {
-    float* gate = s_.gate + first % kFfnTile + begin;
-    float* up = s_.up + first % kFfnTile + begin;
+    float* gate = s_.gate + first % tile + begin;
+    float* up = s_.up + first % tile + begin;
     const auto multiply = [&](const PartRef& matrix, float* out) {
       product_.Rows(ViewOf(run, skip + begin, matrix, stride), end - begin,
-                    part, out, kFfnTile);
+                    part, out, tile);
     };
     const auto copy = [&](const float* all, float* out) {
       for (size_t t = 0; t < num_tokens; ++t) {
         std::copy_n(all + t * s_.gates_stride + first + begin, end - begin,
-                    out + t * kFfnTile);
+                    out + t * tile);
       }
     };
     if (weights.has_split_gate()) {
@@ -348,11 +358,11 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
     }
     if (observer_ != nullptr) {
       observer_->OnGates(layer, first + static_cast<uint32_t>(begin),
-                         end - begin, num_tokens, gate, kFfnTile);
+                         end - begin, num_tokens, gate, tile);
     }
     for (size_t t = 0; t < num_tokens; ++t) {
-      GluActivate(activation_, gate + t * kFfnTile, up + t * kFfnTile,
-                  end - begin, gate + t * kFfnTile);
+      GluActivate(activation_, gate + t * tile, up + t * tile, end - begin,
+                  gate + t * tile);
     }
   });
 
@@ -408,44 +418,68 @@ void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
     if (has_gate) multiply(weights.gate, gate);
     if (has_up) multiply(weights.up, up);
   }
-  GluActivate(activation_, has_gate ? gate : s_.gates + first,
-              has_up ? up : s_.ups + first, count, gate);
+  const size_t neuron = run.first_record + first;
+  GluActivate(activation_, has_gate ? gate : s_.gates + neuron,
+              has_up ? up : s_.ups + neuron, count, gate);
   const bool has_next = first + 2 * count <= run.num_records;
   AddDownColumns(ViewOf(run, first, weights.down, stride), count,
                  config_.model_dim, gate, 0, 1, nullptr, sum, 0,
                  has_next ? fetched : nullptr);
 }
 
-// All neurons for a single token: a thread goes through the bundles of its
-// ranges once, from gate to down, and waits for nobody.
-void Transformer::FfnRangesOfOneToken(const LayerWeights& weights,
-                                      const RecordRun& run) {
+// How many whole ranges begin at `neuron` and end by `end`, of those the most
+// that keep all threads busy.
+uint32_t Transformer::WholeRanges(uint32_t layer, uint32_t neuron,
+                                  uint32_t end) const {
+  const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
+  if (neuron > 0 && FfnRangeEnd(ffn_dim, neuron - 1) != neuron) return 0;
+  uint32_t count = 0;
+  for (uint32_t at = neuron; at < end; ++count) {
+    at = FfnRangeEnd(ffn_dim, at);
+    if (at > end) break;
+  }
+  const bool is_layer = neuron == 0 && end == ffn_dim;
+  return is_layer ? count : count - count % pool_.num_threads();
+}
+
+// Whole ranges, which begin at `neuron`, for a single token: a thread goes
+// through the bundles of its ranges once, from gate to down, and waits for
+// nobody. Returns where they end.
+Result<uint32_t> Transformer::FfnRangesOfOneToken(uint32_t layer,
+                                                  const RecordRun& run,
+                                                  uint32_t neuron,
+                                                  uint32_t num_ranges) {
+  const LayerWeights& weights = weights_.layers[layer];
+  const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
   const uint64_t stride = segments_[weights.down.segment].stride_bytes;
   const size_t model_dim = config_.model_dim;
-  const auto ffn_dim = static_cast<uint32_t>(run.num_records);
+  std::array<size_t, kFfnRanges + 1> begins;  // In the run.
+  for (uint32_t range = 0; range <= num_ranges; ++range) {
+    begins[range] = neuron - run.first_record;
+    if (range < num_ranges) neuron = FfnRangeEnd(ffn_dim, neuron);
+  }
   const size_t grain = std::max<uint64_t>(
       1, kMinBytesPerThread * kFfnRanges / (stride * ffn_dim));
   const size_t step = IsQuantized(weights.down) ? kMaxFfnStep : kFfnStep;
+  Status status;  // Of the caller's part.
   pool_.ParallelFor(
-      kFfnRanges, grain, [&](size_t begin, size_t end, uint32_t part) {
+      num_ranges, grain, [&](size_t begin, size_t end, uint32_t part) {
         for (size_t range = begin; range < end; ++range) {
           float* sum = s_.ranges + range * model_dim;
           std::fill_n(sum, model_dim, 0.0f);
-          const size_t last =
-              FfnRangeBegin(ffn_dim, static_cast<uint32_t>(range) + 1);
-          for (size_t i = FfnRangeBegin(ffn_dim, static_cast<uint32_t>(range));
-               i < last; i += step) {
+          const size_t last = begins[range + 1];
+          for (size_t i = begins[range]; i < last; i += step) {
             AddNeuronsOfOneToken(weights, run, i, std::min(step, last - i),
                                  part, sum);
           }
+          if (part == 0 && status.ok()) status = store_.KeepReading();
         }
       });
-  for (uint32_t range = 0; range < kFfnRanges; ++range) {
-    // Nothing is added for a range without neurons: +0 could change a -0.
-    if (FfnRangeBegin(ffn_dim, range) < FfnRangeBegin(ffn_dim, range + 1)) {
-      AddInPlace(s_.ranges + range * model_dim, model_dim, s_.x);
-    }
+  FLASHELM_RETURN_IF_ERROR(status);
+  for (uint32_t range = 0; range < num_ranges; ++range) {
+    AddInPlace(s_.ranges + range * model_dim, model_dim, s_.x);
   }
+  return neuron;
 }
 
 // normed = RMSNorm(x)

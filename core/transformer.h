@@ -62,7 +62,9 @@ class Transformer {
   void AddNeuronsOfOneToken(const LayerWeights& weights, const RecordRun& run,
                             size_t first, size_t count, uint32_t part,
                             float* sum);
-  void FfnRangesOfOneToken(const LayerWeights& weights, const RecordRun& run);
+  uint32_t WholeRanges(uint32_t layer, uint32_t neuron, uint32_t end) const;
+  Result<uint32_t> FfnRangesOfOneToken(uint32_t layer, const RecordRun& run,
+                                       uint32_t neuron, uint32_t num_ranges);
   template <class Run>
   void ForTokens(size_t num_tokens, const Run& run);
   void NormTokens(const PartRef& weights, size_t num_tokens);

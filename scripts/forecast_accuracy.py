@@ -23,7 +23,10 @@ def parse_args():
                         help="the command [%(default)s]")
     parser.add_argument("--mem-budget", default="25%,50%,75%,100%",
                         help="list of budgets [%(default)s]")
-    parser.add_argument("-c", "--ctx-size", type=int, default=512)
+    parser.add_argument("-c", "--ctx-size", type=int, default=0,
+                        help="positions; 0: as many as the tokens take, since "
+                        "a cache that is not filled need not be all in RAM "
+                        "[%(default)s]")
     parser.add_argument("-p", "--n-prompt", type=int, default=128,
                         help="tokens of the prompt before [%(default)s]")
     parser.add_argument("-n", "--n-gen", type=int, default=16,
@@ -77,6 +80,7 @@ def median(samples, key):
 
 def main():
     args = parse_args()
+    args.ctx_size = args.ctx_size or args.n_prompt + args.n_gen
     rows = [(model, budget) for model in args.models
             for budget in args.mem_budget.split(",")]
     samples = {row: [] for row in rows}

@@ -57,9 +57,9 @@ struct MeasureOptions {
       uint64_t{1} << 20,   uint64_t{2} << 20};
   std::vector<uint32_t> queue_depths = {1, 2, 4, 8, 16, 32};
   uint32_t max_threads = 8;  // A pread reader is not measured with more.
-  // Memory that reads go to, and the most that is in flight: deeper queues of
-  // large requests are left out.
-  uint64_t target_bytes = uint64_t{32} << 20;
+  // Memory that reads go to, in turn, and the most that is in flight: deeper
+  // queues of large requests are left out. By default as much as a ring has.
+  uint64_t target_bytes = uint64_t{16} << 20;
   std::chrono::milliseconds time_per_rate{150};
   const CancelToken* cancel = nullptr;  // May be null.
 };

@@ -84,6 +84,18 @@ uint64_t ResidencyPlan::StreamedBytes(const std::vector<Segment>& segments,
   return total;
 }
 
+uint64_t ResidencyPlan::StreamedReads(
+    const std::vector<Segment>& segments) const {
+  const auto reads = [&](uint32_t index) -> uint64_t {
+    const uint64_t streamed =
+        segments[index].num_records - resident_records[index];
+    return streamed == 0 ? 0 : CeilDiv(streamed, chunk_records[index]);
+  };
+  uint64_t total = reads(head);
+  for (const uint32_t index : sweep) total += reads(index);
+  return total;
+}
+
 uint64_t ResidencyPlan::ResidentBytes(
     const std::vector<Segment>& segments) const {
   uint64_t total = 0;

@@ -76,6 +76,8 @@ struct ResidencyPlan {
   // Bytes that one sweep streams, head included or not.
   uint64_t StreamedBytes(const std::vector<Segment>& segments,
                          bool with_head) const;
+  // Reads that bring those of a sweep with its head.
+  uint64_t StreamedReads(const std::vector<Segment>& segments) const;
   // Memory for the resident records: each segment in whole pages.
   uint64_t ResidentBytes(const std::vector<Segment>& segments) const;
   uint64_t RingBytes() const { return num_slots * slot_bytes; }

@@ -120,7 +120,7 @@ Status SlotReads::TakeOne(Clock::time_point deadline) {
                      " s: the device hangs or is gone");
 }
 
-Status SlotReads::WaitFor(uint32_t tag) {
+Status SlotReads::WaitFor(uint32_t tag, const std::function<Status()>& refill) {
   Read& wanted = reads_[tag];
   Status status;
   if (wanted.in_flight) Poll();
@@ -128,6 +128,7 @@ Status SlotReads::WaitFor(uint32_t tag) {
     const auto begin = Clock::now();
     while (wanted.in_flight && status.ok()) {
       status = TakeOne(begin + timeout_);
+      if (status.ok() && refill) status = refill();
     }
     const auto end = Clock::now();
     wait_ns_ +=

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -72,10 +73,11 @@ class SlotReads {
   // Waits for any read to end, at most for a while, so that callers ask again.
   // kUnavailable: none did until `deadline`. kCancelled: as asked.
   Status TakeOne(Clock::time_point deadline);
-  // Waits until a read has ended and looks at how it went. kUnavailable: it
-  // failed, gave less than it should, or was not answered in time. kCancelled:
-  // as asked; the read goes on.
-  Status WaitFor(uint32_t tag);
+  // Waits until a read has ended and looks at how it went; meanwhile calls
+  // `refill`, if there is one, whenever another has. kUnavailable: it failed,
+  // gave less than it should, or was not answered in time. kCancelled: as
+  // asked; the read goes on. Errors of `refill`.
+  Status WaitFor(uint32_t tag, const std::function<Status()>& refill = {});
   // Waits for those that were not given up, for as long as a read may take;
   // once cancelled, for some milliseconds. The token may have been reset since
   // a call saw it, hence the parameter.

@@ -5,12 +5,17 @@
 #include <chrono>
 #include <utility>
 
+#include "core/base/checked_math.h"
+
 namespace flashelm {
 namespace {
 
-// Resident records come in runs of about so many bytes while others stream:
-// between two runs the store sees which reads have ended.
-constexpr uint64_t kRunBytes = uint64_t{4} << 20;
+// Resident records come in runs of at most about so many bytes while others
+// stream: between two runs the store sees which reads have ended.
+constexpr uint64_t kRunBytes = uint64_t{16} << 20;
+// And those of a mapping in so many chunks, which are verified as they are
+// first used.
+constexpr uint64_t kMappedChunks = 16;
 // How long a destructor waits for a device that does not answer.
 constexpr std::chrono::nanoseconds kLastWait = std::chrono::seconds(2);
 
@@ -92,6 +97,51 @@ Result<std::unique_ptr<WeightStore>> WeightStore::CreateMapped(
                                     segment.offset_bytes);
   }
   return store;
+}
+
+Result<std::unique_ptr<WeightStore>> WeightStore::CreateStandIn(
+    const WeightFile& file, const ResidencyPlan& plan,
+    std::span<const std::byte> weights, StandInOptions options) {
+  FLASHELM_RETURN_IF_ERROR(CheckResidencyPlan(file, plan));
+  for (const Segment& segment : file.segments()) {
+    if (weights.size() / 2 < segment.stride_bytes) {
+      return InvalidArgument(file.path(), ": ", weights.size(),
+                             " bytes stand in for records of ",
+                             segment.stride_bytes, " bytes");
+    }
+  }
+  std::unique_ptr<WeightStore> store(new WeightStore(file, plan, nullptr, {}));
+  store->stand_in_ = weights;
+  store->stand_in_options_ = std::move(options);
+  return store;
+}
+
+const std::byte* WeightStore::StandIn(const Segment& segment,
+                                      uint64_t first_record,
+                                      uint64_t count) const {
+  constexpr uint64_t kAlignment = 64;
+  const uint64_t offset =
+      segment.offset_bytes + first_record * segment.stride_bytes;
+  const uint64_t room = stand_in_.size() - count * segment.stride_bytes;
+  return stand_in_.data() + RoundDown(offset % (room + 1), kAlignment);
+}
+
+Result<RecordRun> WeightStore::NextStandIn(uint32_t segment,
+                                           uint64_t first_record) {
+  if (stand_in_options_.is_over && stand_in_options_.is_over()) {
+    return Unexpected(Fail(Cancelled("the measurement is over")));
+  }
+  const Segment& info = file_.segments()[segment];
+  const SegmentResidency::Piece piece =
+      sequence_.Residency(segment).PieceAt(first_record);
+  uint64_t most = stand_in_.size() / 2;
+  if (plan_.num_slots > 0) most = std::min(most, kRunBytes);
+  const uint64_t count = std::min(
+      piece.num_records, std::max<uint64_t>(1, most / info.stride_bytes));
+  if (stand_in_options_.num_bytes != nullptr) {
+    *stand_in_options_.num_bytes += count * info.stride_bytes;
+  }
+  return RecordRun{first_record, count, StandIn(info, first_record, count)};
 }
 
 Status WeightStore::Allocate(MemoryBudget& budget) {
@@ -189,6 +239,10 @@ Status WeightStore::BeginSweep(bool with_head) {
   if (taken_.sweep != sequence_.sweep() + 1) {
     return Fail(Internal(file_.path(), ": a sweep begins inside another"));
   }
+  if (!stand_in_.empty()) {
+    sequence_.Begin(with_head);
+    return OkStatus();
+  }
   ReleaseHeldSlot();
   // Whether the sweep before had a head is known only until here.
   sequence_.Settle(submitted_);
@@ -201,10 +255,21 @@ Status WeightStore::BeginSweep(bool with_head) {
 }
 
 Status WeightStore::EndSweep() {
+  if (!stand_in_.empty()) {
+    taken_ = submitted_ = sequence_.NextSweep();
+    return OkStatus();
+  }
   reuse_tuner_.OnPause();
   if (options_.trace != nullptr)
     options_.trace->EndStep(SlotReads::Clock::now());
   ReleaseHeldSlot();
+  Status status = FillRing();
+  return status.ok() ? status : Fail(std::move(status));
+}
+
+Status WeightStore::KeepReading() {
+  if (plan_.num_slots == 0 || reader_ == nullptr) return OkStatus();
+  reads_.Poll();
   Status status = FillRing();
   return status.ok() ? status : Fail(std::move(status));
 }
@@ -215,6 +280,7 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
         Fail(Cancelled("stopped before ", file_.segments()[segment].Describe(),
                        " record ", first_record)));
   }
+  if (!stand_in_.empty()) return NextStandIn(segment, first_record);
   const bool streams = plan_.num_slots > 0;
   if (options_.trace != nullptr) {
     // One clock reading per run, of some 50 microseconds.
@@ -240,7 +306,7 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
     const std::byte* data =
         resident_data_[segment] + piece.first_resident * info.stride_bytes;
     if (reader_ == nullptr) {
-      count = std::min(count, plan_.chunk_records[segment]);
+      count = std::min(count, kMappedChunks * plan_.chunk_records[segment]);
       Status status = verifier_->VerifyOnce(segment, first_record, count, data);
       if (!status.ok()) return Unexpected(Fail(std::move(status)));
     } else if (streams) {
@@ -272,7 +338,9 @@ Result<RecordRun> WeightStore::NextStreamed(uint32_t segment,
   }
   const uint32_t slot = ahead_[first_ahead_];
   assert(reads_.segment(slot) == segment);
-  Status status = reads_.WaitFor(slot);
+  // Reads may end in another order than they were begun in: a device that only
+  // the oldest one is left to would have less and less to do.
+  Status status = reads_.WaitFor(slot, [this] { return FillRing(); });
   if (status.ok()) {
     status =
         verifier_->VerifyOnce(segment, first_record, count, SlotData(slot));
@@ -344,6 +412,7 @@ Status WeightStore::ChooseRowBuffer() {
 Result<const std::byte*> WeightStore::FindHeadRecord(uint64_t record) {
   const uint32_t index = plan_.head;
   const Segment& head = file_.segments()[index];
+  if (!stand_in_.empty()) return StandIn(head, record, 1);
   // The whole checksum unit: also what a page run needs to be.
   const uint64_t unit = head.unit_records();
   const uint64_t first = RoundDown(record, unit);
@@ -380,6 +449,7 @@ Result<const std::byte*> WeightStore::FindHeadRecord(uint64_t record) {
 
 const std::byte* WeightStore::ResidentRecord(uint32_t segment,
                                              uint64_t record) const {
+  if (!stand_in_.empty()) return StandIn(file_.segments()[segment], record, 1);
   const SegmentResidency::Piece piece =
       sequence_.Residency(segment).PieceAt(record);
   assert(piece.is_resident);

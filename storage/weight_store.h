@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -56,6 +57,14 @@ struct WeightStoreOptions {
   SweepTrace* trace = nullptr;
 };
 
+struct StandInOptions {
+  // Asked before every run: true ends the sweep with kCancelled. May be empty.
+  std::function<bool()> is_over;
+  // Counts bytes of records handed out by Next(); may be null. Outlives the
+  // store.
+  uint64_t* num_bytes = nullptr;
+};
+
 // Reads go ahead of the caller by the whole ring, across the end of a sweep
 // too, since the next one begins like the last. Every record is compared with
 // its checksum when this process first reads it. Used by one thread.
@@ -84,6 +93,15 @@ class WeightStore {
   static Result<std::unique_ptr<WeightStore>> CreateMapped(
       const WeightFile& file, const ResidencyPlan& plan, MemoryBudget& budget,
       const WeightStoreOptions& options = {});
+  // A store without a file behind it, to measure computing alone with a plan:
+  // it hands out records as the plan's runs and chunks would come, but all of
+  // them lie in `weights`, one over the other, whose bytes stand in for any.
+  // Nothing is verified. `weights` outlives it, and holds two of any record at
+  // least.
+  static Result<std::unique_ptr<WeightStore>> CreateStandIn(
+      const WeightFile& file, const ResidencyPlan& plan,
+      std::span<const std::byte> weights, StandInOptions options);
+
   // Waits for reads in flight, for a while; leaks the memory of those that do
   // not end.
   ~WeightStore();
@@ -115,6 +133,10 @@ class WeightStore {
   // starts afresh.
   Result<RecordRun> Next(uint32_t segment, uint64_t first_record);
 
+  // Goes on reading, for callers that look at one run for long; it stays valid.
+  // Errors as Next().
+  Status KeepReading();
+
   // Gives up the current sweep, if there is one. Once cancelled it does not
   // wait for the device, whatever the token says by now.
   void Abort(StatusCode why = StatusCode::kInternal);
@@ -136,6 +158,10 @@ class WeightStore {
               const WeightStoreOptions& options);
 
   Status Allocate(MemoryBudget& budget);
+  // Of stand_in_: the bytes of so many records.
+  const std::byte* StandIn(const Segment& segment, uint64_t first_record,
+                           uint64_t count) const;
+  Result<RecordRun> NextStandIn(uint32_t segment, uint64_t first_record);
   // Starts reads as long as there are free slots.
   Status FillRing();
   void ReleaseHeldSlot();
@@ -168,6 +194,8 @@ class WeightStore {
   const WeightStoreOptions options_;
   SweepSequence sequence_;
 
+  std::span<const std::byte> stand_in_;  // Empty: there is a file.
+  StandInOptions stand_in_options_;
   FileMapping mapping_;
   AlignedBuffer resident_;
   bool is_loading_ = false;  // Or failed to: reads may still go to resident_.

@@ -201,7 +201,7 @@ TEST_F(PlanTest, StorageClassesBoundTheSpeed) {
   const json plan = json::parse(result.out);
   EXPECT_EQ(plan["weights"], "q8+q4");
   std::vector<std::string> budgets;
-  double last = 0;
+  double last_flash = 1e300;
   for (const json& row : plan["forecasts"]) {
     budgets.push_back(row["mem_budget"]);
     // A sanitizer's memory does not fit into the smallest.
@@ -218,8 +218,10 @@ TEST_F(PlanTest, StorageClassesBoundTheSpeed) {
     EXPECT_TRUE(is_no_slower("emmc", "sd")) << tps;
     if (flash == 0) continue;
     EXPECT_LE(tps["sd"].get<double>(), 90e6 / flash * (1 + 1e-6));
-    EXPECT_GE(tps["sd"].get<double>(), last * (1 - 1e-9));
-    last = tps["sd"];
+    // "auto" comes first, and is what this machine happens to have.
+    if (row["mem_budget"] == "auto") continue;
+    EXPECT_LT(flash, last_flash);
+    last_flash = flash;
   }
   EXPECT_EQ(budgets,
             (std::vector<std::string>{"auto", "25%", "50%", "75%", "100%"}));

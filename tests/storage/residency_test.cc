@@ -78,6 +78,10 @@ TEST(SegmentResidencyTest, EveryRecordIsInOnePieceOfWholeUnits) {
     EXPECT_EQ(record, segment.num_records);
     EXPECT_EQ(num_resident, resident);
     EXPECT_EQ(residency.NextStreamed(segment.num_records), segment.num_records);
+    ResidencyPlan plan;
+    plan.resident_records = {resident};
+    plan.chunk_records = {chunk};
+    EXPECT_EQ(plan.StreamedReads({segment}), num_chunks);
     // No more reads than there have to be.
     EXPECT_EQ(num_chunks, CeilDiv(num_streamed, chunk));
   }

@@ -273,6 +273,100 @@ TEST(WeightStoreTest, LookAheadFillsTheRingAcrossTheEndOfASweep) {
   EXPECT_EQ(rig.reader->asked().size(), once + 3);
 }
 
+// A window of two reads, and the first is the last that is seen.
+TEST(WeightStoreTest, WhatEndsWhileAChunkIsAwaitedMakesRoomForMore) {
+  Rig rig(SharedTestModel(), StreamingPlan(SharedSegments(), 6),
+          {{0, Fault::kLate}});
+  WeightStoreOptions options;
+  options.window_bytes = 2 * rig.plan.slot_bytes;
+  auto store = WeightStore::Create(rig.weights, rig.plan, *rig.reader,
+                                   rig.budget, options);
+  ASSERT_TRUE(store) << store.error().message();
+  rig.store = std::move(*store);
+  ASSERT_TRUE(Ok(rig.Load()));
+  ASSERT_TRUE(Ok(rig.store->BeginSweep(true)));
+  EXPECT_EQ(rig.reader->asked().size(), 2u);
+  ASSERT_TRUE(rig.store->Next(rig.plan.sweep[0], 0));
+  EXPECT_EQ(rig.reader->asked().size(), 6u) << "all slots";
+}
+
+// So does whoever looks at one run for long.
+TEST(WeightStoreTest, ReadingGoesOnWhereTheCallerAsksForIt) {
+  Rig rig(SharedTestModel(), StreamingPlan(SharedSegments(), 6));
+  WeightStoreOptions options;
+  options.window_bytes = 2 * rig.plan.slot_bytes;
+  auto store = WeightStore::Create(rig.weights, rig.plan, *rig.reader,
+                                   rig.budget, options);
+  ASSERT_TRUE(store) << store.error().message();
+  rig.store = std::move(*store);
+  ASSERT_TRUE(Ok(rig.Load()));
+  ASSERT_TRUE(Ok(rig.store->BeginSweep(true)));
+  const auto run = rig.store->Next(rig.plan.sweep[0], 0);
+  ASSERT_TRUE(run);
+  while (rig.reader->asked().size() < 6) {
+    ASSERT_TRUE(Ok(rig.store->KeepReading()));
+  }
+  EXPECT_TRUE(
+      Ok(rig.Compare(rig.plan.sweep[0], 0, run->num_records, run->data)));
+}
+
+TEST(WeightStoreStandInTest, HandsOutTheRunsOfAPlanUntilItIsOver) {
+  const std::vector<Segment>& segments = SharedSegments();
+  const WeightFile weights =
+      TestModel::Open(ShareBytes(SharedTestModel().file));
+  uint64_t most_bytes = 0;
+  for (const Segment& segment : segments) {
+    most_bytes = std::max(most_bytes, segment.stride_bytes);
+  }
+  const std::vector<std::byte> bytes(3 * most_bytes);
+  std::mt19937_64 random(3);
+  for (int round = 0; round < 50; ++round) {
+    const ResidencyPlan plan = RandomPlan(segments, random);
+    uint64_t num_bytes = 0;
+    bool is_over = false;
+    auto created = WeightStore::CreateStandIn(
+        weights, plan, bytes, {[&] { return is_over; }, &num_bytes});
+    ASSERT_TRUE(created) << created.error().message();
+    WeightStore& store = **created;
+    std::vector<uint32_t> steps = plan.sweep;
+    steps.push_back(plan.head);
+    uint64_t expected_bytes = 0;
+    for (int sweep = 0; sweep < 2; ++sweep) {
+      ASSERT_TRUE(Ok(store.BeginSweep(true)));
+      for (const uint32_t index : steps) {
+        const Segment& segment = segments[index];
+        const SegmentResidency residency = plan.Residency(segments, index);
+        for (uint64_t record = 0; record < segment.num_records;) {
+          const auto run = store.Next(index, record);
+          ASSERT_TRUE(run) << run.error().message();
+          EXPECT_EQ(run->first_record, record);
+          ASSERT_GE(run->num_records, 1u);
+          EXPECT_LE(run->num_records, residency.PieceAt(record).num_records);
+          EXPECT_GE(run->data, bytes.data());
+          EXPECT_LE(run->data + run->num_records * segment.stride_bytes,
+                    bytes.data() + bytes.size());
+          record += run->num_records;
+          expected_bytes += run->num_records * segment.stride_bytes;
+        }
+      }
+      ASSERT_TRUE(Ok(store.EndSweep()));
+    }
+    EXPECT_EQ(num_bytes, expected_bytes);
+    EXPECT_TRUE(store.FindHeadRecord(0));
+    is_over = true;
+    ASSERT_TRUE(Ok(store.BeginSweep(false)));
+    EXPECT_EQ(store.Next(steps[0], 0).error().code(), StatusCode::kCancelled);
+    is_over = false;
+    EXPECT_TRUE(Ok(store.BeginSweep(false))) << "the one before is given up";
+  }
+  EXPECT_EQ(
+      WeightStore::CreateStandIn(weights, StreamingPlan(segments, 3),
+                                 std::span(bytes).first(2 * most_bytes - 1), {})
+          .error()
+          .code(),
+      StatusCode::kInvalidArgument);
+}
+
 TEST(WeightStoreTest, EverySweepReadsTheHeadAsItWasToldNotAsTheNextOneIs) {
   for (uint32_t num_slots = 1; num_slots <= 6; ++num_slots) {
     Rig rig(SharedTestModel(), StreamingPlan(SharedSegments(), num_slots));
