@@ -318,7 +318,7 @@ void PrintRates(const Outcome& outcome) {
                           : "now, on this file",
                is_direct ? "" : ", caches included");
   }
-  fmt::print("  RAM (D)    {:7.2f} GB/s of weights multiplied, measured now\n",
+  fmt::print("  RAM (D)    {:7.2f} GB/s of weights computed with, measured now\n",
              outcome.row.compute.bytes_per_second / 1e9);
   if (read && read->source == ReadRate::Source::kMeasured) {
     fmt::print(

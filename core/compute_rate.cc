@@ -27,7 +27,7 @@ using Clock = std::chrono::steady_clock;
 constexpr uint64_t kBufferBytes = uint64_t{256} << 20;
 // More tokens than this are computed in groups anyway.
 constexpr uint32_t kMaxTokens = 64;
-// Where tokens stand: few generated texts are much shorter or longer.
+// Where tokens stand, so that attention goes to as many positions.
 constexpr uint32_t kPosition = 128;
 // Small numbers in every encoding: 0.0115 as f32 and bf16, 1.06 as a scale.
 constexpr int kWeightByte = 0x3c;

@@ -30,6 +30,13 @@ Result<TurnQueue::Turn> TurnQueue::Wait(const CancelToken& cancel) {
   return Turn(this);
 }
 
+size_t TurnQueue::num_waiting() const {
+  std::lock_guard lock(mutex_);
+  size_t count = 0;
+  for (const Waiter* at = first_; at != nullptr; at = at->next) ++count;
+  return count;
+}
+
 void TurnQueue::End() {
   std::lock_guard lock(mutex_);
   Waiter* const next = first_;

@@ -3,6 +3,7 @@
 #define FLASHELM_CORE_TURN_QUEUE_H_
 
 #include <condition_variable>
+#include <cstddef>
 #include <mutex>
 #include <utility>
 
@@ -38,6 +39,8 @@ class TurnQueue {
   // Waits for a turn. kCancelled: as asked, before it or meanwhile.
   Result<Turn> Wait(const CancelToken& cancel);
 
+  size_t num_waiting() const;
+
  private:
   // On the stack of who waits.
   struct Waiter {
@@ -49,7 +52,7 @@ class TurnQueue {
   void End();
   void Remove(Waiter& waiter);
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   // Guarded by mutex_.
   bool is_taken_ = false;
   Waiter* first_ = nullptr;
