@@ -62,8 +62,10 @@ class Adviser {
     if (memory.cgroup_limit_bytes && memory.available_bytes &&
         *memory.cgroup_limit_bytes < *memory.available_bytes) {
       Add("cgroup-limit",
-          "raise the memory limit of this container or service (memory.max of "
-          "its cgroup): it may take {}, and the machine has {} free",
+          "raise the memory limit of this container or service ({} of its "
+          "cgroup): it may take {}, and the machine has {} free",
+          memory.cgroup_version == uint64_t{1} ? "memory.limit_in_bytes"
+                                               : "memory.max",
           FormatBytes(*memory.cgroup_limit_bytes),
           FormatBytes(*memory.available_bytes));
     }

@@ -116,7 +116,10 @@ MemoryFacts ReadMemoryFacts(const std::string& system_root) {
   facts.swap_free_bytes = kilobytes("SwapFree:");
   facts.cgroup_limit_bytes = MemoryCgroupLimitBytes(system_root);
   for (const CgroupPlace& place : CgroupPlaces("memory", system_root)) {
-    facts.cgroup_version = static_cast<uint64_t>(place.version);
+    // Where both are mounted, a controller that v1 has is not in v2.
+    const auto version = static_cast<uint64_t>(place.version);
+    facts.cgroup_version =
+        std::min(version, facts.cgroup_version.value_or(version));
   }
   facts.free_bytes = AvailableMemoryBytes(system_root);
   return facts;

@@ -64,6 +64,16 @@ TEST_F(MachineFactsTest, MemoryAndItsCgroup) {
   EXPECT_EQ(memory.free_bytes, 1000000000u);
 }
 
+// Both versions are mounted, and the older one has the controller.
+TEST_F(MachineFactsTest, AMemoryCgroupOfTheFirstVersionBesideTheSecond) {
+  Write("/proc/self/cgroup", "4:memory:/app\n0::/\n");
+  Write("/sys/fs/cgroup/memory/app/memory.limit_in_bytes", "1073741824\n");
+  Write("/sys/fs/cgroup/memory/app/memory.usage_in_bytes", "73741824\n");
+  const MemoryFacts memory = ReadMemoryFacts(root());
+  EXPECT_EQ(memory.cgroup_limit_bytes, 1073741824u);
+  EXPECT_EQ(memory.cgroup_version, 1u);
+}
+
 TEST_F(MachineFactsTest, Limits) {
   Write("/proc/self/limits",
         "Limit                     Soft Limit           Hard Limit  Units\n"
