@@ -318,8 +318,9 @@ void PrintRates(const Outcome& outcome) {
                           : "now, on this file",
                is_direct ? "" : ", caches included");
   }
-  fmt::print("  RAM (D)    {:7.2f} GB/s of weights computed with, measured now\n",
-             outcome.row.compute.bytes_per_second / 1e9);
+  fmt::print(
+      "  RAM (D)    {:7.2f} GB/s of weights computed with, measured now\n",
+      outcome.row.compute.bytes_per_second / 1e9);
   if (read && read->source == ReadRate::Source::kMeasured) {
     fmt::print(
         "  at once    reading takes {:.2f} times as long, computing {:.2f} "
@@ -418,6 +419,7 @@ Status RunPlan(const PlanArgs& args) {
   }
   for (BudgetRow& each : rows) {
     if (!each.plan) continue;
+    if (cancel.IsCancelled()) return Cancelled("measuring stopped");
     FLASHELM_ASSIGN_OR_RETURN(
         each.compute, MeasureComputing(model.file, *each.plan, options));
   }

@@ -56,7 +56,7 @@ ReadRate RateWithin(const ReadRate& rate, const ModelFile& model,
                     const MemoryPlan& plan);
 
 // Measures how fast a model file is read with `options.io`, alone and while all
-// its threads compute within a plan. Takes two seconds. Errors as
+// its threads compute within a plan. Takes some four seconds. Errors as
 // MeasureModelFile() and MeasureComputeSlowdown().
 Result<ReadRate> MeasureReading(const ModelFile& model, const MemoryPlan& plan,
                                 const PlanOptions& options,

@@ -33,8 +33,8 @@ Result<DeviceProfile> MeasureDeviceOf(const std::string& path,
 Result<DeviceProfile> MeasureModelFile(const ModelFile& model, IoBackend io,
                                        const CancelToken& cancel);
 
-// The rate of one way to read a model file in order, measured for a third of a
-// second. Errors as above.
+// The rate of one way to read a model file in order, measured for `time`.
+// Errors as above.
 Result<uint64_t> MeasureRateAgain(const ModelFile& model,
                                   const DeviceRate& rate,
                                   std::chrono::milliseconds time,

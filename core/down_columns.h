@@ -42,7 +42,8 @@ class DownColumns {
   };
   // Adds columns [begin, end) to `sum`, which begins at column `begin`, as the
   // part `part` of a loop of the pool.
-  //   factors  [num_tokens, FfnTile()]  of the whole tile, also of what was kept
+  //   factors  [num_tokens, FfnTile()]  of the whole tile, also of what was
+  //   kept
   void Add(const Piece& piece, size_t begin, size_t end, uint32_t part,
            const float* factors, size_t num_tokens, float* sum) const;
 

@@ -39,6 +39,7 @@ class TurnQueue {
   // Waits for a turn. kCancelled: as asked, before it or meanwhile.
   Result<Turn> Wait(const CancelToken& cancel);
 
+  // Out of date at once where others come and go; for tests.
   size_t num_waiting() const;
 
  private:

@@ -289,9 +289,7 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
   }
   if (streams) {
     ReleaseHeldSlot();
-    reads_.Poll();
-    Status status = FillRing();
-    if (!status.ok()) return Unexpected(Fail(std::move(status)));
+    FLASHELM_RETURN_IF_ERROR(KeepReading());
   }
   const Segment& info = file_.segments()[segment];
   if (first_record >= info.num_records) {

@@ -21,7 +21,9 @@ void WaitUntilWaiting(const TurnQueue& queue, size_t count) {
 // Who waits, each in a thread of its own, and in which order they were called.
 class Waiters {
  public:
-  explicit Waiters(TurnQueue& queue) : queue_(queue) {}
+  explicit Waiters(TurnQueue& queue, int count = 1) : queue_(queue) {
+    for (int i = 0; i < count; ++i) Add();
+  }
 
   // Returns when it waits, behind all before it.
   void Add() {
@@ -59,8 +61,7 @@ TEST(TurnQueueThreadsTest, WhoWaitedLongestIsNext) {
   TurnQueue queue;
   const CancelToken never;
   std::optional<TurnQueue::Turn> turn = std::move(*queue.Wait(never));
-  Waiters waiters(queue);
-  for (int i = 0; i < 5; ++i) waiters.Add();
+  Waiters waiters(queue, 5);
   turn.reset();
   waiters.Join();
   EXPECT_EQ(waiters.order(), (std::vector<size_t>{0, 1, 2, 3, 4}));
@@ -73,8 +74,7 @@ TEST(TurnQueueThreadsTest, WhoIsCancelledLeavesTheQueue) {
   TurnQueue queue;
   const CancelToken never;
   std::optional<TurnQueue::Turn> turn = std::move(*queue.Wait(never));
-  Waiters waiters(queue);
-  for (int i = 0; i < 5; ++i) waiters.Add();
+  Waiters waiters(queue, 5);
   size_t left = 5;
   for (const size_t id : {2, 0, 4}) {
     waiters.Cancel(id);
@@ -107,7 +107,6 @@ TEST(TurnQueueThreadsTest, ATurnMovedAwayEndsOnce) {
     TurnQueue::Turn first = std::move(*queue.Wait(never));
     const TurnQueue::Turn second = std::move(first);
     Waiters waiters(queue);
-    waiters.Add();
     EXPECT_TRUE(waiters.order().empty());
     waiters.Cancel(0);
     waiters.Join();

@@ -137,6 +137,15 @@ struct Rig {
     store = std::move(*store_created);
   }
 
+  // So many slots are read to at a time.
+  void LimitWindow(uint64_t num_slots) {
+    WeightStoreOptions options;
+    options.window_bytes = num_slots * plan.slot_bytes;
+    auto created = WeightStore::Create(weights, plan, *reader, budget, options);
+    ASSERT_TRUE(created) << created.error().message();
+    store = std::move(*created);
+  }
+
   Status Load() { return store->Load(CancelToken(), nullptr); }
 
   // Takes every record of a sweep and compares it; stops at the first error,
@@ -277,12 +286,7 @@ TEST(WeightStoreTest, LookAheadFillsTheRingAcrossTheEndOfASweep) {
 TEST(WeightStoreTest, WhatEndsWhileAChunkIsAwaitedMakesRoomForMore) {
   Rig rig(SharedTestModel(), StreamingPlan(SharedSegments(), 6),
           {{0, Fault::kLate}});
-  WeightStoreOptions options;
-  options.window_bytes = 2 * rig.plan.slot_bytes;
-  auto store = WeightStore::Create(rig.weights, rig.plan, *rig.reader,
-                                   rig.budget, options);
-  ASSERT_TRUE(store) << store.error().message();
-  rig.store = std::move(*store);
+  rig.LimitWindow(2);
   ASSERT_TRUE(Ok(rig.Load()));
   ASSERT_TRUE(Ok(rig.store->BeginSweep(true)));
   EXPECT_EQ(rig.reader->asked().size(), 2u);
@@ -293,12 +297,7 @@ TEST(WeightStoreTest, WhatEndsWhileAChunkIsAwaitedMakesRoomForMore) {
 // So does whoever looks at one run for long.
 TEST(WeightStoreTest, ReadingGoesOnWhereTheCallerAsksForIt) {
   Rig rig(SharedTestModel(), StreamingPlan(SharedSegments(), 6));
-  WeightStoreOptions options;
-  options.window_bytes = 2 * rig.plan.slot_bytes;
-  auto store = WeightStore::Create(rig.weights, rig.plan, *rig.reader,
-                                   rig.budget, options);
-  ASSERT_TRUE(store) << store.error().message();
-  rig.store = std::move(*store);
+  rig.LimitWindow(2);
   ASSERT_TRUE(Ok(rig.Load()));
   ASSERT_TRUE(Ok(rig.store->BeginSweep(true)));
   const auto run = rig.store->Next(rig.plan.sweep[0], 0);
