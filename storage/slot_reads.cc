@@ -126,6 +126,8 @@ Status SlotReads::WaitFor(uint32_t tag, const std::function<Status()>& refill) {
   if (wanted.in_flight) Poll();
   if (wanted.in_flight) {
     const auto begin = Clock::now();
+    // What Poll() took has made room as well.
+    if (refill) status = refill();
     while (wanted.in_flight && status.ok()) {
       status = TakeOne(begin + timeout_);
       if (status.ok() && refill) status = refill();

@@ -100,7 +100,8 @@ std::optional<ReadCompletion> FaultyReader::Wait(
   while (inner_.num_in_flight() > 0 && (all || held_.empty())) {
     if (!Take(timeout)) return std::nullopt;
   }
-  if (held_.empty() && late_.empty()) {
+  // Who only looks has not waited for what is late.
+  if (held_.empty() && (late_.empty() || timeout.count() == 0)) {
     std::this_thread::sleep_for(timeout);
     return std::nullopt;
   }

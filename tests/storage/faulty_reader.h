@@ -16,7 +16,7 @@ enum class Fault {
   kShort,     // Ends half way, as where a file was cut off.
   kEmpty,     // Gives no byte.
   kFlipByte,  // Succeeds with one wrong bit.
-  kLate,      // Seen only when no other read is left.
+  kLate,      // Seen by who waits for it, when no other read is left.
   kNever,     // Not seen until Release().
 };
 
