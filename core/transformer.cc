@@ -25,6 +25,10 @@ constexpr size_t kMaxFfnStep = kQuantSumRows;
 // Of these, neurons whose gates are multiplied before their ups.
 constexpr size_t kFfnGateStep = 8;
 
+// Products of a weight and an activation after which it is asked whether anybody
+// still wants them: some 3 ms where two cores make 170 billion a second.
+constexpr uint64_t kProductsPerStep = uint64_t{1} << 29;
+
 // Parts of a layer's gates after each of which bundles are fetched, unless the
 // part is smaller than this.
 constexpr uint32_t kGateParts = 8;
@@ -62,6 +66,7 @@ Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
                             std::span<const uint32_t> wanted,
                             const CancelToken& cancel, float* logits) {
   const size_t num_tokens = tokens.size();
+  cancel_ = &cancel;
   // Before the sweep's reads begin: rows are looked up one by one, and each
   // would wait behind all of them.
   if (observer_ != nullptr) observer_->BeginBatch(num_tokens);
@@ -73,11 +78,6 @@ Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
                config_.head_dim, s_.cos + t * half, s_.sin + t * half);
   }
   for (uint32_t layer = 0; layer < config_.num_layers(); ++layer) {
-    if (cancel.IsCancelled()) {
-      store_.Abort(StatusCode::kCancelled);
-      return Cancelled("stopped before layer ", layer, " of position ",
-                       position);
-    }
     FLASHELM_RETURN_IF_ERROR(AttentionBlock(layer, num_tokens, position));
     FLASHELM_RETURN_IF_ERROR(FfnBlock(layer, num_tokens, position));
   }
@@ -88,6 +88,13 @@ Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
 }
 
 // x = E[token]
+// Between pieces of work: the sweep is over where nobody wants it any more.
+Status Transformer::CheckCancelled() {
+  if (!cancel_->IsCancelled()) return OkStatus();
+  store_.Abort(StatusCode::kCancelled);
+  return Cancelled("stopped between two parts of a layer");
+}
+
 Status Transformer::Embed(std::span<const TokenId> tokens) {
   const size_t model_dim = config_.model_dim;
   for (size_t t = 0; t < tokens.size(); ++t) {
@@ -289,6 +296,7 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
           end = range_end;
         }
       }
+      FLASHELM_RETURN_IF_ERROR(CheckCancelled());
       FfnNeurons(layer, run, neuron, end - neuron, num_tokens);
       neuron = end;
     }
@@ -528,11 +536,15 @@ Status Transformer::MatMulRuns(const PartRef& matrix, uint64_t num_rows,
                                const Done& done) {
   const uint64_t stride = segments_[matrix.segment].stride_bytes;
   product_.SetTokens(IsQuantized(matrix), x, x_stride, num_cols, num_tokens);
+  const uint64_t step = std::min(
+      max_rows,
+      RoundUp(CeilDiv(kProductsPerStep, num_cols * num_tokens), kMinGrain));
   for (uint64_t row = 0; row < num_rows;) {
     FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
                               store_.Next(matrix.segment, row));
-    for (uint64_t first = 0; first < run.num_records; first += max_rows) {
-      const uint64_t count = std::min(max_rows, run.num_records - first);
+    for (uint64_t first = 0; first < run.num_records; first += step) {
+      FLASHELM_RETURN_IF_ERROR(CheckCancelled());
+      const uint64_t count = std::min(step, run.num_records - first);
       pool_.ParallelFor(count, GrainFor(stride, num_tokens),
                         [&](size_t begin, size_t end, uint32_t part) {
                           product_.Rows(

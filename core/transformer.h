@@ -48,6 +48,7 @@ class Transformer {
   void set_observer(FfnObserver* observer) { observer_ = observer; }
 
  private:
+  Status CheckCancelled();
   Status Embed(std::span<const TokenId> tokens);
   Status AttentionBlock(uint32_t layer, size_t num_tokens, uint32_t position);
   Status FfnBlock(uint32_t layer, size_t num_tokens, uint32_t position);
@@ -92,6 +93,7 @@ class Transformer {
   Scratch& s_;
   SparseFfn* const sparse_;  // Computes the FFN where it is not null.
   FfnObserver* observer_ = nullptr;
+  const CancelToken* cancel_ = nullptr;  // Of the call.
   BatchProduct product_;
   DownColumns down_columns_;
   const Activation activation_;
