@@ -1,7 +1,9 @@
 // Engines of the C interface: estimate, open, close.
 #include <algorithm>
 #include <chrono>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include "core/base/processors.h"
 #include "core/c_api_state.h"
@@ -185,6 +187,22 @@ void LogOpened(EngineState& state, const flashelm_engine_options& options) {
   }
 }
 
+// Between the turns of sessions, none of which comes or goes meanwhile:
+// change(engine, sessions).
+template <class Change>
+Status ChangeEngine(flashelm_engine* engine, const Change& change) {
+  FLASHELM_RETURN_IF_ERROR(CheckNotNull(engine, "engine"));
+  EngineState& state = *engine->state;
+  // Not the other way round: who has the turn may want the mutex.
+  const TurnQueue::Turn turn = state.turns.WaitThoughPaused();
+  std::lock_guard lock(state.mutex);
+  std::vector<Session*> sessions;
+  for (const flashelm_session* session : state.sessions) {
+    sessions.push_back(session->session.get());
+  }
+  return change(*state.engine, std::span<Session* const>(sessions));
+}
+
 Result<flashelm_engine_options> ReadOptions(
     const flashelm_engine_options* caller) {
   flashelm_engine_options options{};
@@ -324,8 +342,10 @@ flashelm_code flashelm_engine_get_plan(const flashelm_engine* engine,
   return ReportCall(error, [&]() -> Status {
     FLASHELM_RETURN_IF_ERROR(CheckNotNull(engine, "engine"));
     FLASHELM_RETURN_IF_ERROR(CheckStructSize(plan, "plan"));
+    EngineState& state = *engine->state;
+    std::lock_guard lock(state.mutex);
     flashelm_plan out{};
-    DescribePlan(engine->state->engine->plan(), out);
+    DescribePlan(state.engine->plan(), out);
     WriteStruct(out, plan);
     return OkStatus();
   });
@@ -337,7 +357,9 @@ flashelm_code flashelm_engine_get_info(const flashelm_engine* engine,
   return ReportCall(error, [&]() -> Status {
     FLASHELM_RETURN_IF_ERROR(CheckNotNull(engine, "engine"));
     FLASHELM_RETURN_IF_ERROR(CheckStructSize(info, "info"));
-    const Engine& ours = *engine->state->engine;
+    EngineState& state = *engine->state;
+    std::lock_guard lock(state.mutex);
+    const Engine& ours = *state.engine;
     flashelm_model_info out{};
     out.file_bytes = ours.model().file_bytes();
     out.vocab_size = ours.config().vocab_size;
@@ -349,6 +371,43 @@ flashelm_code flashelm_engine_get_info(const flashelm_engine* engine,
     CopyText(ours.model().weights_name(), out.weights, sizeof(out.weights));
     CopyText(ours.io_backend(), out.io, sizeof(out.io));
     WriteStruct(out, info);
+    return OkStatus();
+  });
+}
+
+flashelm_code flashelm_set_budget(flashelm_engine* engine,
+                                  uint64_t memory_bytes,
+                                  flashelm_error* error) {
+  return ReportCall(error, [&]() -> Status {
+    return ChangeEngine(
+        engine, [&](Engine& ours, std::span<Session* const> sessions) {
+          return ours.SetBudget(
+              memory_bytes != 0 ? memory_bytes : kUnlimitedBytes, sessions);
+        });
+  });
+}
+
+flashelm_code flashelm_trim(flashelm_engine* engine, flashelm_error* error) {
+  return ReportCall(error, [&]() -> Status {
+    return ChangeEngine(engine,
+                        [](Engine& ours, std::span<Session* const> sessions) {
+                          return ours.Trim(sessions);
+                        });
+  });
+}
+
+flashelm_code flashelm_pause(flashelm_engine* engine, flashelm_error* error) {
+  return ReportCall(error, [&]() -> Status {
+    FLASHELM_RETURN_IF_ERROR(CheckNotNull(engine, "engine"));
+    engine->state->turns.Pause();
+    return OkStatus();
+  });
+}
+
+flashelm_code flashelm_resume(flashelm_engine* engine, flashelm_error* error) {
+  return ReportCall(error, [&]() -> Status {
+    FLASHELM_RETURN_IF_ERROR(CheckNotNull(engine, "engine"));
+    engine->state->turns.Resume();
     return OkStatus();
   });
 }

@@ -16,15 +16,21 @@ uint64_t NanosecondsSince(Clock::time_point begin) {
       std::chrono::nanoseconds(Clock::now() - begin).count());
 }
 
-// One batch in one turn.
-Status RunInTurn(flashelm_session& session, std::span<const TokenId> tokens,
-                 std::span<const uint32_t> wanted) {
+// The next batch of what has not been computed of `tokens`, in one turn; with
+// the last one, logits.
+Status RunInTurn(flashelm_session& session, std::span<const TokenId> tokens) {
   EngineState& state = *session.state;
   const auto begin = Clock::now();
   FLASHELM_ASSIGN_OR_RETURN(const TurnQueue::Turn turn,
                             state.turns.Wait(session.cancel));
   const uint64_t wait_ns = NanosecondsSince(begin);
-  Status status = session.session->Run(tokens, wanted, session.cancel);
+  // Between two turns the plan may become another.
+  const size_t batch = state.engine->plan().batch;
+  const auto next = tokens.first(std::min(batch, tokens.size()));
+  const auto last = static_cast<uint32_t>(next.size() - 1);
+  const bool is_end = next.size() == tokens.size();
+  Status status = session.session->Run(
+      next, std::span<const uint32_t>(&last, is_end ? 1 : 0), session.cancel);
   const SessionStats& stats = session.session->stats();
   std::lock_guard lock(session.stats_mutex);
   flashelm_stats& out = session.stats;
@@ -36,6 +42,7 @@ Status RunInTurn(flashelm_session& session, std::span<const TokenId> tokens,
   out.num_reads = stats.store.num_reads;
   out.read_wait_ns = stats.store.io_wait_ns;
   out.read_busy_ns = stats.store.io_busy_ns;
+  out.unanswered_bytes = stats.store.unanswered_bytes;
   return status;
 }
 
@@ -103,15 +110,9 @@ Status ComputeText(flashelm_session& session,
     FLASHELM_RETURN_IF_ERROR(ours.Truncate(computed - 1));
   }
   const uint32_t begin = ours.position();
-  const size_t batch = session.state->engine->plan().batch;
   Status status;
   while (ours.position() < tokens.size() && status.ok()) {
-    const auto rest = tokens.subspan(ours.position());
-    const auto next = rest.first(std::min(batch, rest.size()));
-    const auto last = static_cast<uint32_t>(next.size() - 1);
-    const bool is_end = next.size() == rest.size();
-    status = RunInTurn(session, next,
-                       std::span<const uint32_t>(&last, is_end ? 1 : 0));
+    status = RunInTurn(session, tokens.subspan(ours.position()));
     if (status.ok() && progress != nullptr &&
         progress(progress_user, ours.position() - begin,
                  tokens.size() - begin) != 0) {

@@ -1,114 +1,194 @@
 #include "core/engine.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "core/calibration.h"
+#include "core/session.h"
 #include "storage/open_reader.h"
 
 namespace flashelm {
+namespace {
 
-Engine::Engine(ModelFile model, MemoryPlan plan,
-               const PlanOptions& plan_options)
-    : model_(std::move(model)),
-      plan_(std::move(plan)),
-      plan_options_(plan_options),
-      budget_(plan_.total_bytes) {}
+// Raises a budget's limit while the parts of two plans exist side by side: as
+// addresses, since those of the first have given back their memory and those of
+// the second have none yet.
+class RaisedLimit {
+ public:
+  explicit RaisedLimit(MemoryBudget& budget)
+      : budget_(budget), limit_bytes_(budget.limit_bytes()) {
+    budget_.set_limit(kUnlimitedBytes);
+  }
+  ~RaisedLimit() { budget_.set_limit(limit_bytes_); }
+  RaisedLimit(const RaisedLimit&) = delete;
+  RaisedLimit& operator=(const RaisedLimit&) = delete;
+
+  // The limit from here on.
+  void ReplaceBy(uint64_t limit_bytes) { limit_bytes_ = limit_bytes; }
+
+ private:
+  MemoryBudget& budget_;
+  uint64_t limit_bytes_;
+};
+
+}  // namespace
+
+Engine::Engine(ModelFile model, const EngineOptions& options)
+    : model_(std::move(model)), options_(options), budget_(0) {
+  options_.cancel = nullptr;
+  options_.progress = nullptr;
+}
 
 Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
                                                const EngineOptions& options) {
   FLASHELM_ASSIGN_OR_RETURN(MemoryPlan plan, MakePlan(model, options.plan));
-  const bool is_mapped = options.plan.io == IoBackend::kMmap;
-  // Parts of the plan that no buffer of ours holds are spoken for at once.
-  uint64_t spoken_for =
-      plan.total_bytes - plan.kv_cache_bytes - plan.activation_bytes -
-      WeightStoreOverheadBytes(model.weight_file(), plan.residency) -
-      plan.sparse_bytes;
-  if (!is_mapped) {
-    spoken_for -= plan.residency.RingBytes() +
-                  plan.residency.ResidentBytes(model.weight_file().segments());
-  }
-  std::unique_ptr<Engine> engine(
-      new Engine(std::move(model), std::move(plan), options.plan));
-  FLASHELM_RETURN_IF_ERROR(
-      engine->budget_.Charge(spoken_for, "code, directory and threads"));
-
-  const WeightFile& file = engine->model_.weight_file();
-  const ResidencyPlan& residency = engine->plan_.residency;
-  WeightStoreOptions store_options;
-  store_options.read_timeout = options.read_timeout;
-  // What the caller wants to have in flight, as far as the ring goes.
-  store_options.window_bytes =
-      std::max(store_options.window_bytes, options.read_shape.request_bytes *
-                                               options.read_shape.queue_depth);
+  std::unique_ptr<Engine> engine(new Engine(std::move(model), options));
+  engine->budget_.set_limit(plan.total_bytes);
+  FLASHELM_RETURN_IF_ERROR(engine->budget_.Charge(
+      engine->SpokenFor(plan), "code, directory and threads"));
   if (options.max_trace_sweeps > 0) {
-    engine->trace_ = std::make_unique<SweepTrace>(residency.NumSteps(),
+    engine->trace_ = std::make_unique<SweepTrace>(plan.residency.NumSteps(),
                                                   options.max_trace_sweeps);
-    store_options.trace = engine->trace_.get();
-  }
-  if (is_mapped) {
-    FLASHELM_ASSIGN_OR_RETURN(
-        engine->store_, WeightStore::CreateMapped(
-                            file, residency, engine->budget_, store_options));
-  } else {
-    const uint32_t depth = WeightStore::MaxReadsInFlight(residency);
-    FLASHELM_ASSIGN_OR_RETURN(
-        engine->reader_,
-        options.make_reader
-            ? options.make_reader(file.shared_file(), depth)
-            : OpenReader(file.shared_file(),
-                         {options.plan.io, depth, options.plan.num_io_threads,
-                          options.read_shape.queue_depth,
-                          options.read_shape.request_bytes}));
-    FLASHELM_ASSIGN_OR_RETURN(
-        engine->store_, WeightStore::Create(file, residency, *engine->reader_,
-                                            engine->budget_, store_options));
   }
   FLASHELM_ASSIGN_OR_RETURN(engine->pool_,
                             ThreadPool::Create(options.plan.num_threads));
-  if (options.plan.sparsity.is_on()) {
-    FLASHELM_RETURN_IF_ERROR(engine->CreateSparseFfn(options));
-  }
+  FLASHELM_ASSIGN_OR_RETURN(engine->parts_,
+                            engine->MakeParts(std::move(plan), nullptr));
   const CancelToken never;
-  FLASHELM_RETURN_IF_ERROR(engine->store_->Load(
+  FLASHELM_RETURN_IF_ERROR(engine->store().Load(
       options.cancel != nullptr ? *options.cancel : never, options.progress));
-  if (engine->sparse_ffn_ != nullptr) {
-    FLASHELM_RETURN_IF_ERROR(engine->sparse_ffn_->OpenPredictors());
+  if (engine->sparse_ffn() != nullptr) {
+    FLASHELM_RETURN_IF_ERROR(engine->sparse_ffn()->OpenPredictors());
   }
   return engine;
 }
 
+uint64_t Engine::SpokenFor(const MemoryPlan& plan) const {
+  const WeightFile& file = model_.weight_file();
+  const uint64_t spoken_for =
+      plan.total_bytes - plan.kv_cache_bytes - plan.activation_bytes -
+      WeightStoreOverheadBytes(file, plan.residency) - plan.sparse_bytes;
+  if (!budget_enforced()) return spoken_for;
+  return spoken_for - plan.residency.RingBytes() -
+         plan.residency.ResidentBytes(file.segments());
+}
+
+Result<std::unique_ptr<AsyncReader>> Engine::MakeReader(
+    uint32_t depth, uint32_t queue_depth, uint64_t request_bytes) {
+  const auto& file = model_.weight_file().shared_file();
+  if (options_.make_reader) return options_.make_reader(file, depth);
+  return OpenReader(
+      file, {options_.plan.io, depth, options_.plan.num_io_threads, queue_depth,
+             request_bytes});
+}
+
+Result<std::unique_ptr<Engine::Parts>> Engine::MakeParts(MemoryPlan plan,
+                                                         const Parts* before) {
+  auto parts = std::make_unique<Parts>();
+  parts->plan = std::move(plan);
+  const WeightFile& file = model_.weight_file();
+  const ResidencyPlan& residency = parts->plan.residency;
+  const ReadShape& shape = options_.read_shape;
+  WeightStoreOptions store_options;
+  store_options.read_timeout = options_.read_timeout;
+  // What the caller wants to have in flight, as far as the ring goes.
+  store_options.window_bytes = std::max(
+      store_options.window_bytes, shape.request_bytes * shape.queue_depth);
+  store_options.trace = trace_.get();
+  if (before != nullptr) store_options.before = before->store.get();
+  if (!budget_enforced()) {
+    FLASHELM_ASSIGN_OR_RETURN(
+        parts->store,
+        WeightStore::CreateMapped(file, residency, budget_, store_options));
+  } else {
+    FLASHELM_ASSIGN_OR_RETURN(
+        parts->reader, MakeReader(WeightStore::MaxReadsInFlight(residency),
+                                  shape.queue_depth, shape.request_bytes));
+    FLASHELM_ASSIGN_OR_RETURN(
+        parts->store, WeightStore::Create(file, residency, *parts->reader,
+                                          budget_, store_options));
+  }
+  if (options_.plan.sparsity.is_on()) {
+    FLASHELM_RETURN_IF_ERROR(AddSparseFfn(*parts));
+  }
+  return parts;
+}
+
 // Reads of single bundles have a reader of their own, so that they do not wait
 // behind the ring's.
-Status Engine::CreateBundleStore(const EngineOptions& options) {
-  const WeightFile& file = model_.weight_file();
+Status Engine::AddBundleStore(Parts& parts) {
   // As many as devices need to be busy with small reads.
   constexpr uint32_t kDepth = 64;
   FLASHELM_ASSIGN_OR_RETURN(
-      bundle_reader_,
-      options.make_reader
-          ? options.make_reader(file.shared_file(), kDepth)
-          : OpenReader(file.shared_file(),
-                       {options.plan.io, kDepth, options.plan.num_io_threads,
-                        /*queue_depth=*/kDepth, /*request_bytes=*/0}));
+      parts.bundle_reader,
+      MakeReader(kDepth, /*queue_depth=*/kDepth, /*request_bytes=*/0));
   BundleStoreOptions bundle_options =
-      BundleOptions(model_, options.plan.sparsity, plan_.cached_bundles);
-  bundle_options.read_timeout = options.read_timeout;
-  bundle_options.cost = options.plan.read_cost;
+      BundleOptions(model_, options_.plan.sparsity, parts.plan.cached_bundles);
+  bundle_options.read_timeout = options_.read_timeout;
+  bundle_options.cost = options_.plan.read_cost;
   FLASHELM_ASSIGN_OR_RETURN(
-      bundles_,
-      BundleStore::Create(file, plan_.residency.apart, bundle_options,
-                          *bundle_reader_, store_->verifier(), budget_));
+      parts.bundles,
+      BundleStore::Create(model_.weight_file(), parts.plan.residency.apart,
+                          bundle_options, *parts.bundle_reader,
+                          parts.store->verifier(), budget_));
   return OkStatus();
 }
 
-Status Engine::CreateSparseFfn(const EngineOptions& options) {
+Status Engine::AddSparseFfn(Parts& parts) {
   FLASHELM_RETURN_IF_ERROR(CheckCalibration(model_));
-  if (!plan_.cached_bundles.empty()) {
-    FLASHELM_RETURN_IF_ERROR(CreateBundleStore(options));
+  if (!parts.plan.cached_bundles.empty()) {
+    FLASHELM_RETURN_IF_ERROR(AddBundleStore(parts));
   }
   FLASHELM_ASSIGN_OR_RETURN(
-      sparse_ffn_, SparseFfn::Create(model_, plan_, options.plan.sparsity,
-                                     *store_, bundles_.get(), *pool_, budget_));
+      parts.sparse_ffn,
+      SparseFfn::Create(model_, parts.plan, options_.plan.sparsity,
+                        *parts.store, parts.bundles.get(), *pool_, budget_));
+  return OkStatus();
+}
+
+Status Engine::SetBudget(uint64_t budget_bytes,
+                         std::span<Session* const> sessions) {
+  if (!budget_enforced() || trace_ != nullptr || options_.plan.all_logits) {
+    return InvalidArgument(model_.path(),
+                           ": the budget of weights that are mapped, of a "
+                           "timeline or of logits of all positions is fixed");
+  }
+  PlanOptions plan_options = options_.plan;
+  plan_options.budget_bytes = budget_bytes;
+  FLASHELM_ASSIGN_OR_RETURN(MemoryPlan plan, MakePlan(model_, plan_options));
+  FLASHELM_RETURN_IF_ERROR(Replan(std::move(plan), sessions));
+  options_.plan.budget_bytes = budget_bytes;
+  return OkStatus();
+}
+
+Status Engine::Trim(std::span<Session* const> sessions) {
+  return SetBudget(options_.plan.budget_bytes, sessions);
+}
+
+Status Engine::Replan(MemoryPlan plan, std::span<Session* const> sessions) {
+  store().DropResident();
+  RaisedLimit limit(budget_);
+  FLASHELM_ASSIGN_OR_RETURN(std::unique_ptr<Parts> parts,
+                            MakeParts(std::move(plan), parts_.get()));
+  if (parts->sparse_ffn != nullptr) {
+    FLASHELM_RETURN_IF_ERROR(parts->sparse_ffn->OpenPredictors());
+  }
+  std::vector<std::unique_ptr<Session::Parts>> session_parts;
+  session_parts.reserve(sessions.size());
+  for (Session* session : sessions) {
+    FLASHELM_ASSIGN_OR_RETURN(session_parts.emplace_back(),
+                              session->MakeParts(*parts));
+  }
+  // Nothing fails from here on.
+  budget_.Release(SpokenFor(parts_->plan));
+  limit.ReplaceBy(parts->plan.total_bytes);
+  FLASHELM_RETURN_IF_ERROR(
+      budget_.Charge(SpokenFor(parts->plan), "code, directory and threads"));
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    sessions[i]->ReplaceParts(std::move(session_parts[i]));
+  }
+  parts_ = std::move(parts);
   return OkStatus();
 }
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "core/base/cancel.h"
@@ -40,11 +41,25 @@ struct EngineOptions {
       make_reader;
 };
 
+class Session;
+
 // The model, its plan, and what all sequences share: resident weights, reader,
 // threads. It has as many sessions as were planned, of which one at a time is
 // in a call, on any thread. Stays where it was made.
 class Engine {
  public:
+  // What follows from a plan, and is made anew with it.
+  struct Parts {
+    MemoryPlan plan;
+    // In this order: the store uses the reader.
+    std::unique_ptr<AsyncReader> reader;
+    std::unique_ptr<WeightStore> store;
+    // With sparsity.
+    std::unique_ptr<AsyncReader> bundle_reader;
+    std::unique_ptr<BundleStore> bundles;
+    std::unique_ptr<SparseFfn> sparse_ffn;
+  };
+
   // Plans, then takes memory, then reads the resident weights, which takes
   // seconds for a large model. kBudgetInfeasible, kInvalidArgument: as
   // MakePlan(). kUnavailable: a read failed or brought wrong bytes.
@@ -52,51 +67,77 @@ class Engine {
   static Result<std::unique_ptr<Engine>> Create(ModelFile model,
                                                 const EngineOptions& options);
 
+  // Plans anew for another budget and makes what follows from the plan anew:
+  // the memory of all weights in RAM and of activations goes back to the system
+  // at once; what the new plan has resident is read when a token needs it.
+  // Logits stay as they are, and do not depend on it. Takes no longer than
+  // reads in flight; those that are not answered keep their buffers for good,
+  // beyond the budget. Meanwhile, more addresses are taken than both plans
+  // have, but no more memory.
+  //
+  // `sessions` are all that there are; none is in a call. kBudgetInfeasible: as
+  // MakePlan(). kInvalidArgument: weights are mapped, a timeline is recorded,
+  // or calls may ask for the logits of all positions. kResourceExhausted: the
+  // system has no memory. kUnavailable: no reader could be made. After an error
+  // the plan is what it was.
+  Status SetBudget(uint64_t budget_bytes, std::span<Session* const> sessions);
+
+  // The same without another plan: memory is given back until the next token
+  // needs it again.
+  Status Trim(std::span<Session* const> sessions);
+
   const ModelFile& model() const { return model_; }
   const ModelConfig& config() const { return model_.config(); }
   const Tokenizer& tokenizer() const { return model_.tokenizer(); }
-  const MemoryPlan& plan() const { return plan_; }
-  const PlanOptions& plan_options() const { return plan_options_; }
+  const MemoryPlan& plan() const { return parts_->plan; }
+  const PlanOptions& plan_options() const { return options_.plan; }
   std::string_view io_backend() const {
-    return reader_ != nullptr ? reader_->name() : "mmap";
+    return parts_->reader != nullptr ? parts_->reader->name() : "mmap";
   }
   // Whether the plan's total is held: not when weights are mapped.
-  bool budget_enforced() const { return plan_options_.io != IoBackend::kMmap; }
+  bool budget_enforced() const { return options_.plan.io != IoBackend::kMmap; }
 
   // What was read and computed when; null unless asked for.
   const SweepTrace* trace() const { return trace_.get(); }
 
-  // For Session.
+  // For Session. But for the budget and the pool, these are others after
+  // SetBudget().
   MemoryBudget& budget() { return budget_; }
-  WeightStore& store() { return *store_; }
-  SparseFfn* sparse_ffn() { return sparse_ffn_.get(); }  // Null: dense.
-  // Null also where the neurons of all layers are streamed.
-  const BundleStore* bundles() const { return bundles_.get(); }
   ThreadPool& pool() { return *pool_; }
+  const Parts& parts() const { return *parts_; }
+  WeightStore& store() { return *parts_->store; }
+  // Null: dense.
+  SparseFfn* sparse_ffn() { return parts_->sparse_ffn.get(); }
+  // Null also where the neurons of all layers are streamed.
+  const BundleStore* bundles() const { return parts_->bundles.get(); }
   // As WeightStore::set_cancel(), for all that waits for the device.
   void set_cancel(const CancelToken* cancel) {
-    store_->set_cancel(cancel);
-    if (bundles_ != nullptr) bundles_->set_cancel(cancel);
+    parts_->store->set_cancel(cancel);
+    if (parts_->bundles != nullptr) parts_->bundles->set_cancel(cancel);
   }
 
  private:
-  Engine(ModelFile model, MemoryPlan plan, const PlanOptions& plan_options);
-  Status CreateBundleStore(const EngineOptions& options);
-  Status CreateSparseFfn(const EngineOptions& options);
+  Engine(ModelFile model, const EngineOptions& options);
+
+  // Bytes of a plan that no buffer of ours holds.
+  uint64_t SpokenFor(const MemoryPlan& plan) const;
+  // `before`: those that the new ones follow, or null.
+  Result<std::unique_ptr<Parts>> MakeParts(MemoryPlan plan,
+                                           const Parts* before);
+  Result<std::unique_ptr<AsyncReader>> MakeReader(uint32_t depth,
+                                                  uint32_t queue_depth,
+                                                  uint64_t request_bytes);
+  Status AddBundleStore(Parts& parts);
+  Status AddSparseFfn(Parts& parts);
+  // Goes over to a plan.
+  Status Replan(MemoryPlan plan, std::span<Session* const> sessions);
 
   ModelFile model_;
-  const MemoryPlan plan_;
-  const PlanOptions plan_options_;
+  EngineOptions options_;  // Without what Create() alone needs.
   MemoryBudget budget_;
   std::unique_ptr<SweepTrace> trace_;
-  // In this order: the store uses the reader, both use the file.
-  std::unique_ptr<AsyncReader> reader_;
-  std::unique_ptr<WeightStore> store_;
   std::unique_ptr<ThreadPool> pool_;
-  // With sparsity; the reader before what uses it.
-  std::unique_ptr<AsyncReader> bundle_reader_;
-  std::unique_ptr<BundleStore> bundles_;
-  std::unique_ptr<SparseFfn> sparse_ffn_;
+  std::unique_ptr<Parts> parts_;
 };
 
 }  // namespace flashelm

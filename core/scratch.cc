@@ -1,6 +1,7 @@
 #include "core/scratch.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/base/checked_math.h"
 #include "core/base/types.h"
@@ -73,7 +74,11 @@ void ForEachBuffer(const ModelConfig& config, const ScratchShape& shape,
   visit(&Scratch::attention_parts, AttentionWorkers(config, shape) *
                                        NumAttentionSegments(shape.context) *
                                        PartFloats(config));
-  visit(&Scratch::logits, uint64_t{shape.logit_rows} * config.vocab_size);
+}
+
+uint64_t LogitBytes(const ModelConfig& config, const ScratchShape& shape) {
+  return RoundUp(uint64_t{shape.logit_rows} * config.vocab_size * sizeof(float),
+                 kIoAlignment);
 }
 
 uint64_t FloatBytes(const ModelConfig& config, const ScratchShape& shape) {
@@ -102,14 +107,18 @@ uint64_t WorkspaceBytes(const ModelConfig& config, const ScratchShape& shape) {
                  kCacheLineBytes);
 }
 
-}  // namespace
-
-uint64_t Scratch::NumBytes(const ModelConfig& config,
-                           const ScratchShape& shape) {
+uint64_t BufferBytes(const ModelConfig& config, const ScratchShape& shape) {
   return RoundUp(FloatBytes(config, shape) + QuantizedBytes(config, shape) +
                      KeptRowsBytes(config, shape) +
                      shape.num_threads * WorkspaceBytes(config, shape),
                  kIoAlignment);
+}
+
+}  // namespace
+
+uint64_t Scratch::NumBytes(const ModelConfig& config,
+                           const ScratchShape& shape) {
+  return BufferBytes(config, shape) + LogitBytes(config, shape);
 }
 
 Result<Scratch> Scratch::Create(const ModelConfig& config,
@@ -118,7 +127,11 @@ Result<Scratch> Scratch::Create(const ModelConfig& config,
   Scratch scratch;
   FLASHELM_ASSIGN_OR_RETURN(
       scratch.buffer_,
-      AlignedBuffer::Create(NumBytes(config, shape), budget, "activations"));
+      AlignedBuffer::Create(BufferBytes(config, shape), budget, "activations"));
+  FLASHELM_ASSIGN_OR_RETURN(
+      scratch.logits_buffer_,
+      AlignedBuffer::Create(LogitBytes(config, shape), budget, "logits"));
+  scratch.logits = scratch.logits_buffer_.As<float>().data();
   float* at = scratch.buffer_.As<float>().data();
   ForEachBuffer(config, shape, [&](float* Scratch::*member, uint64_t count) {
     scratch.*member = at;
@@ -147,6 +160,11 @@ Result<Scratch> Scratch::Create(const ModelConfig& config,
   scratch.attention_head_floats =
       NumAttentionSegments(shape.context) * scratch.attention_part_floats;
   return scratch;
+}
+
+void Scratch::KeepLogitsOf(Scratch& other) {
+  std::swap(logits_buffer_, other.logits_buffer_);
+  std::swap(logits, other.logits);
 }
 
 }  // namespace flashelm

@@ -98,6 +98,10 @@ struct Scratch {
   uint64_t attention_part_floats = 0;
   uint64_t attention_head_floats = 0;  // All segments of a kv head or thread.
 
+  // Takes over the logits of another scratch of as many rows, which stay where
+  // they are; that one is not used any more.
+  void KeepLogitsOf(Scratch& other);
+
   // What a thread multiplies batches in; null where batches have one token.
   std::byte* workspace(uint32_t part) const {
     return workspaces_ == nullptr ? nullptr
@@ -106,6 +110,7 @@ struct Scratch {
 
  private:
   AlignedBuffer buffer_;
+  AlignedBuffer logits_buffer_;
   std::byte* workspaces_ = nullptr;
   uint64_t workspace_bytes_ = 0;
 };

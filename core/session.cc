@@ -30,16 +30,19 @@ class Cancellable {
 
 }  // namespace
 
-Session::Session(Engine& engine, KvCache cache, Scratch scratch)
+Session::Parts::Parts(const Engine& engine, const Engine::Parts& engine_parts,
+                      ThreadPool& pool, KvCache& cache, Scratch new_scratch)
+    : scratch(std::move(new_scratch)),
+      transformer(engine.model(), *engine_parts.store, pool, cache, scratch,
+                  engine_parts.sparse_ffn.get()),
+      batch(engine_parts.plan.batch) {
+  wanted.reserve(batch);
+}
+
+Session::Session(Engine& engine, KvCache cache, uint32_t max_logit_rows)
     : engine_(engine),
       cache_(std::move(cache)),
-      scratch_(std::move(scratch)),
-      transformer_(engine.model(), engine.store(), engine.pool(), cache_,
-                   scratch_, engine.sparse_ffn()),
-      batch_(engine.plan().batch),
-      max_logit_rows_(engine.plan().max_logit_rows) {
-  wanted_.reserve(batch_);
-}
+      max_logit_rows_(max_logit_rows) {}
 
 Result<std::unique_ptr<Session>> Session::Create(Engine& engine) {
   const MemoryPlan& plan = engine.plan();
@@ -47,17 +50,36 @@ Result<std::unique_ptr<Session>> Session::Create(Engine& engine) {
       KvCache cache,
       KvCache::Create(engine.config(), plan.context,
                       engine.plan_options().kv_type, engine.budget()));
+  std::unique_ptr<Session> session(
+      new Session(engine, std::move(cache), plan.max_logit_rows));
+  FLASHELM_ASSIGN_OR_RETURN(auto parts, session->MakeParts(engine.parts()));
+  session->ReplaceParts(std::move(parts));
+  return session;
+}
+
+Result<std::unique_ptr<Session::Parts>> Session::MakeParts(
+    const Engine::Parts& engine) {
+  const MemoryPlan& plan = engine.plan;
+  const ModelFile& model = engine_.model();
   FLASHELM_ASSIGN_OR_RETURN(
       Scratch scratch,
       Scratch::Create(
-          engine.config(),
-          {plan.batch, plan.max_logit_rows, engine.pool().num_threads(),
-           engine.model().has_quantized(), plan.context,
-           engine.model().has_split_gates() || engine.sparse_ffn() != nullptr,
-           engine.model().has_rows()},
-          engine.budget()));
-  return std::unique_ptr<Session>(
-      new Session(engine, std::move(cache), std::move(scratch)));
+          model.config(),
+          {plan.batch, plan.max_logit_rows, engine_.pool().num_threads(),
+           model.has_quantized(), plan.context,
+           model.has_split_gates() || engine.sparse_ffn != nullptr,
+           model.has_rows()},
+          engine_.budget()));
+  return std::make_unique<Parts>(engine_, engine, engine_.pool(), cache_,
+                                 std::move(scratch));
+}
+
+void Session::ReplaceParts(std::unique_ptr<Parts> parts) {
+  if (parts_ != nullptr) parts->scratch.KeepLogitsOf(parts_->scratch);
+  parts_ = std::move(parts);
+  // Never written again: whoever looks at logits need not know of new parts.
+  if (logits_ == nullptr) logits_ = parts_->scratch.logits;
+  parts_->transformer.set_observer(observer_);
 }
 
 Status Session::Run(std::span<const TokenId> tokens,
@@ -89,22 +111,24 @@ Status Session::Run(std::span<const TokenId> tokens,
 
   const auto begin = Clock::now();
   const Cancellable cancellable(engine_, cancel);
+  Parts& parts = *parts_;
+  const uint32_t batch = parts.batch;
   size_t logit_row = 0;
   Status status;
   uint64_t num_sweeps = 0;
-  for (size_t first = 0; first < tokens.size() && status.ok();
-       first += batch_) {
-    const size_t count = std::min<size_t>(batch_, tokens.size() - first);
-    wanted_.clear();
+  for (size_t first = 0; first < tokens.size() && status.ok(); first += batch) {
+    const size_t count = std::min<size_t>(batch, tokens.size() - first);
+    parts.wanted.clear();
     const size_t first_row = logit_row;
     while (logit_row < wanted.size() && wanted[logit_row] < first + count) {
-      wanted_.push_back(wanted[logit_row++] - static_cast<uint32_t>(first));
+      parts.wanted.push_back(wanted[logit_row++] -
+                             static_cast<uint32_t>(first));
     }
     try {
-      status = transformer_.Forward(tokens.subspan(first, count),
-                                    position_ + static_cast<uint32_t>(first),
-                                    wanted_, cancel,
-                                    scratch_.logits + first_row * vocab_size);
+      status = parts.transformer.Forward(
+          tokens.subspan(first, count),
+          position_ + static_cast<uint32_t>(first), parts.wanted, cancel,
+          parts.scratch.logits + first_row * vocab_size);
     } catch (...) {
       // No memory for a message. The next call begins a sweep of its own.
       engine_.store().Abort();
@@ -135,7 +159,7 @@ Status Session::Run(std::span<const TokenId> tokens,
 
 std::span<const float> Session::logits(size_t i) const {
   const uint32_t vocab_size = engine_.config().vocab_size;
-  return {scratch_.logits + i * vocab_size, vocab_size};
+  return {logits_ + i * vocab_size, vocab_size};
 }
 
 Status Session::Truncate(uint32_t position) {

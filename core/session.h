@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "core/base/cancel.h"
 #include "core/engine.h"
@@ -30,6 +31,17 @@ struct SessionStats {
 // outlives the session, and none of its other sessions is in a call meanwhile.
 class Session {
  public:
+  // What follows from the engine's plan, and is made anew with it.
+  struct Parts {
+    Parts(const Engine& engine, const Engine::Parts& engine_parts,
+          ThreadPool& pool, KvCache& cache, Scratch new_scratch);
+
+    Scratch scratch;
+    Transformer transformer;
+    const uint32_t batch;
+    std::vector<uint32_t> wanted;  // Of one batch; [batch], taken once.
+  };
+
   // kResourceExhausted: the engine's budget has no room, as when it has as many
   // sessions as were planned.
   static Result<std::unique_ptr<Session>> Create(Engine& engine);
@@ -54,6 +66,14 @@ class Session {
   // kInvalidArgument: beyond position().
   Status Truncate(uint32_t position);
 
+  // For Engine::SetBudget(), between two calls. Makes what goes with the
+  // engine's parts `engine`, which may be its next ones. kResourceExhausted: no
+  // memory.
+  Result<std::unique_ptr<Parts>> MakeParts(const Engine::Parts& engine);
+  // Goes over to them, and gives the memory of those before back. Positions and
+  // logits stay, the latter where they are.
+  void ReplaceParts(std::unique_ptr<Parts> parts);
+
   // For session files. The keys and values of positions below `position`, which
   // the caller put into kv_cache(), count as computed.
   void Restore(uint32_t position) { position_ = position; }
@@ -63,7 +83,8 @@ class Session {
 
   // As Transformer::set_observer().
   void set_observer(FfnObserver* observer) {
-    transformer_.set_observer(observer);
+    observer_ = observer;
+    parts_->transformer.set_observer(observer);
   }
 
   uint32_t position() const { return position_; }
@@ -73,15 +94,14 @@ class Session {
   const SessionStats& stats() const { return stats_; }
 
  private:
-  Session(Engine& engine, KvCache cache, Scratch scratch);
+  Session(Engine& engine, KvCache cache, uint32_t max_logit_rows);
 
   Engine& engine_;
   KvCache cache_;
-  Scratch scratch_;
-  Transformer transformer_;
-  const uint32_t batch_;
   const uint32_t max_logit_rows_;
-  std::vector<uint32_t> wanted_;  // Of one batch; [batch], taken once.
+  std::unique_ptr<Parts> parts_;
+  const float* logits_ = nullptr;  // Of parts_; always there.
+  FfnObserver* observer_ = nullptr;
   uint32_t position_ = 0;
   SessionStats stats_;
 };

@@ -38,6 +38,13 @@ class TurnQueue {
 
   // Waits for a turn. kCancelled: as asked, before it or meanwhile.
   Result<Turn> Wait(const CancelToken& cancel);
+  // The same, also while turns are paused.
+  Turn WaitThoughPaused();
+
+  // From here on Wait() gives no turn until Resume(); returns when the one that
+  // was taken has ended. A second call before that does nothing more.
+  void Pause();
+  void Resume();
 
   // Out of date at once where others come and go; for tests.
   size_t num_waiting() const;
@@ -45,17 +52,22 @@ class TurnQueue {
  private:
   // On the stack of who waits.
   struct Waiter {
+    const bool ignores_pause;
     std::condition_variable called;
     bool has_turn = false;
     Waiter* next = nullptr;
   };
 
   void End();
+  // With mutex_ held: the turn goes to the next, if there is one.
+  void PassOn();
+  void Append(Waiter& waiter);
   void Remove(Waiter& waiter);
 
   mutable std::mutex mutex_;
   // Guarded by mutex_.
   bool is_taken_ = false;
+  bool is_paused_ = false;
   Waiter* first_ = nullptr;
   Waiter* last_ = nullptr;
 };

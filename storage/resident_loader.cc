@@ -10,50 +10,70 @@ constexpr uint64_t kLoadBytes = uint64_t{1} << 20;
 }  // namespace
 
 ResidentLoader::ResidentLoader(const WeightFile& file,
-                               const ResidencyPlan& plan,
                                const SweepSequence& sequence, SlotReads& reads,
                                uint32_t first_tag, RecordVerifier& verifier,
-                               const ProgressFunction& progress)
+                               std::span<std::byte* const> targets)
     : file_(file),
-      plan_(plan),
       sequence_(sequence),
       reads_(reads),
       first_tag_(first_tag),
       verifier_(verifier),
-      progress_(progress),
-      total_bytes_(plan.ResidentBytes(file.segments())) {}
+      targets_(targets) {}
 
-Status ResidentLoader::Load(std::byte* target, const CancelToken& cancel) {
+Status ResidentLoader::Load(const ResidencyPlan& plan,
+                            const ProgressFunction& progress) {
+  if (progress) progress_ = &progress;
+  total_bytes_ = plan.ResidentBytes(file_.segments());
   for (uint32_t i = 0; i < file_.segments().size(); ++i) {
-    FLASHELM_RETURN_IF_ERROR(LoadSegment(i, target, cancel));
-    target += RunPageBytes(file_.segments()[i], plan_.resident_records[i]);
+    if (plan.resident_records[i] == 0) continue;
+    FLASHELM_RETURN_IF_ERROR(LoadSegment(i));
   }
-  while (num_checked_ < num_submitted_) {
-    FLASHELM_RETURN_IF_ERROR(CheckOne());
+  return CheckAll();
+}
+
+Status ResidentLoader::LoadRun(uint32_t segment, uint64_t first,
+                               uint64_t count) {
+  const SegmentResidency::Piece piece =
+      sequence_.Residency(segment).PieceAt(first);
+  FLASHELM_RETURN_IF_ERROR(
+      BeginRun(segment, first, count, piece.first_resident));
+  return CheckAll();
+}
+
+Status ResidentLoader::LoadSegment(uint32_t index) {
+  const Segment& segment = file_.segments()[index];
+  for (uint64_t record = 0; record < segment.num_records;) {
+    const SegmentResidency::Piece piece =
+        sequence_.Residency(index).PieceAt(record);
+    record += piece.num_records;
+    if (!piece.is_resident) continue;
+    FLASHELM_RETURN_IF_ERROR(BeginRun(index, piece.first_record,
+                                      piece.num_records, piece.first_resident));
   }
   return OkStatus();
 }
 
-Status ResidentLoader::LoadSegment(uint32_t index, std::byte* target,
-                                   const CancelToken& cancel) {
+Status ResidentLoader::BeginRun(uint32_t index, uint64_t first, uint64_t count,
+                                uint64_t first_resident) {
   const Segment& segment = file_.segments()[index];
   const uint64_t unit = segment.unit_records();
   const uint64_t step =
       unit * std::max<uint64_t>(1, kLoadBytes / segment.stride_bytes / unit);
-  for (uint64_t record = 0; record < segment.num_records;) {
-    if (cancel.IsCancelled()) {
-      return Cancelled(file_.path(), ": loading stopped");
-    }
-    const SegmentResidency::Piece piece =
-        sequence_.Residency(index).PieceAt(record);
+  std::byte* target = targets_[index] + first_resident * segment.stride_bytes;
+  while (count > 0) {
     // No small read for what is left of a piece.
-    const uint64_t count =
-        piece.num_records < 2 * step ? piece.num_records : step;
-    record += count;
-    if (!piece.is_resident) continue;
-    FLASHELM_RETURN_IF_ERROR(
-        Submit({index, piece.first_record, count,
-                target + piece.first_resident * segment.stride_bytes}));
+    const uint64_t now = count < 2 * step ? count : step;
+    FLASHELM_RETURN_IF_ERROR(Submit({index, first, now, target}));
+    first += now;
+    count -= now;
+    target += now * segment.stride_bytes;
+  }
+  return OkStatus();
+}
+
+Status ResidentLoader::CheckAll() {
+  while (num_checked_ < num_submitted_) {
+    FLASHELM_RETURN_IF_ERROR(CheckOne());
   }
   return OkStatus();
 }
@@ -71,6 +91,9 @@ Status ResidentLoader::Submit(const Chunk& chunk) {
 }
 
 Status ResidentLoader::CheckOne() {
+  if (reads_.is_cancelled()) {
+    return Cancelled(file_.path(), ": loading stopped");
+  }
   const uint64_t index = num_checked_++ % kDepth;
   const Chunk& chunk = chunks_[index];
   FLASHELM_RETURN_IF_ERROR(
@@ -78,7 +101,7 @@ Status ResidentLoader::CheckOne() {
   FLASHELM_RETURN_IF_ERROR(verifier_.VerifyOnce(chunk.segment, chunk.first,
                                                 chunk.count, chunk.target));
   num_bytes_ += RunPageBytes(file_.segments()[chunk.segment], chunk.count);
-  if (progress_) progress_(num_bytes_, total_bytes_);
+  if (progress_ != nullptr) (*progress_)(num_bytes_, total_bytes_);
   return OkStatus();
 }
 

@@ -82,6 +82,14 @@ void SlotReads::GiveUpAll() {
   for (Read& read : reads_) read.given_up = read.in_flight;
 }
 
+uint64_t SlotReads::unanswered_bytes() const {
+  uint64_t total = 0;
+  for (const Read& read : reads_) {
+    if (read.in_flight && read.given_up) total += read.expected_bytes;
+  }
+  return total;
+}
+
 void SlotReads::Take(ReadCompletion completion) {
   Read& read = reads_[completion.tag];
   read.in_flight = false;

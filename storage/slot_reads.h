@@ -90,6 +90,8 @@ class SlotReads {
 
   uint64_t wait_ns() const { return wait_ns_; }  // In WaitFor().
   void ResetWait() { wait_ns_ = 0; }
+  // Of reads that were given up and are in flight.
+  uint64_t unanswered_bytes() const;
 
  private:
   // The read of one buffer.

@@ -16,6 +16,9 @@ constexpr uint64_t kRunBytes = uint64_t{16} << 20;
 // And those of a mapping in so many chunks, which are verified as they are
 // first used.
 constexpr uint64_t kMappedChunks = 16;
+// Records that were dropped are read again in runs of about so many bytes,
+// enough to keep the device busy.
+constexpr uint64_t kDroppedRunBytes = uint64_t{8} << 20;
 // How long a destructor waits for a device that does not answer.
 constexpr std::chrono::nanoseconds kLastWait = std::chrono::seconds(2);
 
@@ -53,12 +56,17 @@ WeightStore::~WeightStore() {
   }
   // Whatever the device still writes goes nowhere else.
   ring_.Leak();
-  if (is_loading_) resident_.Leak();
+  for (uint32_t i = 0; i < ResidentLoader::kDepth; ++i) {
+    if (!reads_.is_in_flight(row_buffer() + 1 + i)) continue;
+    resident_.Leak();
+    permanent_->records.Leak();
+    break;
+  }
   if (reads_.is_in_flight(row_buffer())) row_.Leak();
 }
 
 uint32_t WeightStore::MaxReadsInFlight(const ResidencyPlan& plan) {
-  return std::max(plan.num_slots, ResidentLoader::kDepth) + 1;
+  return plan.num_slots + ResidentLoader::kDepth + 1;
 }
 
 Result<std::unique_ptr<WeightStore>> WeightStore::Create(
@@ -89,7 +97,8 @@ Result<std::unique_ptr<WeightStore>> WeightStore::CreateMapped(
   FLASHELM_RETURN_IF_ERROR(CheckResidencyPlan(file, mapped));
   std::unique_ptr<WeightStore> store(
       new WeightStore(file, std::move(mapped), nullptr, options));
-  FLASHELM_ASSIGN_OR_RETURN(store->verifier_,
+  store->permanent_ = std::make_shared<Permanent>();
+  FLASHELM_ASSIGN_OR_RETURN(store->permanent_->verifier,
                             RecordVerifier::Create(file, budget));
   FLASHELM_ASSIGN_OR_RETURN(store->mapping_, FileMapping::Create(file.file()));
   for (const Segment& segment : file.segments()) {
@@ -146,17 +155,45 @@ Result<RecordRun> WeightStore::NextStandIn(uint32_t segment,
 
 Status WeightStore::Allocate(MemoryBudget& budget) {
   const std::vector<Segment>& segments = file_.segments();
+  uint64_t permanent_bytes = 0;
+  for (uint32_t i = 0; i < segments.size(); ++i) {
+    if (!IsPermanent(i)) continue;
+    permanent_bytes += RunPageBytes(segments[i], plan_.resident_records[i]);
+  }
+  if (options_.before != nullptr) {
+    permanent_ = options_.before->permanent_;
+    if (permanent_->records.size() != permanent_bytes) {
+      return Internal(file_.path(), ": ", permanent_bytes,
+                      " bytes are resident in every plan, but ",
+                      permanent_->records.size(), " in the one before");
+    }
+    before_ = options_.before->stats();
+    resident_bytes_ = before_.resident_bytes;
+  } else {
+    permanent_ = std::make_shared<Permanent>();
+    FLASHELM_ASSIGN_OR_RETURN(
+        permanent_->records,
+        AlignedBuffer::Create(permanent_bytes, budget, "norm vectors"));
+    FLASHELM_ASSIGN_OR_RETURN(permanent_->verifier,
+                              RecordVerifier::Create(file_, budget));
+  }
   FLASHELM_ASSIGN_OR_RETURN(
-      resident_, AlignedBuffer::Create(plan_.ResidentBytes(segments), budget,
-                                       "resident weights"));
-  const std::byte* at = resident_.data();
-  for (size_t i = 0; i < segments.size(); ++i) {
-    resident_data_.push_back(at);
-    at += RunPageBytes(segments[i], plan_.resident_records[i]);
+      resident_,
+      AlignedBuffer::Create(plan_.ResidentBytes(segments) - permanent_bytes,
+                            budget, "resident weights"));
+  std::byte* at = resident_.data();
+  std::byte* permanent_at = permanent_->records.data();
+  for (uint32_t i = 0; i < segments.size(); ++i) {
+    std::byte*& next = IsPermanent(i) ? permanent_at : at;
+    resident_targets_.push_back(next);
+    resident_data_.push_back(next);
+    num_loaded_.push_back(options_.before != nullptr && IsPermanent(i)
+                              ? plan_.resident_records[i]
+                              : 0);
+    next += RunPageBytes(segments[i], plan_.resident_records[i]);
   }
   FLASHELM_ASSIGN_OR_RETURN(
       ring_, AlignedBuffer::Create(plan_.RingBytes(), budget, "read ring"));
-  FLASHELM_ASSIGN_OR_RETURN(verifier_, RecordVerifier::Create(file_, budget));
   const Segment& head = segments[plan_.head];
   if (plan_.resident_records[plan_.head] < head.num_records) {
     FLASHELM_ASSIGN_OR_RETURN(
@@ -179,28 +216,55 @@ Status WeightStore::Load(const CancelToken& cancel,
     // The rest comes when it is used, in Next().
     for (uint32_t i = 0; i < segments.size(); ++i) {
       if (sequence_.Contains(i)) continue;
-      FLASHELM_RETURN_IF_ERROR(verifier_->VerifyOnce(
+      FLASHELM_RETURN_IF_ERROR(verifier().VerifyOnce(
           i, 0, segments[i].num_records, resident_data_[i]));
     }
     return OkStatus();
   }
-  // Reads of a call before that were not answered.
-  const auto deadline = reads_.Deadline();
-  while (reader_->num_in_flight() > 0) {
-    FLASHELM_RETURN_IF_ERROR(reads_.TakeOne(deadline));
-  }
-  is_loading_ = true;
-  ResidentLoader loader(file_, plan_, sequence_, reads_, row_buffer() + 1,
-                        *verifier_, progress);
+  FLASHELM_RETURN_IF_ERROR(WaitForLoads());
+  ResidentLoader loader(file_, sequence_, reads_, row_buffer() + 1, verifier(),
+                        resident_targets_);
   reads_.set_cancel(&cancel);
-  Status status = loader.Load(resident_.data(), cancel);
+  Status status = loader.Load(plan_, progress);
   resident_bytes_ = loader.num_bytes();
   if (!status.ok()) status = Fail(std::move(status));
   reads_.set_cancel(nullptr);
   if (!status.ok()) return status;
-  is_loading_ = false;
+  num_loaded_ = plan_.resident_records;
   after_load_ = reader_->stats();
   reads_.ResetWait();
+  return OkStatus();
+}
+
+Status WeightStore::WaitForLoads() {
+  const auto deadline = reads_.Deadline();
+  for (uint32_t i = 0; i < ResidentLoader::kDepth; ++i) {
+    while (reads_.is_in_flight(row_buffer() + 1 + i)) {
+      FLASHELM_RETURN_IF_ERROR(reads_.TakeOne(deadline));
+    }
+  }
+  return OkStatus();
+}
+
+void WeightStore::DropResident() {
+  if (reader_ == nullptr) return;
+  resident_.Discard();
+  for (uint32_t i = 0; i < num_loaded_.size(); ++i) {
+    if (!IsPermanent(i)) num_loaded_[i] = 0;
+  }
+}
+
+Status WeightStore::LoadDropped(uint32_t segment, uint64_t first_record,
+                                uint64_t count, uint64_t first_resident) {
+  FLASHELM_RETURN_IF_ERROR(WaitForLoads());
+  ResidentLoader loader(file_, sequence_, reads_, row_buffer() + 1, verifier(),
+                        resident_targets_);
+  FLASHELM_RETURN_IF_ERROR(loader.LoadRun(segment, first_record, count));
+  // A sweep goes through them in order; a row that was looked up is no
+  // beginning of them.
+  if (first_resident == num_loaded_[segment]) {
+    num_loaded_[segment] += count;
+  }
   return OkStatus();
 }
 
@@ -305,11 +369,24 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
         resident_data_[segment] + piece.first_resident * info.stride_bytes;
     if (reader_ == nullptr) {
       count = std::min(count, kMappedChunks * plan_.chunk_records[segment]);
-      Status status = verifier_->VerifyOnce(segment, first_record, count, data);
+      Status status = verifier().VerifyOnce(segment, first_record, count, data);
       if (!status.ok()) return Unexpected(Fail(std::move(status)));
     } else if (streams) {
       count =
           std::min(count, std::max<uint64_t>(1, kRunBytes / info.stride_bytes));
+    }
+    const uint64_t loaded =
+        reader_ == nullptr ? info.num_records : num_loaded_[segment];
+    if (loaded > piece.first_resident) {
+      count = std::min(count, loaded - piece.first_resident);
+    } else {
+      count = std::min(
+          piece.num_records,
+          RoundUp(std::max<uint64_t>(1, kDroppedRunBytes / info.stride_bytes),
+                  info.unit_records()));
+      Status status =
+          LoadDropped(segment, first_record, count, piece.first_resident);
+      if (!status.ok()) return Unexpected(Fail(std::move(status)));
     }
     return RecordRun{first_record, count, data};
   }
@@ -341,7 +418,7 @@ Result<RecordRun> WeightStore::NextStreamed(uint32_t segment,
   Status status = reads_.WaitFor(slot, [this] { return FillRing(); });
   if (status.ok()) {
     status =
-        verifier_->VerifyOnce(segment, first_record, count, SlotData(slot));
+        verifier().VerifyOnce(segment, first_record, count, SlotData(slot));
   }
   if (!status.ok()) return Unexpected(Fail(std::move(status)));
   held_slot_ = TakeAhead();
@@ -419,8 +496,13 @@ Result<const std::byte*> WeightStore::FindHeadRecord(uint64_t record) {
       sequence_.Residency(index).PieceAt(record);
   if (piece.is_resident) {
     if (reader_ == nullptr) {
-      FLASHELM_RETURN_IF_ERROR(verifier_->VerifyOnce(
-          index, first, count, ResidentRecord(index, first)));
+      FLASHELM_RETURN_IF_ERROR(verifier().VerifyOnce(
+          index, first, count,
+          resident_data_[index] + first * head.stride_bytes));
+    } else if (piece.first_resident >= num_loaded_[index]) {
+      Status status = LoadDropped(index, first, count,
+                                  piece.first_resident - (record - first));
+      if (!status.ok()) return Unexpected(Fail(std::move(status)));
     }
     return resident_data_[index] + piece.first_resident * head.stride_bytes;
   }
@@ -434,7 +516,7 @@ Result<const std::byte*> WeightStore::FindHeadRecord(uint64_t record) {
     }
     if (status.ok()) status = reads_.WaitFor(row_tag_);
     if (status.ok()) {
-      status = verifier_->VerifyOnce(index, first, count, RowData());
+      status = verifier().VerifyOnce(index, first, count, RowData());
     }
     if (!status.ok()) {
       ForgetRow();
@@ -458,9 +540,12 @@ const std::byte* WeightStore::ResidentRecord(uint32_t segment,
 WeightStoreStats WeightStore::stats() const {
   if (reader_ == nullptr) return {};
   const ReaderStats now = reader_->stats();
-  return {now.num_bytes - after_load_.num_bytes,
-          now.num_reads - after_load_.num_reads,
-          now.busy_ns - after_load_.busy_ns, reads_.wait_ns(), resident_bytes_};
+  return {before_.stream_bytes + now.num_bytes - after_load_.num_bytes,
+          before_.num_reads + now.num_reads - after_load_.num_reads,
+          before_.io_busy_ns + now.busy_ns - after_load_.busy_ns,
+          before_.io_wait_ns + reads_.wait_ns(),
+          resident_bytes_,
+          reads_.unanswered_bytes()};
 }
 
 }  // namespace flashelm

@@ -40,12 +40,17 @@ uint64_t WeightStoreOverheadBytes(const WeightFile& file,
                                   const ResidencyPlan& plan);
 
 struct WeightStoreStats {
-  uint64_t stream_bytes = 0;  // Read since Load(), rows looked up included.
+  // Read since Load(), rows looked up and what was dropped included.
+  uint64_t stream_bytes = 0;
   uint64_t num_reads = 0;
   uint64_t io_busy_ns = 0;      // With at least one read in flight.
   uint64_t io_wait_ns = 0;      // With the caller waiting for one.
-  uint64_t resident_bytes = 0;  // Loaded once, by Load().
+  uint64_t resident_bytes = 0;  // Read by Load(), once.
+  // Of buffers that reads which were given up may still write to.
+  uint64_t unanswered_bytes = 0;
 };
+
+class WeightStore;
 
 struct WeightStoreOptions {
   // How long a read may take before the device counts as failed.
@@ -55,6 +60,12 @@ struct WeightStoreOptions {
   uint64_t window_bytes = uint64_t{4} << 20;
   // Where to note what happened when; may be null. Outlives the store.
   SweepTrace* trace = nullptr;
+  // A store of the same file that the new one takes the place of, with another
+  // plan. What no plan changes is shared: checksums, those found right, and the
+  // records outside of sweeps. Any other resident record is read when a sweep
+  // first comes to it, so Load() is not called. Null: a first store. Need not
+  // outlive Create().
+  const WeightStore* before = nullptr;
 };
 
 struct StandInOptions {
@@ -108,10 +119,15 @@ class WeightStore {
   WeightStore(const WeightStore&) = delete;
   WeightStore& operator=(const WeightStore&) = delete;
 
-  // Reads the resident records. Once, before anything else.
-  // kUnavailable: a read failed, was not answered in time, or brought other
-  // bytes than were written.
+  // Reads the resident records. Once, before anything else, unless the store
+  // follows another. kUnavailable: a read failed, was not answered in time, or
+  // brought other bytes than were written.
   Status Load(const CancelToken& cancel, const ProgressFunction& progress);
+
+  // Between sweeps: gives the memory of resident records back to the system,
+  // but for those outside of sweeps. They are read again when a sweep comes to
+  // them. Not where the file is mapped.
+  void DropResident();
 
   // Ends every call from here on with kCancelled once it is set, also one that
   // waits for a read; such reads are given up as those that are not answered in
@@ -148,8 +164,9 @@ class WeightStore {
   // A resident record of a segment that the sweep leaves out.
   const std::byte* ResidentRecord(uint32_t segment, uint64_t record) const;
 
-  // For others who read the same file; lives as long as the store.
-  RecordVerifier& verifier() { return *verifier_; }
+  // For others who read the same file; lives as long as the store, or one that
+  // follows it.
+  RecordVerifier& verifier() { return *permanent_->verifier; }
 
   WeightStoreStats stats() const;
 
@@ -157,7 +174,24 @@ class WeightStore {
   WeightStore(const WeightFile& file, ResidencyPlan plan, AsyncReader* reader,
               const WeightStoreOptions& options);
 
+  // What all stores of a file that follow each other share.
+  struct Permanent {
+    std::optional<RecordVerifier> verifier;  // There once Create() has ended.
+    AlignedBuffer records;  // Of segments that are resident outside of sweeps.
+  };
+
   Status Allocate(MemoryBudget& budget);
+  // Whether a segment's records are in permanent_.
+  bool IsPermanent(uint32_t segment) const {
+    return !sequence_.Contains(segment);
+  }
+  // Reads resident records that have not been read since they were dropped:
+  // `count` of them from `first_record` on, which is the one behind
+  // `first_resident` resident ones.
+  Status LoadDropped(uint32_t segment, uint64_t first_record, uint64_t count,
+                     uint64_t first_resident);
+  // Reads that were given up may still write to where others would go.
+  Status WaitForLoads();
   // Of stand_in_: the bytes of so many records.
   const std::byte* StandIn(const Segment& segment, uint64_t first_record,
                            uint64_t count) const;
@@ -197,13 +231,16 @@ class WeightStore {
   std::span<const std::byte> stand_in_;  // Empty: there is a file.
   StandInOptions stand_in_options_;
   FileMapping mapping_;
-  AlignedBuffer resident_;
-  bool is_loading_ = false;  // Or failed to: reads may still go to resident_.
-  // Per segment: its first resident record, in resident_ or mapping_.
+  std::shared_ptr<Permanent> permanent_;
+  AlignedBuffer resident_;  // Those of sweeps.
+  // Per segment: its first resident record, in permanent_, resident_ or
+  // mapping_; and where they are not mapped, the same to read to, and how many
+  // of them have been.
   std::vector<const std::byte*> resident_data_;
+  std::vector<std::byte*> resident_targets_;
+  std::vector<uint64_t> num_loaded_;
   AlignedBuffer ring_;
-  std::optional<RecordVerifier> verifier_;  // There once Create() has ended.
-  AlignedBuffer row_;                       // For FindHeadRecord().
+  AlignedBuffer row_;  // For FindHeadRecord().
   static constexpr uint32_t kNone = UINT32_MAX;
   uint32_t row_tag_ = kNone;  // The buffer that holds the unit that begins at
   uint64_t row_first_ = UINT64_MAX;  // this record.
@@ -222,6 +259,7 @@ class WeightStore {
 
   uint64_t resident_bytes_ = 0;
   ReaderStats after_load_;
+  WeightStoreStats before_;  // Of the stores before.
 };
 
 }  // namespace flashelm

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -44,11 +45,12 @@ std::byte* MapPages(size_t size) {
 Status MemoryBudget::Charge(uint64_t bytes, std::string_view what) {
   uint64_t used = used_bytes_.load();
   do {
+    const uint64_t limit = limit_bytes_.load();
     // Subtract, do not add: `bytes` may be huge.
-    if (bytes > limit_bytes_ - used) {
+    if (used > limit || bytes > limit - used) {
       return ResourceExhausted("memory budget: ", what, " needs ", bytes,
-                               " bytes, but ", limit_bytes_ - used, " of ",
-                               limit_bytes_, " are left");
+                               " bytes, but ", limit - std::min(limit, used),
+                               " of ", limit, " are left");
     }
   } while (!used_bytes_.compare_exchange_weak(used, used + bytes));
   return OkStatus();
@@ -89,6 +91,10 @@ AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
     size_ = std::exchange(other.size_, 0);
   }
   return *this;
+}
+
+void AlignedBuffer::Discard() {
+  if (data_ != nullptr) madvise(data_, size_, MADV_DONTNEED);
 }
 
 void AlignedBuffer::Free() {

@@ -26,11 +26,13 @@ class MemoryBudget {
   // Gives back bytes that were charged.
   void Release(uint64_t bytes);
 
-  uint64_t limit_bytes() const { return limit_bytes_; }
+  // Whoever lowers it below what is used sees to it that this does not last.
+  void set_limit(uint64_t limit_bytes) { limit_bytes_.store(limit_bytes); }
+  uint64_t limit_bytes() const { return limit_bytes_.load(); }
   uint64_t used_bytes() const { return used_bytes_.load(); }
 
  private:
-  const uint64_t limit_bytes_;
+  std::atomic<uint64_t> limit_bytes_;
   std::atomic<uint64_t> used_bytes_{0};
 };
 
@@ -52,6 +54,10 @@ class AlignedBuffer {
 
   // Never gives the memory back: something may still write to it.
   void Leak() { data_ = nullptr; }
+
+  // Gives the pages back to the system, and what is in them is lost. The
+  // addresses stay, and stay charged: whoever writes there gets new pages.
+  void Discard();
 
   std::byte* data() const { return data_; }
   size_t size() const { return size_; }

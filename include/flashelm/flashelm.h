@@ -320,9 +320,54 @@ FLASHELM_API flashelm_engine* flashelm_engine_open_source(
 FLASHELM_API flashelm_code flashelm_engine_close(flashelm_engine* engine);
 
 /* flashelm_engine_get_plan() :
- *  What the engine takes. Thread-safe. */
+ *  What the engine takes by now. Thread-safe. */
 FLASHELM_API flashelm_code flashelm_engine_get_plan(
     const flashelm_engine* engine, flashelm_plan* plan, flashelm_error* error);
+
+/* flashelm_set_budget() :
+ *  Gives a live engine another hard limit, as a system grants more memory or
+ *  asks for some back. All memory of weights and of activations goes back to
+ *  the system at once; weights that the new limit has room for are read again
+ *  when the next token needs them, which takes as long as one that streams them
+ *  all. Texts, KV caches and results stay as they are. Waits for the token or
+ *  batch that is being computed. Thread-safe; may be called from callbacks, but
+ *  for those of sources and of logs.
+ *  Reads that a device does not answer keep their buffers, as after closing,
+ *  and for those it waits two seconds at most.
+ * @memory_bytes : as in flashelm_engine_options; 0: no limit.
+ * @return : FLASHELM_BUDGET_INFEASIBLE  below minimum_bytes of the plan, which
+ *                                       flashelm_estimate() tells
+ *           FLASHELM_RESOURCE_EXHAUSTED  the system has less than was planned
+ *           FLASHELM_UNAVAILABLE         a read failed
+ *           After an error the limit is what it was. */
+FLASHELM_API flashelm_code flashelm_set_budget(flashelm_engine* engine,
+                                               uint64_t memory_bytes,
+                                               flashelm_error* error);
+
+/* flashelm_trim() :
+ *  Gives back at once all memory that a token can get back: that of weights,
+ *  but for some small ones, and of activations. The limit stays, and the next
+ *  token takes the memory again, so this is for an engine that rests; to have
+ *  less for good, set a smaller budget. Waits, threads, errors: as
+ *  flashelm_set_budget(). */
+FLASHELM_API flashelm_code flashelm_trim(flashelm_engine* engine,
+                                         flashelm_error* error);
+
+/* flashelm_pause() :
+ *  From here on no session computes or begins to read, until
+ *  flashelm_resume(): calls that would, wait. A flashelm_cancel() ends them all
+ *  the same. Returns when the token or batch that was being computed has ended.
+ *  The engine can be trimmed and given another budget meanwhile. Where it is
+ *  paused already this does nothing. Thread-safe; may be called from callbacks,
+ *  but for those of sources and of logs. */
+FLASHELM_API flashelm_code flashelm_pause(flashelm_engine* engine,
+                                          flashelm_error* error);
+
+/* flashelm_resume() :
+ *  Lets sessions go on. Where the engine is not paused this does nothing.
+ *  Thread-safe. */
+FLASHELM_API flashelm_code flashelm_resume(flashelm_engine* engine,
+                                           flashelm_error* error);
 
 /* A model's properties. */
 typedef struct flashelm_model_info {
@@ -443,13 +488,13 @@ FLASHELM_API flashelm_code flashelm_position(flashelm_session* session,
 
 /* flashelm_cancel() :
  *  Ends the call that the session is in, within some tens of milliseconds, also
- *  where it waits for the device or for other sessions. What computes a prompt
- *  with weights that all lie in RAM stops between two matrices only: with a
- *  large model and a large batch that is up to a second. The call returns
- *  FLASHELM_CANCELLED, and so does every flashelm_prefill(), flashelm_decode()
- *  and flashelm_generate() from then on until flashelm_clear_cancel(). So it
- *  does not matter whether it comes just before or during a call. Only stores a
- *  flag: may be called from any thread and from a signal handler.
+ *  where it waits for the device or for other sessions. What is being computed
+ *  stops after some half a billion products at the latest, but for attention,
+ *  which stops between layers. The call returns FLASHELM_CANCELLED, and so does
+ *  every flashelm_prefill(), flashelm_decode() and flashelm_generate() from then
+ *  on until flashelm_clear_cancel(). So it does not matter whether it comes just
+ *  before or during a call. Only stores a flag: may be called from any thread
+ *  and from a signal handler.
  * @session : NULL does nothing. */
 FLASHELM_API void flashelm_cancel(flashelm_session* session);
 
@@ -533,6 +578,9 @@ typedef struct flashelm_stats {
   uint64_t num_reads;    /* of these, requests */
   uint64_t read_wait_ns; /* of all sessions, for reads */
   uint64_t read_busy_ns; /* with a read in flight */
+  /* Of buffers that are not used, as reads were given up that go there and have
+   * not been answered. */
+  uint64_t unanswered_bytes;
 } flashelm_stats;
 
 /* flashelm_session_get_stats() :

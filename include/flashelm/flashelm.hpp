@@ -172,6 +172,23 @@ class Engine {
     return info;
   }
 
+  void SetBudget(uint64_t memory_bytes) {
+    flashelm_error error;
+    Check(flashelm_set_budget(handle(), memory_bytes, &error), error);
+  }
+  void Trim() {
+    flashelm_error error;
+    Check(flashelm_trim(handle(), &error), error);
+  }
+  void Pause() {
+    flashelm_error error;
+    Check(flashelm_pause(handle(), &error), error);
+  }
+  void Resume() {
+    flashelm_error error;
+    Check(flashelm_resume(handle(), &error), error);
+  }
+
   std::vector<uint32_t> Tokenize(std::string_view text, bool add_bos) const {
     flashelm_error error;
     size_t num_ids = 0;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -112,6 +113,40 @@ TEST(TurnQueueThreadsTest, ATurnMovedAwayEndsOnce) {
     waiters.Join();
   }
   EXPECT_TRUE(queue.Wait(never));
+}
+
+// Who only looks after the engine need not wait for the end of a pause.
+TEST(TurnQueueThreadsTest, APauseHoldsBackAllButWhoIgnoresIt) {
+  TurnQueue queue;
+  queue.Pause();
+  Waiters waiters(queue, 2);
+  { const TurnQueue::Turn turn = queue.WaitThoughPaused(); }
+  EXPECT_EQ(queue.num_waiting(), 2u);
+  waiters.Cancel(0);
+  WaitUntilWaiting(queue, 1);
+  queue.Resume();
+  waiters.Join();
+  EXPECT_EQ(waiters.order(), std::vector<size_t>{1});
+  EXPECT_EQ(waiters.code(0), StatusCode::kCancelled);
+}
+
+TEST(TurnQueueThreadsTest, APauseBeginsWhenTheTurnHasEnded) {
+  TurnQueue queue;
+  const CancelToken never;
+  std::optional<TurnQueue::Turn> turn = std::move(*queue.Wait(never));
+  Waiters waiters(queue);
+  std::atomic<bool> is_paused = false;
+  std::thread pauser([&] {
+    queue.Pause();
+    is_paused = true;
+  });
+  WaitUntilWaiting(queue, 2);
+  EXPECT_FALSE(is_paused);
+  turn.reset();
+  pauser.join();
+  EXPECT_EQ(queue.num_waiting(), 1u) << "who waited before waits on";
+  queue.Resume();
+  waiters.Join();
 }
 
 // Each turn is alone, whatever is cancelled meanwhile.

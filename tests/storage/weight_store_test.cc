@@ -65,6 +65,19 @@ ResidencyPlan RandomPlan(const std::vector<Segment>& segments,
   return plan;
 }
 
+// Another one whose sweeps go through the same segments.
+ResidencyPlan RandomPlanAfter(const ResidencyPlan& before,
+                              std::mt19937_64& random) {
+  const std::vector<Segment>& segments = SharedSegments();
+  ResidencyPlan plan = RandomPlan(segments, random);
+  plan.sweep = before.sweep;
+  for (uint32_t i = 0; i < segments.size(); ++i) {
+    if (i == plan.head || std::ranges::count(plan.sweep, i) > 0) continue;
+    plan.resident_records[i] = segments[i].num_records;
+  }
+  return plan;
+}
+
 // A whole sweep, each record compared with the test model's; where its chunks
 // lay, by their addresses, goes to `chunks`.
 Status Sweep(WeightStore& store, const ResidencyPlan& plan,
@@ -147,6 +160,26 @@ struct Rig {
   }
 
   Status Load() { return store->Load(CancelToken(), nullptr); }
+
+  // Goes over to another plan, as when the budget becomes another.
+  void Follow(ResidencyPlan next, std::vector<FaultAt> faults = {}) {
+    auto created = PreadReader::Create(weights.shared_file(),
+                                       WeightStore::MaxReadsInFlight(next), 2);
+    ASSERT_TRUE(created);
+    auto next_inner = std::move(*created);
+    auto next_reader =
+        std::make_unique<FaultyReader>(*next_inner, std::move(faults));
+    WeightStoreOptions options;
+    options.before = store.get();
+    auto store_created =
+        WeightStore::Create(weights, next, *next_reader, budget, options);
+    ASSERT_TRUE(store_created) << store_created.error().message();
+    // In this order: each uses those after it.
+    store = std::move(*store_created);
+    reader = std::move(next_reader);
+    inner = std::move(next_inner);
+    plan = std::move(next);
+  }
 
   // Takes every record of a sweep and compares it; stops at the first error,
   // or after `max_runs` runs, as if the caller lost interest.
@@ -409,6 +442,82 @@ TEST(WeightStoreTest, ReadsAModelFromTheDisk) {
             record += run->num_records;
           }
         }
+      }
+    }
+  }
+}
+
+TEST(WeightStoreTest, AStoreFollowsAnotherWithAnotherPlan) {
+  std::mt19937_64 random(17);
+  for (int round = 0; round < 60; ++round) {
+    SCOPED_TRACE(round);
+    Rig rig(SharedTestModel(), RandomPlan(SharedSegments(), random));
+    ASSERT_TRUE(Ok(rig.Load()));
+    const uint64_t loaded = rig.store->stats().resident_bytes;
+    for (int next = 0; next < 3; ++next) {
+      ASSERT_TRUE(Ok(rig.Sweep(next == 1)));
+      const ResidencyPlan plan = RandomPlanAfter(rig.plan, random);
+      const uint64_t before = rig.store->stats().stream_bytes;
+      rig.Follow(plan);
+      EXPECT_EQ(rig.store->stats().resident_bytes, loaded);
+      ASSERT_TRUE(Ok(rig.CompareHead(random() % 100)));
+      // The first sweep reads all; then what the plan says.
+      ASSERT_TRUE(Ok(rig.Sweep(true)));
+      const uint64_t first = rig.store->stats().stream_bytes - before;
+      uint64_t whole = 0;
+      for (const uint32_t index : plan.sweep) {
+        whole += SharedSegments()[index].num_bytes();
+      }
+      whole += SharedSegments()[plan.head].num_bytes();
+      EXPECT_GE(first, whole);
+      ASSERT_TRUE(Ok(rig.Sweep(true)));
+      ASSERT_TRUE(Ok(rig.CompareHead(random() % 100)));
+      const uint64_t second = rig.store->stats().stream_bytes - before - first;
+      const uint64_t streamed = plan.StreamedBytes(SharedSegments(), true);
+      EXPECT_LE(second, streamed + plan.RingBytes() + 12 * kIoAlignment);
+    }
+    // What a store takes is what its plan says, whatever came before.
+    EXPECT_EQ(rig.budget.used_bytes(),
+              rig.plan.ResidentBytes(SharedSegments()) + rig.plan.RingBytes() +
+                  RoundUp(WeightStoreOverheadBytes(rig.weights, rig.plan),
+                          kIoAlignment));
+  }
+}
+
+TEST(WeightStoreTest, WhatWasDroppedComesBackWithTheNextSweep) {
+  std::mt19937_64 random(18);
+  for (int round = 0; round < 60; ++round) {
+    SCOPED_TRACE(round);
+    Rig rig(SharedTestModel(), RandomPlan(SharedSegments(), random));
+    ASSERT_TRUE(Ok(rig.Load()));
+    ASSERT_TRUE(Ok(rig.Sweep(true)));
+    rig.store->DropResident();
+    // Some of it, for a caller that lost interest; then all.
+    ASSERT_TRUE(Ok(rig.Sweep(true, random() % 5)));
+    rig.store->Abort();
+    ASSERT_TRUE(Ok(rig.CompareHead(random() % 100)));
+    ASSERT_TRUE(Ok(rig.Sweep(true)));
+    const uint64_t before = rig.store->stats().stream_bytes;
+    ASSERT_TRUE(Ok(rig.Sweep(true)));
+    EXPECT_LE(rig.store->stats().stream_bytes - before,
+              rig.plan.StreamedBytes(SharedSegments(), true) +
+                  rig.plan.RingBytes() + 12 * kIoAlignment);
+  }
+}
+
+TEST(WeightStoreTest, AFailedReadOfWhatWasDroppedMayBeRepeated) {
+  for (const Fault fault : {Fault::kIoError, Fault::kShort, Fault::kEmpty}) {
+    for (uint64_t n = 0; n < 8; ++n) {
+      SCOPED_TRACE(n);
+      std::mt19937_64 random(n);
+      Rig rig(SharedTestModel(), RandomPlan(SharedSegments(), random));
+      ASSERT_TRUE(Ok(rig.Load()));
+      rig.Follow(RandomPlanAfter(rig.plan, random), {{n, fault}});
+      const Status failed = rig.Sweep(true);
+      if (failed.ok()) continue;  // It was a read ahead.
+      EXPECT_EQ(failed.code(), StatusCode::kUnavailable) << failed.message();
+      for (int sweep = 0; sweep < 2; ++sweep) {
+        ASSERT_TRUE(Ok(rig.Sweep(true)));
       }
     }
   }
@@ -1143,9 +1252,9 @@ TEST(WeightStoreTest, RefusesPlansAgainstTheRules) {
   ResidencyPlan no_chunks = good;
   no_chunks.chunk_records[4] = 0;
   ResidencyPlan too_deep = good;
-  too_deep.num_slots = 9;
+  too_deep.num_slots = 9;  // And eight for what may have been dropped.
   for (const auto& [plan, part] : {std::pair(no_chunks, "chunks of 0"),
-                                   std::pair(too_deep, "for 10 reads")}) {
+                                   std::pair(too_deep, "for 18 reads")}) {
     const auto store = WeightStore::Create(weights, plan, **reader, budget);
     ASSERT_FALSE(store);
     EXPECT_TRUE(Fails(store.error(), StatusCode::kInvalidArgument,
