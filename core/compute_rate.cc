@@ -10,6 +10,7 @@
 
 #include "core/base/memory.h"
 #include "core/base/process_memory.h"
+#include "core/base/processors.h"
 #include "core/base/thread.h"
 #include "core/base/thread_pool.h"
 #include "core/base/types.h"
@@ -23,8 +24,23 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Large against the last-level cache that one process gets on most machines.
+// A buffer so much larger than the last-level cache is hardly ever in it, and
+// one of so many bytes is not where a machine does not say how large that is.
+constexpr uint64_t kCacheTimes = 4;
 constexpr uint64_t kBufferBytes = uint64_t{256} << 20;
+
+// What a token goes through within a plan: weights in RAM, and the ring again
+// and again. Where all of it fits into a cache, so it does while a model runs.
+uint64_t BufferBytes(const MemoryPlan& plan) {
+  const uint64_t in_use = plan.weight_bytes - plan.streamed_bytes_per_token +
+                          plan.residency.RingBytes();
+  uint64_t num_bytes = std::min(
+      in_use, std::max(kBufferBytes, kCacheTimes * LastLevelCacheBytes()));
+  if (const auto available = AvailableMemoryBytes()) {
+    num_bytes = std::min(num_bytes, *available / 4);
+  }
+  return num_bytes;
+}
 // More tokens than this are computed in groups anyway.
 constexpr uint32_t kMaxTokens = 64;
 // Where tokens stand, so that attention goes to as many positions.
@@ -86,11 +102,7 @@ class StandInModel {
   Status Allocate(const ModelFile& model, const MemoryPlan& plan,
                   const ComputeRateOptions& options) {
     const ModelConfig& config = model.config();
-    uint64_t num_bytes =
-        std::min(kBufferBytes, model.weight_file().weight_bytes());
-    if (const auto available = AvailableMemoryBytes()) {
-      num_bytes = std::min(num_bytes, *available / 4);
-    }
+    uint64_t num_bytes = BufferBytes(plan);
     for (const Segment& segment : model.weight_file().segments()) {
       num_bytes = std::max(num_bytes, 2 * segment.stride_bytes);
     }

@@ -29,8 +29,8 @@ struct ComputeRate {
 };
 
 // Runs the forward pass itself as it would go within that plan, through a
-// buffer that stands in for the weights: as large as no cache is, where memory
-// allows. So it counts all that a token costs but reading: attention to some
+// buffer that stands in for the weights: as large as what the plan has in RAM,
+// or several times as large as any cache, where memory allows. So it counts all that a token costs but reading: attention to some
 // hundred positions, norms, threads that wait for each other, chunks. `model`
 // may be a shape without a file.
 // kResourceExhausted: no memory, no threads.

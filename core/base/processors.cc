@@ -1,6 +1,7 @@
 #include "core/base/processors.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -193,6 +194,17 @@ UsableProcessors FindUsableProcessors(std::span<const uint32_t> processors,
         std::max<uint64_t>(1, std::min<uint64_t>(count, quota)));
   };
   return {capped(processors.size()), capped(cores.size())};
+}
+
+uint64_t LastLevelCacheBytes() {
+  uint64_t most = 0;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+  for (const int name : {_SC_LEVEL2_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE}) {
+    // Below 0 where it is not known.
+    most = std::max(most, static_cast<uint64_t>(std::max(0L, sysconf(name))));
+  }
+#endif
+  return most;
 }
 
 }  // namespace flashelm

@@ -30,6 +30,10 @@ UsableProcessors FindUsableProcessors();
 UsableProcessors FindUsableProcessors(std::span<const uint32_t> processors,
                                       const std::string& system_root);
 
+// Of the cache that all cores share, however many other systems use it, too; 0
+// where nobody says.
+uint64_t LastLevelCacheBytes();
+
 }  // namespace flashelm
 
 #endif  // FLASHELM_CORE_BASE_PROCESSORS_H_
