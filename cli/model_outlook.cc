@@ -1,6 +1,7 @@
 #include "cli/model_outlook.h"
 
 #include <map>
+#include <optional>
 
 #include "cli/conversion.h"
 #include "cli/engine_setup.h"
@@ -21,14 +22,15 @@ Result<ModelFile> PlannedModel(const char* shape, const char* weights) {
 }
 
 // Within the budget, or, where that is too small, with all weights in RAM.
-Result<ComputeRate> RateOf(const ModelFile& model, PlanOptions options) {
+Result<ComputeRate> RateOf(const ModelFile& model, PlanOptions options,
+                           StandInWeights& weights) {
   auto plan = MakePlan(model, options);
   if (!plan && plan.error().code() == StatusCode::kBudgetInfeasible) {
     options.budget_bytes = kUnlimitedBytes;
     plan = MakePlan(model, options);
   }
   if (!plan) return Unexpected(plan.error());
-  return MeasureComputing(model, *plan, options);
+  return MeasureComputing(model, *plan, options, weights);
 }
 
 Result<ModelOutlook> LookAt(const ModelFile& model, const PlanOptions& options,
@@ -63,6 +65,7 @@ Result<ModelOutlook> LookAt(const ModelFile& model, const PlanOptions& options,
 Result<std::vector<ModelOutlook>> LookAtModels(
     const EngineArgs& args, const std::optional<ReadRate>& read) {
   std::map<std::string, ComputeRate> rates;
+  std::optional<StandInWeights> stand_in;
   std::vector<ModelOutlook> outlooks;
   for (const char* shape : kShapes) {
     for (const char* weights : kWeights) {
@@ -71,8 +74,12 @@ Result<std::vector<ModelOutlook>> LookAtModels(
                                   PlannedModel(kMeasuredShape, weights));
         FLASHELM_ASSIGN_OR_RETURN(const EngineSetup setup,
                                   SetUpEngine(model, args, {}));
+        // Of the largest encoding, which comes first.
+        if (!stand_in) {
+          FLASHELM_ASSIGN_OR_RETURN(stand_in, StandInWeights::Create(model));
+        }
         FLASHELM_ASSIGN_OR_RETURN(rates[weights],
-                                  RateOf(model, setup.options.plan));
+                                  RateOf(model, setup.options.plan, *stand_in));
       }
       FLASHELM_ASSIGN_OR_RETURN(const ModelFile model,
                                 PlannedModel(shape, weights));

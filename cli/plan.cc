@@ -77,6 +77,7 @@ Status CheckForecast(const PlanArgs& args, const PlannedModel& model,
 Result<std::optional<ReadRate>> RateOfDevice(const PlannedModel& model,
                                              const EngineSetup& setup,
                                              const std::vector<BudgetRow>& rows,
+                                             StandInWeights& weights,
                                              const CancelToken& cancel) {
   const PlanOptions& options = setup.options.plan;
   if (setup.profile) {
@@ -91,8 +92,8 @@ Result<std::optional<ReadRate>> RateOfDevice(const PlannedModel& model,
     return std::nullopt;
   }
   FLASHELM_ASSIGN_OR_RETURN(
-      ReadRate rate,
-      MeasureReading(model.file, *FirstFeasible(rows).plan, options, cancel));
+      ReadRate rate, MeasureReading(model.file, *FirstFeasible(rows).plan,
+                                    options, weights, cancel));
   return rate;
 }
 
@@ -400,9 +401,12 @@ Status RunPlan(const PlanArgs& args) {
     PrintParts(model, options, row, own_bytes);
     std::fflush(stdout);
   }
+  FLASHELM_ASSIGN_OR_RETURN(StandInWeights weights,
+                            StandInWeights::Create(model.file));
   std::optional<ReadRate> device;
   if (args.storage.empty()) {
-    FLASHELM_ASSIGN_OR_RETURN(device, RateOfDevice(model, setup, rows, cancel));
+    FLASHELM_ASSIGN_OR_RETURN(
+        device, RateOfDevice(model, setup, rows, weights, cancel));
   }
   if (options.sparsity.is_on()) {
     ReadCost cost = options.read_cost;
@@ -421,7 +425,8 @@ Status RunPlan(const PlanArgs& args) {
     if (!each.plan) continue;
     if (cancel.IsCancelled()) return Cancelled("measuring stopped");
     FLASHELM_ASSIGN_OR_RETURN(
-        each.compute, MeasureComputing(model.file, *each.plan, options));
+        each.compute,
+        MeasureComputing(model.file, *each.plan, options, weights));
   }
   Outcome outcome{model, setup, rows, row, {}, {}, {}, own_bytes};
   outcome.columns = ColumnsOf(args, model.is_there, options, device);

@@ -130,6 +130,7 @@ ReadRate RateWithin(const ReadRate& rate, const ModelFile& model,
 
 Result<ReadRate> MeasureReading(const ModelFile& model, const MemoryPlan& plan,
                                 const PlanOptions& options,
+                                StandInWeights& weights,
                                 const CancelToken& cancel) {
   FLASHELM_ASSIGN_OR_RETURN(const DeviceProfile profile,
                             MeasureModelFile(model, options.io, cancel));
@@ -153,7 +154,7 @@ Result<ReadRate> MeasureReading(const ModelFile& model, const MemoryPlan& plan,
     uint64_t during = 0;
     FLASHELM_ASSIGN_OR_RETURN(
         compute_slowdowns[round],
-        MeasureComputeSlowdown(model, plan, compute, [&]() -> Status {
+        MeasureComputeSlowdown(model, plan, weights, compute, [&]() -> Status {
           FLASHELM_ASSIGN_OR_RETURN(
               during, MeasureRateAgain(model, likely, kTime, cancel));
           return OkStatus();
@@ -170,8 +171,9 @@ Result<ReadRate> MeasureReading(const ModelFile& model, const MemoryPlan& plan,
 
 Result<ComputeRate> MeasureComputing(const ModelFile& model,
                                      const MemoryPlan& plan,
-                                     const PlanOptions& options) {
-  return MeasureComputeRate(model, plan, RateOptions(plan, options));
+                                     const PlanOptions& options,
+                                     StandInWeights& weights) {
+  return MeasureComputeRate(model, plan, weights, RateOptions(plan, options));
 }
 
 Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,

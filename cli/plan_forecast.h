@@ -60,12 +60,14 @@ ReadRate RateWithin(const ReadRate& rate, const ModelFile& model,
 // MeasureModelFile() and MeasureComputeSlowdown().
 Result<ReadRate> MeasureReading(const ModelFile& model, const MemoryPlan& plan,
                                 const PlanOptions& options,
+                                StandInWeights& weights,
                                 const CancelToken& cancel);
 
 // What computing takes within a plan. Errors as MeasureComputeRate().
 Result<ComputeRate> MeasureComputing(const ModelFile& model,
                                      const MemoryPlan& plan,
-                                     const PlanOptions& options);
+                                     const PlanOptions& options,
+                                     StandInWeights& weights);
 
 // With `read` nothing, only of what reads nothing.
 Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,

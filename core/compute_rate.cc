@@ -29,18 +29,6 @@ using Clock = std::chrono::steady_clock;
 constexpr uint64_t kCacheTimes = 4;
 constexpr uint64_t kBufferBytes = uint64_t{256} << 20;
 
-// What a token goes through within a plan: weights in RAM, and the ring again
-// and again. Where all of it fits into a cache, so it does while a model runs.
-uint64_t BufferBytes(const MemoryPlan& plan) {
-  const uint64_t in_use = plan.weight_bytes - plan.streamed_bytes_per_token +
-                          plan.residency.RingBytes();
-  uint64_t num_bytes = std::min(
-      in_use, std::max(kBufferBytes, kCacheTimes * LastLevelCacheBytes()));
-  if (const auto available = AvailableMemoryBytes()) {
-    num_bytes = std::min(num_bytes, *available / 4);
-  }
-  return num_bytes;
-}
 // More tokens than this are computed in groups anyway.
 constexpr uint32_t kMaxTokens = 64;
 // Where tokens stand, so that attention goes to as many positions.
@@ -48,13 +36,22 @@ constexpr uint32_t kPosition = 128;
 // Small numbers in every encoding: 0.0115 as f32 and bf16, 1.06 as a scale.
 constexpr int kWeightByte = 0x3c;
 
+uint64_t LargestRecordBytes(const ModelFile& model) {
+  uint64_t most = 0;
+  for (const Segment& segment : model.weight_file().segments()) {
+    most = std::max(most, segment.stride_bytes);
+  }
+  return most;
+}
+
 // What a forward pass runs on, but for the file.
 class StandInModel {
  public:
   static Result<std::unique_ptr<StandInModel>> Create(
-      const ModelFile& model, const MemoryPlan& plan,
+      const ModelFile& model, const MemoryPlan& plan, StandInWeights& weights,
       const ComputeRateOptions& options) {
     std::unique_ptr<StandInModel> made(new StandInModel);
+    made->weights_ = weights.Within(model, plan);
     FLASHELM_RETURN_IF_ERROR(made->Allocate(model, plan, options));
     return made;
   }
@@ -94,7 +91,7 @@ class StandInModel {
     return Measure(num_tokens, is_done);
   }
 
-  uint64_t buffer_bytes() const { return buffer_.size(); }
+  uint64_t buffer_bytes() const { return weights_.size(); }
 
  private:
   StandInModel() = default;
@@ -102,18 +99,9 @@ class StandInModel {
   Status Allocate(const ModelFile& model, const MemoryPlan& plan,
                   const ComputeRateOptions& options) {
     const ModelConfig& config = model.config();
-    uint64_t num_bytes = BufferBytes(plan);
-    for (const Segment& segment : model.weight_file().segments()) {
-      num_bytes = std::max(num_bytes, 2 * segment.stride_bytes);
-    }
-    FLASHELM_ASSIGN_OR_RETURN(
-        buffer_,
-        AlignedBuffer::Create(num_bytes, budget_, "weights to compute with"));
-    // Pages that were never written are all the same one.
-    std::memset(buffer_.data(), kWeightByte, buffer_.size());
     FLASHELM_ASSIGN_OR_RETURN(
         store_, WeightStore::CreateStandIn(
-                    model.weight_file(), plan.residency, buffer_.bytes(),
+                    model.weight_file(), plan.residency, weights_,
                     {[this] { return is_over_(); }, &num_bytes_}));
     FLASHELM_ASSIGN_OR_RETURN(pool_, ThreadPool::Create(options.num_threads));
     const uint32_t batch =
@@ -138,7 +126,7 @@ class StandInModel {
   }
 
   MemoryBudget budget_{kUnlimitedBytes};  // Goes last: the others charge it.
-  AlignedBuffer buffer_;
+  std::span<const std::byte> weights_;
   std::function<bool()> is_over_;
   uint64_t num_bytes_ = 0;
   std::unique_ptr<WeightStore> store_;
@@ -152,11 +140,43 @@ class StandInModel {
 
 }  // namespace
 
+Result<StandInWeights> StandInWeights::Create(const ModelFile& model) {
+  uint64_t num_bytes =
+      std::min(model.weight_file().weight_bytes(),
+               std::max(kBufferBytes, kCacheTimes * LastLevelCacheBytes()));
+  if (const auto available = AvailableMemoryBytes()) {
+    num_bytes = std::min(num_bytes, *available / 4);
+  }
+  StandInWeights made;
+  made.budget_ = std::make_unique<MemoryBudget>(kUnlimitedBytes);
+  FLASHELM_ASSIGN_OR_RETURN(
+      made.buffer_,
+      AlignedBuffer::Create(std::max(num_bytes, 2 * LargestRecordBytes(model)),
+                            *made.budget_, "weights to compute with"));
+  return made;
+}
+
+std::span<const std::byte> StandInWeights::Within(const ModelFile& model,
+                                                  const MemoryPlan& plan) {
+  const uint64_t in_use = plan.weight_bytes - plan.streamed_bytes_per_token +
+                          plan.residency.RingBytes();
+  const uint64_t num_bytes = std::min<uint64_t>(
+      buffer_.size(), std::max(in_use, 2 * LargestRecordBytes(model)));
+  // Pages that were never written are all the same one.
+  if (num_bytes > filled_bytes_) {
+    std::memset(buffer_.data() + filled_bytes_, kWeightByte,
+                num_bytes - filled_bytes_);
+    filled_bytes_ = num_bytes;
+  }
+  return buffer_.bytes().first(num_bytes);
+}
+
 Result<ComputeRate> MeasureComputeRate(const ModelFile& model,
                                        const MemoryPlan& plan,
+                                       StandInWeights& weights,
                                        const ComputeRateOptions& options) {
-  FLASHELM_ASSIGN_OR_RETURN(const auto stand_in,
-                            StandInModel::Create(model, plan, options));
+  FLASHELM_ASSIGN_OR_RETURN(
+      const auto stand_in, StandInModel::Create(model, plan, weights, options));
   ComputeRate rate;
   rate.buffer_bytes = stand_in->buffer_bytes();
   FLASHELM_ASSIGN_OR_RETURN(rate.bytes_per_second,
@@ -168,10 +188,11 @@ Result<ComputeRate> MeasureComputeRate(const ModelFile& model,
 
 Result<double> MeasureComputeSlowdown(const ModelFile& model,
                                       const MemoryPlan& plan,
+                                      StandInWeights& weights,
                                       const ComputeRateOptions& options,
                                       const std::function<Status()>& action) {
-  FLASHELM_ASSIGN_OR_RETURN(const auto stand_in,
-                            StandInModel::Create(model, plan, options));
+  FLASHELM_ASSIGN_OR_RETURN(
+      const auto stand_in, StandInModel::Create(model, plan, weights, options));
   FLASHELM_ASSIGN_OR_RETURN(const double alone,
                             stand_in->Measure(1, options.duration));
   std::atomic<bool> is_done = false;

@@ -3,9 +3,13 @@
 #define FLASHELM_CORE_COMPUTE_RATE_H_
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <span>
 
+#include "core/base/memory.h"
 #include "core/base/status.h"
 #include "core/memory_plan.h"
 #include "core/model_file.h"
@@ -28,14 +32,38 @@ struct ComputeRate {
   uint64_t buffer_bytes = 0;  // That were gone through.
 };
 
+// Memory that stands in for the weights of a model, whatever they are. Filled
+// as far as it was asked for, once: several measurements after each other share
+// it. Used by one thread.
+class StandInWeights {
+ public:
+  // For plans of `model`, which may be a shape without a file: as many bytes as
+  // its weights have, or several times as many as any cache, where memory
+  // allows. kResourceExhausted: no memory.
+  static Result<StandInWeights> Create(const ModelFile& model);
+
+  // What a token goes through within a plan of that model: as many bytes as the
+  // weights in RAM and the ring have, as far as there are so many, and two of
+  // the largest record at least. Valid as long as this object.
+  std::span<const std::byte> Within(const ModelFile& model,
+                                    const MemoryPlan& plan);
+
+ private:
+  StandInWeights() = default;
+
+  std::unique_ptr<MemoryBudget> budget_;
+  AlignedBuffer buffer_;
+  uint64_t filled_bytes_ = 0;
+};
+
 // Runs the forward pass itself as it would go within that plan, through a
-// buffer that stands in for the weights: as large as what the plan has in RAM,
-// or several times as large as any cache, where memory allows. So it counts all that a token costs but reading: attention to some
-// hundred positions, norms, threads that wait for each other, chunks. `model`
-// may be a shape without a file.
-// kResourceExhausted: no memory, no threads.
+// stand-in for the weights. So it counts all that a token costs but reading:
+// attention to some hundred positions, norms, threads that wait for each other,
+// chunks. `model` may be a shape without a file. kResourceExhausted: no memory,
+// no threads.
 Result<ComputeRate> MeasureComputeRate(const ModelFile& model,
                                        const MemoryPlan& plan,
+                                       StandInWeights& weights,
                                        const ComputeRateOptions& options);
 
 // How many times longer computing takes while `action` runs on this thread; for
@@ -43,6 +71,7 @@ Result<ComputeRate> MeasureComputeRate(const ModelFile& model,
 // `action`.
 Result<double> MeasureComputeSlowdown(const ModelFile& model,
                                       const MemoryPlan& plan,
+                                      StandInWeights& weights,
                                       const ComputeRateOptions& options,
                                       const std::function<Status()>& action);
 

@@ -104,6 +104,9 @@ class AllocationFailureTest : public testing::TestWithParam<uint32_t> {
     if (session != nullptr) {
       code = flashelm_generate(session, "Once upon", 9, &generate, nullptr,
                                &error);
+      if (code == FLASHELM_OK) {
+        code = flashelm_set_budget(engine, uint64_t{7} << 20, &error);
+      }
       if (code != FLASHELM_OK) ExpectGoesOn(session);
     }
     // No memory is needed to give it back.

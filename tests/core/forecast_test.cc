@@ -108,12 +108,18 @@ TEST_F(RatesTest, ComputingHasARateForOneTokenAndForMany) {
   options.num_threads = 2;
   options.batch = 16;
   options.duration = std::chrono::milliseconds(5);
-  const auto rate = MeasureComputeRate(*model_, PlanOf(*model_), options);
+  auto weights = StandInWeights::Create(*model_);
+  ASSERT_TRUE(weights);
+  const MemoryPlan plan = PlanOf(*model_);
+  const auto rate = MeasureComputeRate(*model_, plan, *weights, options);
   ASSERT_TRUE(rate) << rate.error().message();
   EXPECT_GT(rate->bytes_per_second, 0);
   EXPECT_GT(rate->batch_bytes_per_second, 0);
-  EXPECT_EQ(rate->buffer_bytes,
-            RoundUp(model_->weight_file().weight_bytes(), kIoAlignment));
+  // What the plan has in RAM.
+  EXPECT_EQ(rate->buffer_bytes, plan.weight_bytes -
+                                    plan.streamed_bytes_per_token +
+                                    plan.residency.RingBytes());
+  EXPECT_EQ(weights->Within(*model_, plan).size(), rate->buffer_bytes);
 }
 
 TEST_F(RatesTest, EveryEncodingHasARate) {
@@ -126,7 +132,10 @@ TEST_F(RatesTest, EveryEncodingHasARate) {
                                    weights);
     const auto model = ModelFile::Open(converted.path());
     ASSERT_TRUE(model);
-    const auto rate = MeasureComputeRate(*model, PlanOf(*model), options);
+    auto stand_in = StandInWeights::Create(*model);
+    ASSERT_TRUE(stand_in);
+    const auto rate =
+        MeasureComputeRate(*model, PlanOf(*model), *stand_in, options);
     ASSERT_TRUE(rate) << rate.error().message();
     EXPECT_GT(rate->bytes_per_second, 0);
     EXPECT_GT(rate->batch_bytes_per_second, 0);
@@ -138,9 +147,11 @@ TEST_F(RatesTest, ComputingGoesOnDuringAnAction) {
   ComputeRateOptions options;
   options.num_threads = 2;
   options.duration = std::chrono::milliseconds(2);
+  auto weights = StandInWeights::Create(*model_);
+  ASSERT_TRUE(weights);
   bool was_called = false;
   const auto slowdown =
-      MeasureComputeSlowdown(*model_, PlanOf(*model_), options, [&] {
+      MeasureComputeSlowdown(*model_, PlanOf(*model_), *weights, options, [&] {
         was_called = true;
         return OkStatus();
       });
@@ -148,7 +159,7 @@ TEST_F(RatesTest, ComputingGoesOnDuringAnAction) {
   EXPECT_TRUE(was_called);
   EXPECT_GT(*slowdown, 0);
   const auto failed =
-      MeasureComputeSlowdown(*model_, PlanOf(*model_), options,
+      MeasureComputeSlowdown(*model_, PlanOf(*model_), *weights, options,
                              [] { return Status(Cancelled("stopped")); });
   ASSERT_FALSE(failed);
   EXPECT_EQ(failed.error().code(), StatusCode::kCancelled);
