@@ -34,6 +34,27 @@ class RaisedLimit {
 
 }  // namespace
 
+WeightStoreStats Engine::Parts::BundleReads() const {
+  WeightStoreStats stats = bundle_reads_before;
+  if (bundles == nullptr) return stats;
+  const BundleStoreStats now = bundles->stats();
+  stats.stream_bytes += now.bundles.read_bytes;
+  stats.num_reads += now.bundles.num_reads;
+  stats.io_busy_ns += now.io_busy_ns;
+  stats.io_wait_ns += now.bundles.io_wait_ns;
+  return stats;
+}
+
+WeightStoreStats Engine::read_stats() const {
+  WeightStoreStats stats = parts_->store->stats();
+  const WeightStoreStats bundles = parts_->BundleReads();
+  stats.stream_bytes += bundles.stream_bytes;
+  stats.num_reads += bundles.num_reads;
+  stats.io_busy_ns += bundles.io_busy_ns;
+  stats.io_wait_ns += bundles.io_wait_ns;
+  return stats;
+}
+
 Engine::Engine(ModelFile model, const EngineOptions& options)
     : model_(std::move(model)), options_(options), budget_(0) {
   options_.cancel = nullptr;
@@ -180,6 +201,7 @@ Status Engine::Replan(MemoryPlan plan, std::span<Session* const> sessions) {
     FLASHELM_ASSIGN_OR_RETURN(session_parts.emplace_back(),
                               session->MakeParts(*parts));
   }
+  parts->bundle_reads_before = parts_->BundleReads();
   // Nothing fails from here on.
   budget_.Release(SpokenFor(parts_->plan));
   limit.ReplaceBy(parts->plan.total_bytes);

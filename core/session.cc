@@ -138,18 +138,12 @@ Status Session::Run(std::span<const TokenId> tokens,
   }
   stats_.total_ns += NanosecondsSince(begin);
   stats_.num_sweeps += num_sweeps;
-  stats_.store = engine_.store().stats();
+  stats_.store = engine_.read_stats();
   if (engine_.sparse_ffn() != nullptr) {
     stats_.sparsity = engine_.sparse_ffn()->stats();
   }
   if (engine_.bundles() != nullptr) {
-    const BundleStoreStats bundles = engine_.bundles()->stats();
-    stats_.bundles = bundles.bundles;
-    stats_.store.stream_bytes += bundles.bundles.read_bytes;
-    stats_.store.num_reads += bundles.bundles.num_reads;
-    // Of two readers, which take turns but for reads ahead.
-    stats_.store.io_busy_ns += bundles.io_busy_ns;
-    stats_.store.io_wait_ns += bundles.bundles.io_wait_ns;
+    stats_.bundles = engine_.bundles()->stats().bundles;
   }
   if (!status.ok()) return status;
   stats_.num_tokens += tokens.size();

@@ -294,6 +294,7 @@ TEST(CApiBudgetSparsityTest, SparseLogitsStayWhateverTheBudgetBecomes) {
     ASSERT_EQ(flashelm_engine_get_info(engine.get(), &info, nullptr),
               FLASHELM_OK);
     std::vector<float> expected;
+    uint64_t flash_bytes = 0;
     for (int round = 0; round < 4; ++round) {
       ASSERT_EQ(flashelm_truncate(session.get(), 0, nullptr), FLASHELM_OK);
       std::vector<float> all;
@@ -306,6 +307,11 @@ TEST(CApiBudgetSparsityTest, SparseLogitsStayWhateverTheBudgetBecomes) {
                                   nullptr),
                   FLASHELM_OK);
         all.insert(all.end(), logits.begin(), logits.end());
+        auto stats = Sized<flashelm_stats>();
+        ASSERT_EQ(flashelm_session_get_stats(session.get(), &stats, nullptr),
+                  FLASHELM_OK);
+        EXPECT_GE(stats.flash_bytes, flash_bytes) << "it only grows";
+        flash_bytes = stats.flash_bytes;
         if (round == 0) continue;
         if (i % 4 == 0) {
           ASSERT_EQ(flashelm_set_budget(engine.get(), floor, &error),
