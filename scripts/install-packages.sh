@@ -40,6 +40,7 @@ test_packages=(
   zsh                  # its completion; that of bash needs nothing
   fish                 # the same
   shellcheck           # the scripts
+  abigail-tools        # the library's binary interface
   doxygen              # what the header documents
 )
 # Without these a test skips.
