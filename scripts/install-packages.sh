@@ -40,6 +40,8 @@ test_packages=(
   zsh                  # its completion; that of bash needs nothing
   fish                 # the same
   shellcheck           # the scripts
+  dpkg-dev             # the Debian packages
+  file                 # the same
   abigail-tools        # the library's binary interface
   doxygen              # what the header documents
 )

@@ -1,4 +1,13 @@
 # The library as others get it: packages, binary interface, documentation.
+if(FLASHELM_BUILD_CLI AND FLASHELM_INSTALL)
+  add_test(NAME library.DebianPackages
+    COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/package/deb_test.sh
+      ${PROJECT_BINARY_DIR} ${PROJECT_SOURCE_DIR} ${model})
+  set_tests_properties(library.DebianPackages PROPERTIES
+    FIXTURES_REQUIRED library_sample TIMEOUT 600 LABELS slow
+    SKIP_RETURN_CODE 77)
+endif()
+
 # Its types are in the debug information of the files that implement it.
 target_compile_options(flashelm_c_api PRIVATE -g)
 add_test(NAME library.BinaryInterfaceIsAsRecorded
