@@ -44,6 +44,7 @@ test_packages=(
   file                 # the same
   abigail-tools        # the library's binary interface
   doxygen              # what the header documents
+  openjdk-17-jdk-headless # the example in Java
 )
 # Without these a test skips.
 optional_test_packages=(
