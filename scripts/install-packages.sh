@@ -46,8 +46,9 @@ test_packages=(
   doxygen              # what the header documents
   openjdk-17-jdk-headless # the example in Java
 )
-# Without these a test skips.
+# Without these a test skips, or .ci/run takes longer.
 optional_test_packages=(
+  ccache               # compiles once what two presets of .ci/run share
   chromium             # bench's report in a browser
 )
 
