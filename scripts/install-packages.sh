@@ -40,9 +40,15 @@ test_packages=(
   zsh                  # its completion; that of bash needs nothing
   fish                 # the same
   shellcheck           # the scripts
+  dpkg-dev             # the Debian packages
+  file                 # the same
+  abigail-tools        # the library's binary interface
+  doxygen              # what the header documents
+  openjdk-17-jdk-headless # the example in Java
 )
-# Without these a test skips.
+# Without these a test skips, or .ci/run takes longer.
 optional_test_packages=(
+  ccache               # compiles once what two presets of .ci/run share
   chromium             # bench's report in a browser
 )
 

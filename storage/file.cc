@@ -232,6 +232,8 @@ Result<std::unique_ptr<RandomAccessFile>> OpenDescriptor(int fd,
                    is_shared);
 }
 
+void DropCachedPages(int fd) { posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); }
+
 ErrorStatus ReadFailed(const std::string& path, uint64_t offset,
                        uint64_t num_bytes, int error) {
   return Unavailable(path, ": reading ", num_bytes, " bytes at byte ", offset,

@@ -91,6 +91,10 @@ Result<std::unique_ptr<RandomAccessFile>> OpenDescriptor(int fd,
                                                          std::string name,
                                                          CacheMode mode);
 
+// Lets the operating system forget what it has cached of a file and written to
+// the device.
+void DropCachedPages(int fd);
+
 // kUnavailable, for a read that gave this errno.
 ErrorStatus ReadFailed(const std::string& path, uint64_t offset,
                        uint64_t num_bytes, int error);

@@ -65,13 +65,8 @@ Result<std::unique_ptr<RandomAccessFile>> ScratchFile::Open(
     const int error = errno;
     return ErrnoStatus(error, StatusMessage::Join("cannot write ", name_));
   }
-  // Not from the system's cache.
-  posix_fadvise(fd_.get(), 0, 0, POSIX_FADV_DONTNEED);
-  auto file = OpenFile("/proc/self/fd/" + std::to_string(fd_.get()), mode);
-  if (!file && file.error().code() == StatusCode::kNotFound) {
-    return Unimplemented(name_, " cannot be opened anew: there is no /proc");
-  }
-  return file;
+  DropCachedPages(fd_.get());
+  return OpenDescriptor(fd_.get(), 0, kToTheEnd, name_, mode);
 }
 
 }  // namespace flashelm

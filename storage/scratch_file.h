@@ -30,8 +30,7 @@ class ScratchFile {
   Status ReadAt(uint64_t offset, std::span<std::byte> target) const;
 
   // The same bytes as a file to read, which stays when this goes. What was
-  // written is on the device then. kUnimplemented: a system without /proc.
-  // kUnavailable: writing failed late.
+  // written is on the device then. kUnavailable: writing failed late.
   Result<std::unique_ptr<RandomAccessFile>> Open(CacheMode mode) const;
 
  private:

@@ -70,8 +70,8 @@ extern "C" {
  * the shared library has it, too. */
 #define FLASHELM_ABI_VERSION 0
 
-typedef struct flashelm_engine flashelm_engine;
-typedef struct flashelm_session flashelm_session;
+typedef struct flashelm_engine flashelm_engine;   /* a loaded model */
+typedef struct flashelm_session flashelm_session; /* a text */
 
 /* What a caller does about an error. Values never change. */
 typedef enum flashelm_code {
@@ -101,12 +101,14 @@ typedef struct flashelm_error {
 FLASHELM_API const char* flashelm_version(void);
 
 /* flashelm_abi_version() :
- *  FLASHELM_ABI_VERSION as the library was compiled with it. Where it differs
- *  from the header's, nothing else may be called. Thread-safe. */
+ *  The binary interface of the library that runs. Thread-safe.
+ * @return : FLASHELM_ABI_VERSION as the library was compiled with it. Where it
+ *           differs from the header's, nothing else may be called. */
 FLASHELM_API uint32_t flashelm_abi_version(void);
 
 /* flashelm_code_name() :
  *  A code's name without its prefix, "DATA_LOSS", for logs. Thread-safe.
+ * @code : a flashelm_code, or any other number.
  * @return : text that lives as long as the library; "UNKNOWN" for no code. */
 FLASHELM_API const char* flashelm_code_name(int32_t code);
 
@@ -148,9 +150,9 @@ typedef int (*flashelm_token_callback)(void* user, uint32_t id,
 
 /* --------------------------------------------------------------- sources */
 
-#define FLASHELM_SOURCE_PATH 0
-#define FLASHELM_SOURCE_FD 1
-#define FLASHELM_SOURCE_READ 2
+#define FLASHELM_SOURCE_PATH 0 /* a file by its name */
+#define FLASHELM_SOURCE_FD 1   /* an open file, or a part of one */
+#define FLASHELM_SOURCE_READ 2 /* a function that reads */
 
 /* Where the bytes of a model file are. Only the fields of its kind are used. */
 typedef struct flashelm_source {
@@ -163,7 +165,7 @@ typedef struct flashelm_source {
    * uncompressed in an APK. An offset that is a multiple of 4096 lets reads go
    * past the system's cache. */
   int32_t fd;
-  uint64_t offset_bytes;
+  uint64_t offset_bytes; /* where the model begins in it */
 
   /* Of the model. FLASHELM_SOURCE_FD: 0 for all that follows the offset. */
   uint64_t size_bytes;
@@ -245,12 +247,12 @@ typedef struct flashelm_engine_options {
   void* log_user;
 } flashelm_engine_options;
 
-#define FLASHELM_MAX_PLAN_PARTS 24
+#define FLASHELM_MAX_PLAN_PARTS 24 /* that a plan has room for */
 
 /* A part of what an engine takes. */
 typedef struct flashelm_plan_part {
-  char name[40]; /* for people: "KV cache"; ends with a 0 */
-  uint64_t bytes;
+  char name[40];  /* for people: "KV cache"; ends with a 0 */
+  uint64_t bytes; /* of RAM */
 } flashelm_plan_part;
 
 /* What an engine takes of RAM. */
@@ -264,15 +266,16 @@ typedef struct flashelm_plan {
   uint64_t kv_cache_bytes;           /* of all sessions */
   uint32_t context;                  /* positions of a session */
   uint32_t batch;                    /* prompt tokens at a time */
-  uint32_t num_parts;
-  uint32_t reserved; /* 0 */
-  flashelm_plan_part parts[FLASHELM_MAX_PLAN_PARTS];
+  uint32_t num_parts;                /* of `parts` */
+  uint32_t reserved;                 /* 0 */
+  flashelm_plan_part parts[FLASHELM_MAX_PLAN_PARTS]; /* what it consists of */
 } flashelm_plan;
 
 /* flashelm_estimate() :
  *  Says what flashelm_engine_open_source() would take, without loading the
  *  model: reads its directory and its tokenizer. The same source and options
  *  always give the same plan. Thread-safe.
+ * @source : as for opening, but that nothing of it is used after the call.
  * @options : as for opening; callbacks are not called. NULL: defaults.
  * @plan : filled. With FLASHELM_BUDGET_INFEASIBLE only minimum_bytes is.
  * @return : FLASHELM_BUDGET_INFEASIBLE  memory_bytes is below minimum_bytes
@@ -287,7 +290,10 @@ FLASHELM_API flashelm_code flashelm_estimate(
     flashelm_plan* plan, flashelm_error* error);
 
 /* flashelm_engine_open() :
- *  Loads the model file at `path`: as flashelm_engine_open_source(). */
+ *  Loads the model file at `path`: flashelm_engine_open_source() of a path.
+ * @path : of a regular file.
+ * @options : copied. NULL: defaults.
+ * @return : the engine, or NULL, as there. */
 FLASHELM_API flashelm_engine* flashelm_engine_open(
     const char* path, const flashelm_engine_options* options,
     flashelm_error* error);
@@ -320,7 +326,8 @@ FLASHELM_API flashelm_engine* flashelm_engine_open_source(
 FLASHELM_API flashelm_code flashelm_engine_close(flashelm_engine* engine);
 
 /* flashelm_engine_get_plan() :
- *  What the engine takes by now. Thread-safe. */
+ *  What the engine takes by now. Thread-safe.
+ * @plan : filled. */
 FLASHELM_API flashelm_code flashelm_engine_get_plan(
     const flashelm_engine* engine, flashelm_plan* plan, flashelm_error* error);
 
@@ -372,19 +379,20 @@ FLASHELM_API flashelm_code flashelm_resume(flashelm_engine* engine,
 /* A model's properties. */
 typedef struct flashelm_model_info {
   size_t struct_size;
-  uint64_t file_bytes;
+  uint64_t file_bytes;  /* of the whole model */
   uint32_t vocab_size;  /* logits of a position */
   uint32_t max_context; /* positions that the model was made for */
-  uint32_t num_layers;
-  uint32_t model_dim;
-  uint32_t bos_id;  /* stands before every text */
-  uint32_t eos_id;  /* ends a text */
-  char weights[32]; /* how they are encoded, "q4+q8"; ends with a 0 */
-  char io[16];      /* how they are read, "uring"; ends with a 0 */
+  uint32_t num_layers;  /* transformer layers */
+  uint32_t model_dim;   /* numbers that a position has between layers */
+  uint32_t bos_id;      /* stands before every text */
+  uint32_t eos_id;      /* ends a text */
+  char weights[32];     /* how they are encoded, "q4+q8"; ends with a 0 */
+  char io[16];          /* how they are read, "uring"; ends with a 0 */
 } flashelm_model_info;
 
 /* flashelm_engine_get_info() :
- *  What model it is. Thread-safe. */
+ *  What model it is. Thread-safe.
+ * @info : filled. */
 FLASHELM_API flashelm_code
 flashelm_engine_get_info(const flashelm_engine* engine,
                          flashelm_model_info* info, flashelm_error* error);
@@ -456,7 +464,8 @@ FLASHELM_API flashelm_code flashelm_prefill(flashelm_session* session,
                                             flashelm_error* error);
 
 /* flashelm_decode() :
- *  Appends one token and computes it: flashelm_prefill() of one. */
+ *  Appends one token and computes it: flashelm_prefill() of one.
+ * @id : of the vocabulary. */
 FLASHELM_API flashelm_code flashelm_decode(flashelm_session* session,
                                            uint32_t id, flashelm_error* error);
 
@@ -527,7 +536,7 @@ typedef struct flashelm_generate_options {
   /* [num_stop_strings] texts that end with a 0; where one of them appears, the
    * text ends before it. At most 64, of 4096 bytes in all. May be NULL. */
   const char* const* stop_strings;
-  size_t num_stop_strings;
+  size_t num_stop_strings; /* of `stop_strings` */
 
   flashelm_token_callback token; /* may be NULL */
   void* token_user;
