@@ -1,8 +1,9 @@
 include(CheckLinkerFlag)
 # Not every C library applies relocations in this form: glibc since 2.36, which
-# the linker asks for by a version, and Android's since API 30.
+# the linker asks for by a version, and Android's since API 30. A linker that
+# has it for other processors only says so in a warning.
 if(NOT ANDROID OR CMAKE_SYSTEM_VERSION GREATER_EQUAL 30)
-  check_linker_flag(CXX "-Wl,-z,pack-relative-relocs"
+  check_linker_flag(CXX "-Wl,--fatal-warnings,-z,pack-relative-relocs"
     FLASHELM_PACKS_RELOCATIONS)
 endif()
 

@@ -160,12 +160,16 @@ HWY_INLINE void QuantizeFactors(const Strip& strip, const float* factors,
 
 // The sums of the group's codes times the factors of one token begin here, and
 // go to y when all rows are in.
+// The constructors are written out: those that a compiler makes by itself are
+// not for this target, so that NEON's vectors could not be made in them.
 struct GroupSums {
+  HWY_INLINE GroupSums() {}
   QuadSum sums[kQuadVectors];
 };
 
 using FloatSumTag = hn::RebindToFloat<QuadSumTag>;
 struct FloatSums {
+  HWY_INLINE FloatSums() {}
   hn::Vec<FloatSumTag> sums[kQuadVectors];
 };
 

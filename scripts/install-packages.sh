@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Installs what FlashELM is built from: the one list of packages.
 #
-#   scripts/install-packages.sh [build|test]
+#   scripts/install-packages.sh [build|test|aarch64]
 #
-#   build  what the command `flashelm` needs
-#   test   the same and what its tests need (default)
+#   build    what the command `flashelm` needs
+#   test     the same and what its tests need (default)
+#   aarch64  the same and what scripts/test-aarch64.sh needs: a cross compiler,
+#            an emulator, and libraries of the architecture arm64, which is
+#            added to those that this system installs packages of
 #
-# For Debian 12, Ubuntu 24.04 and later. Installs what is missing and nothing
+# For Debian 12, Ubuntu 24.04 and later; aarch64 for Debian 12 on another
+# architecture. Installs what is missing and nothing
 # else, with sudo only when it is not run by root; a second run does nothing. On
 # other systems it says what to install, and leaves the verdict to CMake.
 set -euo pipefail
@@ -51,6 +55,22 @@ optional_test_packages=(
   ccache               # compiles once what two presets of .ci/run share
   chromium             # bench's report in a browser
 )
+# What cannot be installed beside the same package of this machine is missing
+# here: of sentencepiece, tests have stored answers.
+foreign=arm64
+aarch64_packages=(
+  g++-aarch64-linux-gnu
+  qemu-user            # runs what was built
+  "libhwy-dev:$foreign"
+  "libfmt-dev:$foreign"
+  "libxxhash-dev:$foreign"
+  "libzstd-dev:$foreign"
+  "libgtest-dev:$foreign"
+)
+optional_aarch64_packages=(
+  "liburing-dev:$foreign"
+  "libedit-dev:$foreign"
+)
 
 case "${1:-test}" in
   build) wanted=("${build_packages[@]}") ;;
@@ -58,8 +78,14 @@ case "${1:-test}" in
     wanted=("${build_packages[@]}" "${test_packages[@]}")
     optional_packages+=("${optional_test_packages[@]}")
     ;;
+  aarch64)
+    wanted=("${build_packages[@]}" "${test_packages[@]}"
+      "${aarch64_packages[@]}")
+    optional_packages+=("${optional_test_packages[@]}"
+      "${optional_aarch64_packages[@]}")
+    ;;
   *)
-    echo "usage: $0 [build|test]" >&2
+    echo "usage: $0 [build|test|aarch64]" >&2
     exit 2
     ;;
 esac
@@ -72,8 +98,13 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   exit 0
 fi
 
+# Of one name there can be packages of several architectures.
+native="$(dpkg --print-architecture)"
 is_installed() {
-  [[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" == installed ]]
+  local name="${1%:*}" architecture="$native"
+  if [[ "$1" == *:* ]]; then architecture="${1#*:}"; fi
+  dpkg-query -W -f '${db:Status-Status} ${Architecture}\n' "$name" 2>/dev/null |
+    grep -Eqx "installed ($architecture|all)"
 }
 missing=()
 for package in "${wanted[@]}"; do
@@ -90,11 +121,20 @@ if ((EUID != 0)); then
   if ! command -v sudo >/dev/null; then
     echo "Not root, and there is no sudo. Please have these installed:"
     printf '  %s\n' "${missing[@]}" "${missing_optional[@]}"
+    if [[ "${1:-}" == aarch64 ]]; then
+      echo "after: dpkg --add-architecture $foreign"
+    fi
     exit 0
   fi
   as_root=(sudo)
 fi
 
+if [[ "${1:-}" == aarch64 ]] &&
+  ! dpkg --print-foreign-architectures | grep -qx "$foreign"; then
+  echo "Adding $foreign to the architectures that this system installs packages" \
+    "of (dpkg --add-architecture $foreign)"
+  "${as_root[@]}" dpkg --add-architecture "$foreign"
+fi
 echo "Installing packages: ${missing[*]} ${missing_optional[*]}"
 apt() {
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \

@@ -18,8 +18,8 @@ namespace {
 
 constexpr size_t kTokens = 24;
 
-// Sanitizers keep memory of their own.
-#ifdef FLASHELM_SANITIZED
+// Sanitizers and emulators keep memory of their own.
+#ifdef FLASHELM_FOREIGN_MEMORY
 constexpr bool kMeasuresMemory = false;
 #else
 constexpr bool kMeasuresMemory = true;
@@ -247,7 +247,7 @@ TEST_F(CApiBudgetThreadsTest, ItsErrorsAreThoseOfAnyFunction) {
 }
 
 TEST_F(CApiBudgetThreadsTest, MemoryGoesBackAtOnce) {
-  if (!kMeasuresMemory) GTEST_SKIP() << "a sanitizer keeps memory";
+  if (!kMeasuresMemory) GTEST_SKIP() << "a sanitizer or an emulator keeps memory";
   const uint64_t before = AnonymousBytes();
   const auto taken = [&] { return AnonymousBytes() - before; };
   const UniqueEngine engine = OpenEngine(source_, MakeOptions(0, kSessions));

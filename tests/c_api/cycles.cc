@@ -48,7 +48,7 @@ void ExpectNothingIsLeftAfter(int num_cycles) {
   for (int i = 0; i < num_cycles; ++i) cycle();
   EXPECT_EQ(CountEntries("/proc/self/fd"), num_files);
   EXPECT_EQ(CountEntries("/proc/self/task"), num_threads);
-#ifndef FLASHELM_SANITIZED
+#ifndef FLASHELM_FOREIGN_MEMORY
   const auto after = ReadProcessMemory();
   EXPECT_LE(after->resident_bytes, before->resident_bytes + (1 << 20));
   testing::Test::RecordProperty(

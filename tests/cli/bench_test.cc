@@ -137,8 +137,8 @@ TEST_F(BenchTest, CountsWhatItMeasured) {
 }
 
 TEST_F(BenchTest, TheLastRowIsUnaffectedByTheRowsBefore) {
-#ifdef FLASHELM_SANITIZED
-  GTEST_SKIP() << "a sanitizer takes memory of its own";
+#ifdef FLASHELM_FOREIGN_MEMORY
+  GTEST_SKIP() << "a sanitizer or an emulator takes memory of its own";
 #endif
   const std::string floor = std::to_string(BenchFloor());
   const json rows = Rows({"--mem-budget", "1G," + floor});
@@ -189,8 +189,8 @@ TEST_F(BenchTest, MappedWeightsHoldNoBudgetAndSaySo) {
 }
 
 TEST_F(BenchTest, ACgroupOfTheBudgetsSizeHoldsTheRow) {
-#ifdef FLASHELM_SANITIZED
-  GTEST_SKIP() << "a sanitizer takes memory of its own";
+#ifdef FLASHELM_FOREIGN_MEMORY
+  GTEST_SKIP() << "a sanitizer or an emulator takes memory of its own";
 #endif
   const uint64_t floor = BenchFloor();
   std::vector<std::string> args = Bench(
@@ -356,7 +356,7 @@ TEST_F(BenchTest, RepetitionsInTurnMakeOneRecord) {
   EXPECT_NEAR(row["flash_bytes_over_bound"].get<double>(), 1, 0.02);
   EXPECT_EQ(row["itl_p99_ms"],
             *std::max_element(row["samples"].begin(), row["samples"].end()));
-#ifndef FLASHELM_SANITIZED
+#ifndef FLASHELM_FOREIGN_MEMORY
   EXPECT_LE(row["peak_rss_bytes"].get<uint64_t>(), std::stoull(floor));
 #endif
 }

@@ -47,7 +47,7 @@ TEST_F(BudgetTest, TheBudgetNamedOnRefusalWorksAndIsKept) {
   EXPECT_GE(stats["flash_bytes_per_token"].get<double>(), 0.8 * 16333312);
   EXPECT_GE(stats["flash_bytes_per_token"].get<double>(),
             stats["flash_bytes_bound_per_token"].get<double>());
-#ifndef FLASHELM_SANITIZED
+#ifndef FLASHELM_FOREIGN_MEMORY
   EXPECT_LE(stats["peak_rss_bytes"].get<uint64_t>(), least);
   EXPECT_LE(resident_stats["peak_rss_bytes"].get<uint64_t>(),
             std::stoull(Plenty(least)));
@@ -57,8 +57,8 @@ TEST_F(BudgetTest, TheBudgetNamedOnRefusalWorksAndIsKept) {
 }
 
 TEST_F(BudgetTest, ThePlanIsCloseToThePeak) {
-#ifdef FLASHELM_SANITIZED
-  GTEST_SKIP() << "a sanitizer takes memory of its own";
+#ifdef FLASHELM_FOREIGN_MEMORY
+  GTEST_SKIP() << "a sanitizer or an emulator takes memory of its own";
 #endif
   // Room that no budget gets back: what is planned and never taken.
   constexpr uint64_t kMostSlack = 4 << 20;
@@ -109,7 +109,7 @@ TEST_F(BudgetTest, LogitsAreTheSameFileAtTheFloorAndResident) {
   const auto floor = logits(std::to_string(least), "floor.npy");
   ASSERT_EQ(floor.exit_code, 0) << floor.err;
   EXPECT_EQ(ReadFile(File("floor.npy")), ReadFile(File("resident.npy")));
-#ifndef FLASHELM_SANITIZED
+#ifndef FLASHELM_FOREIGN_MEMORY
   const json stats = json::parse(ReadFile(File("logits.json")));
   EXPECT_LE(stats["peak_rss_bytes"].get<uint64_t>(), least);
 #endif
@@ -118,8 +118,8 @@ TEST_F(BudgetTest, LogitsAreTheSameFileAtTheFloorAndResident) {
 }
 
 TEST_F(BudgetTest, EveryVerbKeepsTheBudgetThatItNames) {
-#ifdef FLASHELM_SANITIZED
-  GTEST_SKIP() << "a sanitizer takes memory of its own";
+#ifdef FLASHELM_FOREIGN_MEMORY
+  GTEST_SKIP() << "a sanitizer or an emulator takes memory of its own";
 #endif
   const std::string bf16 = File("bf16.felm");
   ASSERT_EQ(

@@ -154,8 +154,8 @@ TEST_F(ChatTerminalTest, CtrlCAtThePromptDropsTheLine) {
 }
 
 TEST_F(ChatTerminalTest, KeepsItsBudgetWithAnEditor) {
-#ifdef FLASHELM_SANITIZED
-  GTEST_SKIP() << "a sanitizer takes memory of its own";
+#ifdef FLASHELM_FOREIGN_MEMORY
+  GTEST_SKIP() << "a sanitizer or an emulator takes memory of its own";
 #endif
   const uint64_t floor = EditorFloor(ChatArgs({"--no-status"}));
   TerminalCommand chat(ChatArgs(

@@ -74,7 +74,7 @@ TEST(SynthCliTest, AFullDiskLeavesNothing) {
   EXPECT_TRUE(parent.List().empty());
 }
 
-#ifndef FLASHELM_SANITIZED
+#ifndef FLASHELM_FOREIGN_MEMORY
 // Segments as large as these are written block by block.
 TEST(SynthCliTest, CalibrateHoldsItsBudgetWhileItWrites) {
   const TempDirectory directory;

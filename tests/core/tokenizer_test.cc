@@ -15,6 +15,7 @@
 #include "core/utf8.h"
 #include "tests/core/allocation_counter.h"
 #include "tests/core/vocabulary.h"
+#include "tests/stored_answers.h"
 
 #ifdef FLASHELM_HAS_SENTENCEPIECE
 #include <sentencepiece_processor.h>
@@ -539,85 +540,112 @@ TEST(StreamDecoderTest, AllocatesNothingPerToken) {
   EXPECT_EQ(counter.num_allocations(), 0u);
 }
 
-// What SentencePiece itself says.
+// What SentencePiece itself says. It is asked where it is installed, and there
+// its answers must be the stored ones; elsewhere those take its place.
 
-class SentencePieceTest : public testing::Test {
- protected:
 #ifdef FLASHELM_HAS_SENTENCEPIECE
-  void CompareEncode(const std::string& model, uint32_t seed) {
-    const Tokenizer tokenizer = Parse(model);
-    sentencepiece::SentencePieceProcessor oracle;
-    ASSERT_TRUE(oracle.LoadFromSerializedProto(model).ok());
-    ASSERT_EQ(oracle.GetPieceSize(), static_cast<int>(tokenizer.vocab_size()));
-    RandomText random(tokenizer, seed, /*only_valid=*/false);
-    for (int i = 0; i < 20000; ++i) {
-      const std::string text = random.Next();
-      std::vector<int> expected;
-      ASSERT_TRUE(oracle.Encode(text, &expected).ok());
-      const Ids ids = tokenizer.Encode(text, /*add_bos=*/false);
-      ASSERT_EQ(ids, Ids(expected.begin(), expected.end()))
-          << testing::PrintToString(text);
-      std::string decoded;
-      ASSERT_TRUE(oracle.Decode(expected, &decoded).ok());
-      ASSERT_EQ(tokenizer.Decode(ids), decoded);
-    }
+class Oracle {
+ public:
+  explicit Oracle(const std::string& model) {
+    EXPECT_TRUE(processor_.LoadFromSerializedProto(model).ok());
+  }
+  void ExpectEncoded(const std::string& text, const Ids& ids) const {
+    std::vector<int> expected;
+    ASSERT_TRUE(processor_.Encode(text, &expected).ok());
+    ASSERT_EQ(ids, Ids(expected.begin(), expected.end()))
+        << testing::PrintToString(text);
+  }
+  void ExpectDecoded(const Ids& ids, const std::string& text) const {
+    std::string expected;
+    ASSERT_TRUE(
+        processor_.Decode(std::vector<int>(ids.begin(), ids.end()), &expected)
+            .ok());
+    ASSERT_EQ(text, expected) << testing::PrintToString(ids);
+  }
+  void ExpectVocabSize(uint32_t size) const {
+    EXPECT_EQ(static_cast<uint32_t>(processor_.GetPieceSize()), size);
   }
 
-  void CompareDecode(const std::string& model, uint32_t seed) {
-    const Tokenizer tokenizer = Parse(model);
-    sentencepiece::SentencePieceProcessor oracle;
-    ASSERT_TRUE(oracle.LoadFromSerializedProto(model).ok());
-    std::mt19937 random(seed);
-    for (int i = 0; i < 20000; ++i) {
-      const Ids ids = RandomIds(tokenizer, random);
-      std::string expected;
-      ASSERT_TRUE(
-          oracle.Decode(std::vector<int>(ids.begin(), ids.end()), &expected)
-              .ok());
-      ASSERT_EQ(tokenizer.Decode(ids), expected) << testing::PrintToString(ids);
-    }
-  }
-#else
-  void SetUp() override {
-    GTEST_SKIP() << "sentencepiece was not found at configure time";
-  }
-  void CompareEncode(const std::string&, uint32_t) {}
-  void CompareDecode(const std::string&, uint32_t) {}
-#endif
+ private:
+  sentencepiece::SentencePieceProcessor processor_;
 };
+#else
+class Oracle {
+ public:
+  explicit Oracle(const std::string& /*model*/) {}
+  void ExpectEncoded(const std::string& /*text*/, const Ids& /*ids*/) const {}
+  void ExpectDecoded(const Ids& /*ids*/, const std::string& /*text*/) const {}
+  void ExpectVocabSize(uint32_t /*size*/) const {}
+};
+#endif
 
-TEST_F(SentencePieceTest, AgreesOnTheSampleVocabulary) {
-  CompareEncode(SampleModel(), 11);
+void CompareEncode(const std::string& model, uint32_t seed,
+                   StoredAnswers& answers) {
+  const Tokenizer tokenizer = Parse(model);
+  const Oracle oracle(model);
+  oracle.ExpectVocabSize(tokenizer.vocab_size());
+  RandomText random(tokenizer, seed, /*only_valid=*/false);
+  for (int i = 0; i < 20000 && !testing::Test::HasFatalFailure(); ++i) {
+    const std::string text = random.Next();
+    const Ids ids = tokenizer.Encode(text, /*add_bos=*/false);
+    const std::string decoded = tokenizer.Decode(ids);
+    oracle.ExpectEncoded(text, ids);
+    oracle.ExpectDecoded(ids, decoded);
+    answers.Add(ids);
+    answers.Add(decoded);
+  }
 }
 
-TEST_F(SentencePieceTest, AgreesOnALlamaLikeVocabulary) {
-  CompareEncode(LlamaLikeModel(), 12);
+void CompareDecode(const std::string& model, uint32_t seed,
+                   StoredAnswers& answers) {
+  const Tokenizer tokenizer = Parse(model);
+  const Oracle oracle(model);
+  std::mt19937 random(seed);
+  for (int i = 0; i < 20000 && !testing::Test::HasFatalFailure(); ++i) {
+    const Ids ids = RandomIds(tokenizer, random);
+    const std::string text = tokenizer.Decode(ids);
+    oracle.ExpectDecoded(ids, text);
+    answers.Add(text);
+  }
 }
 
-TEST_F(SentencePieceTest, AgreesOnPiecesWithInteriorSpaces) {
-  CompareEncode(InteriorSpaceVocabulary().Serialize(), 13);
+TEST(SentencePieceTest, AgreesOnTheSampleVocabulary) {
+  StoredAnswers answers("sentencepiece/sample");
+  CompareEncode(SampleModel(), 11, answers);
+  answers.ExpectStored();
 }
 
-TEST_F(SentencePieceTest, AgreesOnTheTextOfAnyIds) {
-  CompareDecode(SampleModel(), 14);
-  CompareDecode(InteriorSpaceVocabulary().Serialize(), 15);
+TEST(SentencePieceTest, AgreesOnALlamaLikeVocabulary) {
+  StoredAnswers answers("sentencepiece/llama-like");
+  CompareEncode(LlamaLikeModel(), 12, answers);
+  answers.ExpectStored();
 }
 
-#ifdef FLASHELM_HAS_SENTENCEPIECE
-TEST_F(SentencePieceTest, AgreesOnLongText) {
+TEST(SentencePieceTest, AgreesOnPiecesWithInteriorSpaces) {
+  StoredAnswers answers("sentencepiece/interior-spaces");
+  CompareEncode(InteriorSpaceVocabulary().Serialize(), 13, answers);
+  answers.ExpectStored();
+}
+
+TEST(SentencePieceTest, AgreesOnTheTextOfAnyIds) {
+  StoredAnswers answers("sentencepiece/any-ids");
+  CompareDecode(SampleModel(), 14, answers);
+  CompareDecode(InteriorSpaceVocabulary().Serialize(), 15, answers);
+  answers.ExpectStored();
+}
+
+TEST(SentencePieceTest, AgreesOnLongText) {
   std::string text = ReadFile("tests/data/books.txt");
   text.resize(std::min(text.size(), size_t{200000}));
+  StoredAnswers answers("sentencepiece/long-text");
   for (const std::string& model : {SampleModel(), LlamaLikeModel(),
                                    InteriorSpaceVocabulary().Serialize()}) {
-    sentencepiece::SentencePieceProcessor oracle;
-    ASSERT_TRUE(oracle.LoadFromSerializedProto(model).ok());
-    std::vector<int> expected;
-    ASSERT_TRUE(oracle.Encode(text, &expected).ok());
-    EXPECT_EQ(Parse(model).Encode(text, false),
-              Ids(expected.begin(), expected.end()));
+    const Ids ids = Parse(model).Encode(text, false);
+    Oracle(model).ExpectEncoded(text, ids);
+    answers.Add(ids);
   }
+  answers.ExpectStored();
 }
-#endif
 
 }  // namespace
 }  // namespace flashelm

@@ -129,7 +129,9 @@ TEST_P(GluActivateTest, MayOverwriteEitherInput) {
 TEST(GluActivateTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
   const std::vector<float> gate = RandomFloats(1001, /*seed=*/7, 100);
   const std::vector<float> up = RandomFloats(1001, /*seed=*/8);
-  ExpectTargetsAgree([&] { return RunGlu(Activation::kSilu, gate, up); });
+  StoredAnswers bits("kernel_bits/activation");
+  ExpectTargetsAgree([&] { return RunGlu(Activation::kSilu, gate, up); }, bits);
+  ExpectStoredBits(bits);
 }
 
 }  // namespace

@@ -305,12 +305,14 @@ TEST_P(AttendTest, ReadsNothingPastTheEnds) {
 }
 
 TEST(AttendTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
+  StoredAnswers bits("kernel_bits/attention");
   for (const KvType type : kTypes) {
     for (const Shape& s : kShapes) {
       const Inputs in(s, type, 3);
-      ExpectTargetsAgree([&] { return RunAttend(in); });
+      ExpectTargetsAgree([&] { return RunAttend(in); }, bits);
     }
   }
+  ExpectStoredBits(bits);
 }
 
 TEST(StoreKvTest, RoundsToBf16OrKeepsTheBits) {

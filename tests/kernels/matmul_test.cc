@@ -170,14 +170,16 @@ TEST_P(MatMulTest, ReadsNothingPastTheEnds) {
 }
 
 TEST(MatMulTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
+  StoredAnswers bits("kernel_bits/matmul");
   for (const WeightType type : kTypes) {
     for (const MatrixShape& s : kShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/11);
       const std::vector<float> x = RandomTokens(s, /*seed=*/12);
-      ExpectTargetsAgree([&] { return RunMatMul(w.view(), s, x); });
+      ExpectTargetsAgree([&] { return RunMatMul(w.view(), s, x); }, bits);
     }
   }
+  ExpectStoredBits(bits);
 }
 
 std::vector<float> RunAddScaledRows(const WeightView& w, const MatrixShape& s,
@@ -372,14 +374,17 @@ TEST_P(AddScaledRowsTest, ReadsNothingPastTheEnds) {
 }
 
 TEST(AddScaledRowsTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
+  StoredAnswers bits("kernel_bits/add_scaled_rows");
   for (const WeightType type : kAllTypes) {
     for (const MatrixShape& s : ShapesOf(type)) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/28);
       const std::vector<float> scale = RandomScales(s, /*seed=*/29);
-      ExpectTargetsAgree([&] { return RunAddScaledRows(w.view(), s, scale); });
+      ExpectTargetsAgree([&] { return RunAddScaledRows(w.view(), s, scale); },
+                         bits);
     }
   }
+  ExpectStoredBits(bits);
 }
 
 }  // namespace

@@ -70,8 +70,10 @@ TEST_P(NormTest, ReadsNothingPastTheEnds) {
 }
 
 TEST(NormTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
+  StoredAnswers bits("kernel_bits/norm");
   for (const size_t n : kSizes)
-    ExpectTargetsAgree([&] { return RunRmsNorm(n); });
+    ExpectTargetsAgree([&] { return RunRmsNorm(n); }, bits);
+  ExpectStoredBits(bits);
 }
 
 }  // namespace

@@ -442,14 +442,16 @@ TEST_P(QuantMatMulTest, ScalesOfAllKindsAreConvertedExactly) {
 }
 
 TEST(QuantMatMulTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
+  StoredAnswers bits("kernel_bits/quant_matmul");
   for (const WeightType type : kQuantTypes) {
     for (const MatrixShape& s : kShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/24);
       const std::vector<float> x = RandomTokens(s, /*seed=*/25);
-      ExpectTargetsAgree([&] { return RunQuantMatMul(w.view(), s, x); });
+      ExpectTargetsAgree([&] { return RunQuantMatMul(w.view(), s, x); }, bits);
     }
   }
+  ExpectStoredBits(bits);
 }
 
 }  // namespace

@@ -234,15 +234,19 @@ TEST_P(QuantSumTest, ReadsNothingPastTheLastRow) {
 }
 
 TEST(QuantSumTargetsTest, Agree) {
+  StoredAnswers bits("kernel_bits/quant_sum");
   const MatrixShape s = {"", 64, 640, 5};
   for (const WeightType type : kQuantTypes) {
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/1);
-    ExpectTargetsAgree([&] {
-      std::vector<float> y = RandomSums(s);
-      RunSum(w.view(), s, RandomFactors(s), y);
-      return y;
-    });
+    ExpectTargetsAgree(
+        [&] {
+          std::vector<float> y = RandomSums(s);
+          RunSum(w.view(), s, RandomFactors(s), y);
+          return y;
+        },
+        bits);
   }
+  ExpectStoredBits(bits);
 }
 
 }  // namespace

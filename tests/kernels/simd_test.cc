@@ -34,6 +34,18 @@ TEST(SimdTest, UsesTheTargetChosen) {
   EXPECT_EQ(SimdTargets(), names);
 }
 
+TEST(SimdTest, NamesWhatRunsWhereTheCpuHasNoTargetThatWasCompiled) {
+  // A target of another architecture alone, as ARM CPUs without AES have none.
+  hwy::SetSupportedTargetsForTest(HWY_WASM);
+  const std::string_view name = hwy::TargetName(HWY_STATIC_TARGET);
+  EXPECT_EQ(SimdTargetName(), name);
+  EXPECT_EQ(SimdTargets(), std::vector<std::string_view>{name});
+  EXPECT_TRUE(UseSimdTarget(name));
+  EXPECT_EQ(SimdTargetName(), name);
+  EXPECT_TRUE(UseSimdTarget(""));
+  hwy::SetSupportedTargetsForTest(0);
+}
+
 class SimdTargetTest : public TargetTest {};
 FLASHELM_TEST_ALL_TARGETS(SimdTargetTest);
 
