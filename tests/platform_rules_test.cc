@@ -33,6 +33,8 @@ const LinuxOnly kLinuxOnly[] = {
      {"core/base/processors.cc"}},
     {R"(\bMADV_HUGEPAGE\b)",
      {"core/base/memory.cc", "storage/async_reader.cc"}},
+    // Elsewhere it need not give pages back, nor zero them.
+    {R"(\bMADV_DONTNEED\b)", {"core/base/memory.cc"}},
     // Files and how they are read.
     {R"(\bO_DIRECT\b)", {"storage/file.cc"}},
     {R"(\bposix_fadvise\b)", {"storage/file.cc"}},
