@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "core/base/format.h"
@@ -73,7 +74,9 @@ void AddLogTicks(double least, double greatest, AxisUnit unit, Axis& axis) {
   double exponent = std::floor(std::log(least) / std::log(base) + 1e-9);
   for (bool is_done = false; !is_done; exponent += stride) {
     for (const double factor : factors) {
-      const double value = std::pow(base, exponent) * factor;
+      // The power after the greatest value may be infinite, which has no place.
+      const double value = std::min(std::pow(base, exponent) * factor,
+                                    std::numeric_limits<double>::max());
       Tick tick = {value, fmt::format("{:.6g}", value)};
       if (unit == AxisUnit::kBytes) {
         const UnitName bytes = ByteUnit(value);

@@ -25,8 +25,9 @@ constexpr size_t kMaxFfnStep = kQuantSumRows;
 // Of these, neurons whose gates are multiplied before their ups.
 constexpr size_t kFfnGateStep = 8;
 
-// Products of a weight and an activation after which it is asked whether anybody
-// still wants them: some 3 ms where two cores make 170 billion a second.
+// Products of a weight and an activation after which it is asked whether
+// anybody still wants them: some 3 ms where two cores make 170 billion a
+// second.
 constexpr uint64_t kProductsPerStep = uint64_t{1} << 29;
 
 // Parts of a layer's gates after each of which bundles are fetched, unless the

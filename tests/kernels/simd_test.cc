@@ -6,8 +6,9 @@ namespace flashelm {
 namespace {
 
 TEST(SimdTest, NamesTheBestTargetThatIsCompiledInAndSupported) {
-  EXPECT_EQ(SimdTargetName(),
-            hwy::TargetName(hwy::SupportedAndGeneratedTargets().front()));
+  const std::vector<int64_t> targets = hwy::SupportedAndGeneratedTargets();
+  if (targets.empty()) GTEST_SKIP() << "the CPU has none of them";
+  EXPECT_EQ(SimdTargetName(), hwy::TargetName(targets.front()));
 }
 
 TEST(SimdTest, ListsTheBestTargetFirst) {
