@@ -32,15 +32,17 @@ has_tests() {
   grep -qs '^FLASHELM_BUILD_TESTS:BOOL=ON$' "build/$1/CMakeCache.txt"
 }
 
-# build PRESET TESTS TARGET...: configures with tests ON or OFF, and builds with
-# all processors. With tests, what users run is built with benchmarks, too.
+# build PRESET TESTS TARGET...: configures with tests ON or OFF, and with
+# build_options, and builds with all processors. With tests, what users run is
+# built with benchmarks, too.
+build_options=()
 build() {
   local preset="$1" tests="$2" benchmarks=OFF
   if [[ "$preset" == release ]]; then benchmarks="$tests"; fi
   shift 2
   run_quietly "build/log/$preset-configure.log" \
     cmake --preset "$preset" "-DFLASHELM_BUILD_TESTS=$tests" \
-    "-DFLASHELM_BUILD_BENCHMARKS=$benchmarks"
+    "-DFLASHELM_BUILD_BENCHMARKS=$benchmarks" "${build_options[@]}"
   run_quietly "build/log/$preset-build.log" \
     cmake --build --preset "$preset" -j "$(nproc)" --target "$@"
 }
