@@ -143,6 +143,7 @@ Status RunRound(const ModelFile& model, uint64_t percent,
   FLASHELM_ASSIGN_OR_RETURN(
       const auto store,
       WeightStore::Create(file, plan.residency, *reader, budget));
+  store->RegisterBuffers();
   FLASHELM_RETURN_IF_ERROR(store->Load(CancelToken(), {}));
   uint64_t sum = 0;
   for (int i = 0; i < 1 + 2 * arguments.num_sweeps; ++i) {

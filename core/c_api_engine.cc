@@ -1,7 +1,7 @@
 // Engines of the C interface: estimate, open, close.
 #include <algorithm>
 #include <chrono>
-#include <span>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -187,20 +187,30 @@ void LogOpened(EngineState& state, const flashelm_engine_options& options) {
   }
 }
 
-// Between the turns of sessions, none of which comes or goes meanwhile:
-// change(engine, sessions).
-template <class Change>
-Status ChangeEngine(flashelm_engine* engine, const Change& change) {
+// Goes over to a plan between the turns of sessions, none of which comes or
+// goes meanwhile. memory_bytes 0: no limit; nothing: the same plan.
+Status ChangePlan(flashelm_engine* engine,
+                  std::optional<uint64_t> memory_bytes) {
   FLASHELM_RETURN_IF_ERROR(CheckNotNull(engine, "engine"));
   EngineState& state = *engine->state;
-  // Not the other way round: who has the turn may want the mutex.
+  // Before the mutex: who has the turn may want that.
   const TurnQueue::Turn turn = state.turns.WaitThoughPaused();
+  const Engine& ours = *state.engine;
+  uint64_t budget_bytes = ours.plan_options().budget_bytes;
+  MemoryPlan plan;
+  if (memory_bytes) {
+    budget_bytes = *memory_bytes != 0 ? *memory_bytes : kUnlimitedBytes;
+    // Without the mutex: it may read, by a callback which may want that, too.
+    FLASHELM_ASSIGN_OR_RETURN(plan, ours.PlanFor(budget_bytes));
+  } else {
+    plan = ours.plan();
+  }
   std::lock_guard lock(state.mutex);
   std::vector<Session*> sessions;
   for (const flashelm_session* session : state.sessions) {
     sessions.push_back(session->session.get());
   }
-  return change(*state.engine, std::span<Session* const>(sessions));
+  return state.engine->Replan(std::move(plan), budget_bytes, sessions);
 }
 
 Result<flashelm_engine_options> ReadOptions(
@@ -378,22 +388,13 @@ flashelm_code flashelm_engine_get_info(const flashelm_engine* engine,
 flashelm_code flashelm_set_budget(flashelm_engine* engine,
                                   uint64_t memory_bytes,
                                   flashelm_error* error) {
-  return ReportCall(error, [&]() -> Status {
-    return ChangeEngine(
-        engine, [&](Engine& ours, std::span<Session* const> sessions) {
-          return ours.SetBudget(
-              memory_bytes != 0 ? memory_bytes : kUnlimitedBytes, sessions);
-        });
-  });
+  return ReportCall(
+      error, [&]() -> Status { return ChangePlan(engine, memory_bytes); });
 }
 
 flashelm_code flashelm_trim(flashelm_engine* engine, flashelm_error* error) {
-  return ReportCall(error, [&]() -> Status {
-    return ChangeEngine(engine,
-                        [](Engine& ours, std::span<Session* const> sessions) {
-                          return ours.Trim(sessions);
-                        });
-  });
+  return ReportCall(
+      error, [&]() -> Status { return ChangePlan(engine, std::nullopt); });
 }
 
 flashelm_code flashelm_pause(flashelm_engine* engine, flashelm_error* error) {

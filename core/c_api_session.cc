@@ -42,7 +42,8 @@ Status RunInTurn(flashelm_session& session, std::span<const TokenId> tokens) {
   out.num_reads = stats.store.num_reads;
   out.read_wait_ns = stats.store.io_wait_ns;
   out.read_busy_ns = stats.store.io_busy_ns;
-  out.unanswered_bytes = stats.store.unanswered_bytes;
+  out.unanswered_bytes =
+      stats.store.unanswered_bytes + state.engine->budget().leaked_bytes();
   return status;
 }
 

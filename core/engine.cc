@@ -1,6 +1,7 @@
 #include "core/engine.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -68,6 +69,9 @@ Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
   engine->budget_.set_limit(plan.total_bytes);
   FLASHELM_RETURN_IF_ERROR(engine->budget_.Charge(
       engine->SpokenFor(plan), "code, directory and threads"));
+  if (options.plan.sparsity.is_on()) {
+    FLASHELM_RETURN_IF_ERROR(CheckCalibration(engine->model_));
+  }
   if (options.max_trace_sweeps > 0) {
     engine->trace_ = std::make_unique<SweepTrace>(plan.residency.NumSteps(),
                                                   options.max_trace_sweeps);
@@ -76,6 +80,7 @@ Result<std::unique_ptr<Engine>> Engine::Create(ModelFile model,
                             ThreadPool::Create(options.plan.num_threads));
   FLASHELM_ASSIGN_OR_RETURN(engine->parts_,
                             engine->MakeParts(std::move(plan), nullptr));
+  engine->RegisterBuffers();
   const CancelToken never;
   FLASHELM_RETURN_IF_ERROR(engine->store().Load(
       options.cancel != nullptr ? *options.cancel : never, options.progress));
@@ -157,7 +162,6 @@ Status Engine::AddBundleStore(Parts& parts) {
 }
 
 Status Engine::AddSparseFfn(Parts& parts) {
-  FLASHELM_RETURN_IF_ERROR(CheckCalibration(model_));
   if (!parts.plan.cached_bundles.empty()) {
     FLASHELM_RETURN_IF_ERROR(AddBundleStore(parts));
   }
@@ -168,8 +172,7 @@ Status Engine::AddSparseFfn(Parts& parts) {
   return OkStatus();
 }
 
-Status Engine::SetBudget(uint64_t budget_bytes,
-                         std::span<Session* const> sessions) {
+Result<MemoryPlan> Engine::PlanFor(uint64_t budget_bytes) const {
   if (!budget_enforced() || trace_ != nullptr || options_.plan.all_logits) {
     return InvalidArgument(model_.path(),
                            ": the budget of weights that are mapped, of a "
@@ -177,18 +180,12 @@ Status Engine::SetBudget(uint64_t budget_bytes,
   }
   PlanOptions plan_options = options_.plan;
   plan_options.budget_bytes = budget_bytes;
-  FLASHELM_ASSIGN_OR_RETURN(MemoryPlan plan, MakePlan(model_, plan_options));
-  FLASHELM_RETURN_IF_ERROR(Replan(std::move(plan), sessions));
-  options_.plan.budget_bytes = budget_bytes;
-  return OkStatus();
+  return MakePlan(model_, plan_options);
 }
 
-Status Engine::Trim(std::span<Session* const> sessions) {
-  return SetBudget(options_.plan.budget_bytes, sessions);
-}
-
-Status Engine::Replan(MemoryPlan plan, std::span<Session* const> sessions) {
-  store().DropResident();
+Status Engine::Replan(MemoryPlan plan, uint64_t budget_bytes,
+                      std::span<Session* const> sessions) {
+  FLASHELM_RETURN_IF_ERROR(store().DropResident());
   RaisedLimit limit(budget_);
   FLASHELM_ASSIGN_OR_RETURN(std::unique_ptr<Parts> parts,
                             MakeParts(std::move(plan), parts_.get()));
@@ -211,7 +208,18 @@ Status Engine::Replan(MemoryPlan plan, std::span<Session* const> sessions) {
     sessions[i]->ReplaceParts(std::move(session_parts[i]));
   }
   parts_ = std::move(parts);
+  options_.plan.budget_bytes = budget_bytes;
+  RegisterBuffers();
   return OkStatus();
+}
+
+void Engine::RegisterBuffers() {
+  try {
+    store().RegisterBuffers();
+    if (parts_->bundles != nullptr) parts_->bundles->RegisterBuffers();
+  } catch (const std::bad_alloc&) {
+    // Then reads pin their pages one by one.
+  }
 }
 
 }  // namespace flashelm

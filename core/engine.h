@@ -71,24 +71,26 @@ class Engine {
   static Result<std::unique_ptr<Engine>> Create(ModelFile model,
                                                 const EngineOptions& options);
 
-  // Plans anew for another budget and makes what follows from the plan anew:
-  // the memory of all weights in RAM and of activations goes back to the system
-  // at once; what the new plan has resident is read when a token needs it.
-  // Logits stay as they are, and do not depend on it. Takes no longer than
-  // reads in flight; those that are not answered keep their buffers for good,
-  // beyond the budget. Meanwhile, more addresses are taken than both plans
-  // have, but no more memory.
-  //
-  // `sessions` are all that there are; none is in a call. kBudgetInfeasible: as
-  // MakePlan(). kInvalidArgument: weights are mapped, a timeline is recorded,
-  // or calls may ask for the logits of all positions. kResourceExhausted: the
-  // system has no memory. kUnavailable: no reader could be made. After an error
-  // the plan is what it was.
-  Status SetBudget(uint64_t budget_bytes, std::span<Session* const> sessions);
+  // A plan for another budget. With sparsity, what it needs is read from the
+  // file. Errors as MakePlan(). kInvalidArgument also: weights are mapped, a
+  // timeline is recorded, or calls may ask for the logits of all positions.
+  Result<MemoryPlan> PlanFor(uint64_t budget_bytes) const;
 
-  // The same without another plan: memory is given back until the next token
-  // needs it again.
-  Status Trim(std::span<Session* const> sessions);
+  // Makes what follows from the plan anew, for another one of PlanFor(), or for
+  // a copy of the same: the memory of all weights in RAM and of activations
+  // goes back to the system at once; what the plan has resident is read when a
+  // token needs it. Logits stay as they are, and do not depend on it. Meanwhile
+  // both plans have addresses, but only one of them memory, but for what a
+  // cache of bundles keeps of each of them.
+  //
+  // Waits for reads in flight, at most two seconds for each of the two readers;
+  // the buffers of those that are not answered are leaked and come on top of
+  // the budget. `sessions` are all that there are; none is in a call.
+  // kResourceExhausted: the system has no memory, or does not take it back.
+  // kUnavailable, kUnimplemented: no reader could be made. After an error the
+  // plan is what it was.
+  Status Replan(MemoryPlan plan, uint64_t budget_bytes,
+                std::span<Session* const> sessions);
 
   const ModelFile& model() const { return model_; }
   const ModelConfig& config() const { return model_.config(); }
@@ -105,7 +107,7 @@ class Engine {
   const SweepTrace* trace() const { return trace_.get(); }
 
   // For Session. But for the budget and the pool, these are others after
-  // SetBudget().
+  // Replan().
   MemoryBudget& budget() { return budget_; }
   ThreadPool& pool() { return *pool_; }
   const Parts& parts() const { return *parts_; }
@@ -134,10 +136,10 @@ class Engine {
   Result<std::unique_ptr<AsyncReader>> MakeReader(uint32_t depth,
                                                   uint32_t queue_depth,
                                                   uint64_t request_bytes);
+  // Of parts_, where nothing else is registered.
+  void RegisterBuffers();
   Status AddBundleStore(Parts& parts);
   Status AddSparseFfn(Parts& parts);
-  // Goes over to a plan.
-  Status Replan(MemoryPlan plan, std::span<Session* const> sessions);
 
   ModelFile model_;
   EngineOptions options_;  // Without what Create() alone needs.

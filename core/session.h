@@ -20,8 +20,8 @@ struct SessionStats {
   uint64_t num_tokens = 0;  // Positions computed.
   uint64_t num_sweeps = 0;  // Times the weights were gone through.
   uint64_t total_ns = 0;    // In Run().
-  // With sparsity, of the engine, since it was loaded. What was read and waited
-  // for is in `store`, too.
+  // With sparsity, of the engine, since its plan was made. What was read and
+  // waited for is in `store`, too.
   SparsityStats sparsity;
   BundleStats bundles;
   WeightStoreStats store;  // Of the engine, since it was loaded.
@@ -66,7 +66,7 @@ class Session {
   // kInvalidArgument: beyond position().
   Status Truncate(uint32_t position);
 
-  // For Engine::SetBudget(), between two calls. Makes what goes with the
+  // For Engine::Replan(), between two calls. Makes what goes with the
   // engine's parts `engine`, which may be its next ones. kResourceExhausted: no
   // memory.
   Result<std::unique_ptr<Parts>> MakeParts(const Engine::Parts& engine);

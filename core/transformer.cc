@@ -88,7 +88,6 @@ Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
   return store_.EndSweep();
 }
 
-// x = E[token]
 // Between pieces of work: the sweep is over where nobody wants it any more.
 Status Transformer::CheckCancelled() {
   if (!cancel_->IsCancelled()) return OkStatus();
@@ -96,6 +95,7 @@ Status Transformer::CheckCancelled() {
   return Cancelled("stopped between two parts of a layer");
 }
 
+// x = E[token]
 Status Transformer::Embed(std::span<const TokenId> tokens) {
   const size_t model_dim = config_.model_dim;
   for (size_t t = 0; t < tokens.size(); ++t) {
@@ -537,23 +537,27 @@ Status Transformer::MatMulRuns(const PartRef& matrix, uint64_t num_rows,
                                const Done& done) {
   const uint64_t stride = segments_[matrix.segment].stride_bytes;
   product_.SetTokens(IsQuantized(matrix), x, x_stride, num_cols, num_tokens);
-  const uint64_t step = std::min(
-      max_rows,
-      RoundUp(CeilDiv(kProductsPerStep, num_cols * num_tokens), kMinGrain));
+  const uint64_t step =
+      RoundUp(CeilDiv(kProductsPerStep, num_cols * num_tokens), kMinGrain);
   for (uint64_t row = 0; row < num_rows;) {
     FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
                               store_.Next(matrix.segment, row));
-    for (uint64_t first = 0; first < run.num_records; first += step) {
-      FLASHELM_RETURN_IF_ERROR(CheckCancelled());
-      const uint64_t count = std::min(step, run.num_records - first);
-      pool_.ParallelFor(count, GrainFor(stride, num_tokens),
-                        [&](size_t begin, size_t end, uint32_t part) {
-                          product_.Rows(
-                              ViewOf(run, first + begin, matrix, stride),
-                              end - begin, part, out + row + first + begin,
-                              out_stride);
-                        });
-      FLASHELM_RETURN_IF_ERROR(done(row + first, count));
+    for (uint64_t first = 0; first < run.num_records;) {
+      const uint64_t last = first + std::min(max_rows, run.num_records - first);
+      const uint64_t done_from = first;
+      while (first < last) {
+        FLASHELM_RETURN_IF_ERROR(CheckCancelled());
+        const uint64_t count = std::min(step, last - first);
+        pool_.ParallelFor(count, GrainFor(stride, num_tokens),
+                          [&](size_t begin, size_t end, uint32_t part) {
+                            product_.Rows(
+                                ViewOf(run, first + begin, matrix, stride),
+                                end - begin, part, out + row + first + begin,
+                                out_stride);
+                          });
+        first += count;
+      }
+      FLASHELM_RETURN_IF_ERROR(done(row + done_from, last - done_from));
     }
     row += run.num_records;
   }

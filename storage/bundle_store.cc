@@ -183,8 +183,11 @@ Result<std::unique_ptr<BundleStore>> BundleStore::Create(
                                                   budget, "bundle table"));
   FLASHELM_ASSIGN_OR_RETURN(store->staging_,
                             StagingArea::Create(options.staging_bytes, budget));
-  reader.RegisterBuffer(store->staging_->bytes());
   return store;
+}
+
+void BundleStore::RegisterBuffers() {
+  reader_.RegisterBuffer(staging_->bytes());
 }
 
 Status BundleStore::Begin(uint32_t layer) {

@@ -104,6 +104,9 @@ class BundleStore {
   BundleStore(const BundleStore&) = delete;
   BundleStore& operator=(const BundleStore&) = delete;
 
+  // As WeightStore::RegisterBuffers().
+  void RegisterBuffers();
+
   // As WeightStore::set_cancel(), for Next().
   void set_cancel(const CancelToken* cancel) { cancel_ = cancel; }
 

@@ -82,6 +82,20 @@ void SlotReads::GiveUpAll() {
   for (Read& read : reads_) read.given_up = read.in_flight;
 }
 
+bool SlotReads::Drain(std::chrono::nanoseconds timeout) {
+  const auto deadline = Clock::now() + timeout;
+  while (reader_->num_in_flight() > 0) {
+    const auto left = deadline - Clock::now();
+    auto completion = reader_->Wait(std::max(left, left.zero()));
+    if (completion) {
+      Take(std::move(*completion));
+    } else if (left <= left.zero()) {
+      return false;
+    }
+  }
+  return true;
+}
+
 uint64_t SlotReads::unanswered_bytes() const {
   uint64_t total = 0;
   for (const Read& read : reads_) {

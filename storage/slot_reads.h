@@ -66,6 +66,9 @@ class SlotReads {
   // Nobody wants the answer of that read, or of any, if it is in flight.
   void GiveUp(uint32_t tag) { reads_[tag].given_up = reads_[tag].in_flight; }
   void GiveUpAll();
+  // Waits for all that is in flight, at most so long; whether all has ended.
+  // Allocates nothing.
+  bool Drain(std::chrono::nanoseconds timeout);
 
   // Looks for reads that have ended, without waiting.
   void Poll();

@@ -50,7 +50,7 @@ WeightStore::~WeightStore() {
   if (reader_ == nullptr) return;
   // Drain() waits.
   EndReads(Wait::kNone);
-  if (reader_->Drain(std::min(options_.read_timeout, kLastWait))) {
+  if (reads_.Drain(std::min(options_.read_timeout, kLastWait))) {
     reader_->RegisterBuffer({});
     return;
   }
@@ -59,7 +59,8 @@ WeightStore::~WeightStore() {
   for (uint32_t i = 0; i < ResidentLoader::kDepth; ++i) {
     if (!reads_.is_in_flight(row_buffer() + 1 + i)) continue;
     resident_.Leak();
-    permanent_->records.Leak();
+    // Others, which follow, have them as well once they are read.
+    if (is_loading_) permanent_->records.Leak();
     break;
   }
   if (reads_.is_in_flight(row_buffer())) row_.Leak();
@@ -80,8 +81,11 @@ Result<std::unique_ptr<WeightStore>> WeightStore::Create(
   std::unique_ptr<WeightStore> store(
       new WeightStore(file, plan, &reader, options));
   FLASHELM_RETURN_IF_ERROR(store->Allocate(budget));
-  reader.RegisterBuffer(store->ring_.bytes());
   return store;
+}
+
+void WeightStore::RegisterBuffers() {
+  if (reader_ != nullptr) reader_->RegisterBuffer(ring_.bytes());
 }
 
 Result<std::unique_ptr<WeightStore>> WeightStore::CreateMapped(
@@ -222,6 +226,7 @@ Status WeightStore::Load(const CancelToken& cancel,
     return OkStatus();
   }
   FLASHELM_RETURN_IF_ERROR(WaitForLoads());
+  is_loading_ = true;
   ResidentLoader loader(file_, sequence_, reads_, row_buffer() + 1, verifier(),
                         resident_targets_);
   reads_.set_cancel(&cancel);
@@ -230,6 +235,7 @@ Status WeightStore::Load(const CancelToken& cancel,
   if (!status.ok()) status = Fail(std::move(status));
   reads_.set_cancel(nullptr);
   if (!status.ok()) return status;
+  is_loading_ = false;
   num_loaded_ = plan_.resident_records;
   after_load_ = reader_->stats();
   reads_.ResetWait();
@@ -240,18 +246,24 @@ Status WeightStore::WaitForLoads() {
   const auto deadline = reads_.Deadline();
   for (uint32_t i = 0; i < ResidentLoader::kDepth; ++i) {
     while (reads_.is_in_flight(row_buffer() + 1 + i)) {
-      FLASHELM_RETURN_IF_ERROR(reads_.TakeOne(deadline));
+      Status status = reads_.TakeOne(deadline);
+      if (status.code() == StatusCode::kUnavailable) {
+        return Unavailable(file_.path(),
+                           ": reads begun before: ", status.message());
+      }
+      FLASHELM_RETURN_IF_ERROR(std::move(status));
     }
   }
   return OkStatus();
 }
 
-void WeightStore::DropResident() {
-  if (reader_ == nullptr) return;
-  resident_.Discard();
+Status WeightStore::DropResident() {
+  if (reader_ == nullptr) return OkStatus();
+  FLASHELM_RETURN_IF_ERROR(resident_.Discard());
   for (uint32_t i = 0; i < num_loaded_.size(); ++i) {
     if (!IsPermanent(i)) num_loaded_[i] = 0;
   }
+  return OkStatus();
 }
 
 Status WeightStore::LoadDropped(uint32_t segment, uint64_t first_record,

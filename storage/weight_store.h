@@ -124,10 +124,15 @@ class WeightStore {
   // brought other bytes than were written.
   Status Load(const CancelToken& cancel, const ProgressFunction& progress);
 
+  // Lets reads into the ring get cheaper, which may take its memory at once.
+  // Not before a store that this one follows is gone.
+  void RegisterBuffers();
+
   // Between sweeps: gives the memory of resident records back to the system,
   // but for those outside of sweeps. They are read again when a sweep comes to
-  // them. Not where the file is mapped.
-  void DropResident();
+  // them, unless reads of a call before that are not answered stand in the way.
+  // Nothing where the file is mapped. kResourceExhausted: memory is locked.
+  Status DropResident();
 
   // Ends every call from here on with kCancelled once it is set, also one that
   // waits for a read; such reads are given up as those that are not answered in
@@ -232,7 +237,8 @@ class WeightStore {
   StandInOptions stand_in_options_;
   FileMapping mapping_;
   std::shared_ptr<Permanent> permanent_;
-  AlignedBuffer resident_;  // Those of sweeps.
+  bool is_loading_ = false;  // Or failed to: reads may still go to permanent_.
+  AlignedBuffer resident_;   // Those of sweeps.
   // Per segment: its first resident record, in permanent_, resident_ or
   // mapping_; and where they are not mapped, the same to read to, and how many
   // of them have been.

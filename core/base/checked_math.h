@@ -17,6 +17,11 @@ constexpr std::optional<uint64_t> CheckedMul(uint64_t a, uint64_t b) {
 
 // `value` rounded down or up to a multiple of `step`, which is not 0.
 // RoundUp: the caller knows that the result fits.
+// The largest number where the sum is larger.
+constexpr uint64_t SaturatingAdd(uint64_t a, uint64_t b) {
+  return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
 constexpr uint64_t RoundDown(uint64_t value, uint64_t step) {
   return value - value % step;
 }

@@ -45,7 +45,8 @@ std::byte* MapPages(size_t size) {
 Status MemoryBudget::Charge(uint64_t bytes, std::string_view what) {
   uint64_t used = used_bytes_.load();
   do {
-    const uint64_t limit = limit_bytes_.load();
+    const uint64_t limit =
+        SaturatingAdd(limit_bytes_.load(), leaked_bytes_.load());
     // Subtract, do not add: `bytes` may be huge.
     if (used > limit || bytes > limit - used) {
       return ResourceExhausted("memory budget: ", what, " needs ", bytes,
@@ -93,8 +94,20 @@ AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
   return *this;
 }
 
-void AlignedBuffer::Discard() {
-  if (data_ != nullptr) madvise(data_, size_, MADV_DONTNEED);
+void AlignedBuffer::Leak() {
+  if (data_ == nullptr) return;
+  budget_->NoteLeak(size_);
+  data_ = nullptr;
+  size_ = 0;
+}
+
+Status AlignedBuffer::Discard() {
+  if (data_ == nullptr || madvise(data_, size_, MADV_DONTNEED) == 0) {
+    return OkStatus();
+  }
+  return ResourceExhausted("the system does not take ", size_,
+                           " bytes back (errno ", errno,
+                           "): is all memory of the process locked?");
 }
 
 void AlignedBuffer::Free() {

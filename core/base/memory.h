@@ -29,11 +29,16 @@ class MemoryBudget {
   // Whoever lowers it below what is used sees to it that this does not last.
   void set_limit(uint64_t limit_bytes) { limit_bytes_.store(limit_bytes); }
   uint64_t limit_bytes() const { return limit_bytes_.load(); }
+  // Charged bytes that nobody will give back come on top of the limit, as they
+  // cannot be helped.
+  void NoteLeak(uint64_t bytes) { leaked_bytes_.fetch_add(bytes); }
+  uint64_t leaked_bytes() const { return leaked_bytes_.load(); }
   uint64_t used_bytes() const { return used_bytes_.load(); }
 
  private:
   std::atomic<uint64_t> limit_bytes_;
   std::atomic<uint64_t> used_bytes_{0};
+  std::atomic<uint64_t> leaked_bytes_{0};
 };
 
 // Zeroed memory from the operating system, whole pages, charged to a budget
@@ -52,12 +57,14 @@ class AlignedBuffer {
   AlignedBuffer(AlignedBuffer&& other) noexcept { *this = std::move(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
 
-  // Never gives the memory back: something may still write to it.
-  void Leak() { data_ = nullptr; }
+  // Never gives the memory back: something may still write to it. It stays
+  // charged.
+  void Leak();
 
   // Gives the pages back to the system, and what is in them is lost. The
   // addresses stay, and stay charged: whoever writes there gets new pages.
-  void Discard();
+  // kResourceExhausted: they are locked.
+  Status Discard();
 
   std::byte* data() const { return data_; }
   size_t size() const { return size_; }

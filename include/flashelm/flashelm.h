@@ -339,8 +339,9 @@ FLASHELM_API flashelm_code flashelm_engine_get_plan(
  *  all. Texts, KV caches and results stay as they are. Waits for the token or
  *  batch that is being computed. Thread-safe; may be called from callbacks, but
  *  for those of sources and of logs.
- *  Reads that a device does not answer keep their buffers, as after closing,
- *  and for those it waits two seconds at most.
+ *  Reads that a device does not answer keep their buffers, on top of the limit,
+ *  and for those it waits two seconds at most, four with sparsity. With
+ *  sparsity it reads some parts of the file for its plan.
  * @memory_bytes : as in flashelm_engine_options; 0: no limit.
  * @return : FLASHELM_BUDGET_INFEASIBLE  below minimum_bytes of the plan, which
  *                                       flashelm_estimate() tells
@@ -498,8 +499,8 @@ FLASHELM_API flashelm_code flashelm_position(flashelm_session* session,
 /* flashelm_cancel() :
  *  Ends the call that the session is in, within some tens of milliseconds, also
  *  where it waits for the device or for other sessions. What is being computed
- *  stops after some half a billion products at the latest, but for attention,
- *  which stops between layers. The call returns FLASHELM_CANCELLED, and so does
+ *  stops after some billion products at the latest; attention and, with
+ *  sparsity, the choice and the sums of neurons stop between layers. The call returns FLASHELM_CANCELLED, and so does
  *  every flashelm_prefill(), flashelm_decode() and flashelm_generate() from
  *  then on until flashelm_clear_cancel(). So it does not matter whether it
  *  comes just before or during a call. Only stores a flag: may be called from
@@ -587,8 +588,9 @@ typedef struct flashelm_stats {
   uint64_t num_reads;    /* of these, requests */
   uint64_t read_wait_ns; /* of all sessions, for reads */
   uint64_t read_busy_ns; /* with a read in flight */
-  /* Of buffers that are not used, as reads were given up that go there and have
-   * not been answered. */
+  /* Of buffers that are not used, as reads of weights were given up that go
+   * there and have not been answered; also those that were left behind for it
+   * when the budget was changed. */
   uint64_t unanswered_bytes;
 } flashelm_stats;
 

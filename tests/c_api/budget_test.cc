@@ -208,6 +208,53 @@ TEST_F(CApiBudgetThreadsTest, AFailedReadOfWhatWasDroppedIsRepeated) {
   EXPECT_GT(num_failed, 3);
 }
 
+// A device that hangs while what was dropped is read: budgets change, sessions
+// come and go, and when it answers after all, nothing is harmed by it.
+TEST_F(CApiBudgetThreadsTest, ADeviceThatHangsStopsNoChange) {
+  CallbackReader reader(model_.path());
+  flashelm_engine_options options = MakeOptions(0, kSessions);
+  options.read_timeout_ms = 200;
+  const UniqueEngine engine = OpenEngine(reader.source(), options);
+  const UniqueSession session = OpenSession(engine.get());
+  ASSERT_EQ(flashelm_trim(engine.get(), nullptr), FLASHELM_OK);
+  reader.Close();
+  EXPECT_EQ(Generate(session.get(), prompt(), Greedy(2)).code,
+            FLASHELM_UNAVAILABLE);
+  for (const uint64_t budget : {floor_, uint64_t{0}, floor_ + (1 << 20)}) {
+    SetBudget(engine.get(), budget);
+    // There is as much room for sessions as was planned.
+    const UniqueSession other = OpenSession(engine.get());
+    EXPECT_EQ(Generate(other.get(), prompt(), Greedy(1)).code,
+              FLASHELM_UNAVAILABLE);
+  }
+  reader.Open();
+  const Generated generated = Generate(session.get(), prompt(), Greedy(4));
+  EXPECT_EQ(generated.ids, Expected(4)) << generated.message;
+  auto stats = Sized<flashelm_stats>();
+  ASSERT_EQ(flashelm_session_get_stats(session.get(), &stats, nullptr),
+            FLASHELM_OK);
+  EXPECT_GT(stats.unanswered_bytes, 0u) << "of buffers left behind";
+}
+
+TEST_F(CApiBudgetThreadsTest, APausedEngineIsClosedWhenNobodyWaits) {
+  flashelm_engine* const engine =
+      OpenEngine(source_, MakeOptions(0, kSessions)).release();
+  const UniqueSession session = OpenSession(engine);
+  ASSERT_EQ(flashelm_pause(engine, nullptr), FLASHELM_OK);
+  Generated generated;
+  std::atomic<bool> has_begun = false;
+  std::thread caller([&] {
+    has_begun = true;
+    generated = Generate(session.get(), prompt(), Greedy(1));
+  });
+  // Whether it waits already or not: cancelled, it ends.
+  while (!has_begun) std::this_thread::yield();
+  flashelm_cancel(session.get());
+  caller.join();
+  EXPECT_EQ(generated.code, FLASHELM_CANCELLED);
+  EXPECT_EQ(flashelm_engine_close(engine), FLASHELM_OK);
+}
+
 TEST_F(CApiBudgetThreadsTest, APausedEngineWaits) {
   const UniqueEngine engine = OpenEngine(source_, MakeOptions(0, kSessions));
   const UniqueSession session = OpenSession(engine.get());
@@ -247,7 +294,8 @@ TEST_F(CApiBudgetThreadsTest, ItsErrorsAreThoseOfAnyFunction) {
 }
 
 TEST_F(CApiBudgetThreadsTest, MemoryGoesBackAtOnce) {
-  if (!kMeasuresMemory) GTEST_SKIP() << "a sanitizer or an emulator keeps memory";
+  if (!kMeasuresMemory)
+    GTEST_SKIP() << "a sanitizer or an emulator keeps memory";
   const uint64_t before = AnonymousBytes();
   const auto taken = [&] { return AnonymousBytes() - before; };
   const UniqueEngine engine = OpenEngine(source_, MakeOptions(0, kSessions));
@@ -262,6 +310,8 @@ TEST_F(CApiBudgetThreadsTest, MemoryGoesBackAtOnce) {
     const bool has_peak = ResetPeak();
     const uint64_t now = ReadProcessMemory()->resident_bytes - taken();
     EXPECT_EQ(Generate(session.get(), "", Greedy(4)).code, FLASHELM_OK);
+    // Two rings exist side by side then, but only one of them in RAM.
+    ASSERT_EQ(flashelm_trim(engine.get(), nullptr), FLASHELM_OK);
     if (has_peak) {
       EXPECT_LT(ReadProcessMemory()->peak_resident_bytes,
                 now + floor_ + kSlack);

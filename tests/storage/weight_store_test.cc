@@ -491,7 +491,7 @@ TEST(WeightStoreTest, WhatWasDroppedComesBackWithTheNextSweep) {
     Rig rig(SharedTestModel(), RandomPlan(SharedSegments(), random));
     ASSERT_TRUE(Ok(rig.Load()));
     ASSERT_TRUE(Ok(rig.Sweep(true)));
-    rig.store->DropResident();
+    ASSERT_TRUE(Ok(rig.store->DropResident()));
     // Some of it, for a caller that lost interest; then all.
     ASSERT_TRUE(Ok(rig.Sweep(true, random() % 5)));
     rig.store->Abort();
