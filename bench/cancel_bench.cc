@@ -283,12 +283,13 @@ class Bench {
     Check(model.Prefill(error), error);
     std::vector<uint32_t> ids;
     while (all.size() < flags_.rounds) {
-      const double ms = CancelWithin(
-          model, decode_time_ / 8, hangs, [&](flashelm_error& its_error) {
-            return model.Decode(
-                Model::kTokens - static_cast<uint32_t>(ids.size()), ids,
-                its_error);
-          });
+      const double ms =
+          CancelWithin(model, decode_time_ * 3 / Model::kTokens, hangs,
+                       [&](flashelm_error& its_error) {
+                         return model.Decode(
+                             Model::kTokens - static_cast<uint32_t>(ids.size()),
+                             ids, its_error);
+                       });
       if (ms >= 0) all.push_back(ms);
       Compare(ids);
       if (ids.size() + 8 < Model::kTokens) continue;
