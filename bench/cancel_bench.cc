@@ -19,13 +19,16 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
+#include <exception>
 #include <mutex>
+#include <optional>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "include/flashelm/flashelm.h"
+#include "flashelm/flashelm.hpp"
 
 namespace {
 
@@ -40,20 +43,8 @@ struct Flags {
   uint64_t seed = 1;
 };
 
-[[noreturn]] void Fail(const std::string& what) {
-  std::fprintf(stderr, "cancel_bench: %s\n", what.c_str());
-  std::exit(1);
-}
-
-void Check(flashelm_code code, const flashelm_error& error) {
-  if (code != FLASHELM_OK) Fail(error.message);
-}
-
-template <class Struct>
-Struct Sized() {
-  Struct made{};
-  made.struct_size = sizeof(Struct);
-  return made;
+void Expect(bool is_so, const char* otherwise) {
+  if (!is_so) throw std::runtime_error(otherwise);
 }
 
 // A file whose reads can be made to hang.
@@ -62,22 +53,17 @@ class Device {
   Device(const std::string& path, double hang_seconds)
       : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC)), hang_(hang_seconds) {
     struct stat info {};
-    if (fd_ < 0 || fstat(fd_, &info) != 0) Fail(path + ": cannot be opened");
+    Expect(fd_ >= 0 && fstat(fd_, &info) == 0, "the model cannot be opened");
     size_bytes_ = static_cast<uint64_t>(info.st_size);
   }
 
-  flashelm_source source() {
-    auto source = Sized<flashelm_source>();
-    source.kind = FLASHELM_SOURCE_READ;
-    source.size_bytes = size_bytes_;
-    source.user = this;
-    source.read = [](void* user, uint64_t offset, void* target,
-                     size_t num_bytes) -> int64_t {
-      auto& device = *static_cast<Device*>(user);
-      device.WaitWhileHanging();
-      return pread(device.fd_, target, num_bytes, static_cast<off_t>(offset));
-    };
-    return source;
+  flashelm::Source source() {
+    return flashelm::Source::Callback(
+        size_bytes_, [this](uint64_t offset, void* target, size_t num_bytes) {
+          WaitWhileHanging();
+          return static_cast<int64_t>(
+              pread(fd_, target, num_bytes, static_cast<off_t>(offset)));
+        });
   }
 
   void Hang(bool hangs) {
@@ -103,50 +89,25 @@ class Device {
 // A model with one session.
 class Model {
  public:
-  // All is resident, or a good part is streamed.
-  Model(Device& device, const Flags& flags, bool streams) {
-    auto options = Sized<flashelm_engine_options>();
-    options.num_threads = flags.threads;
-    options.context = flags.prompt + kTokens + 1;
-    const flashelm_source source = device.source();
-    flashelm_error error;
-    if (streams) {
-      auto plan = Sized<flashelm_plan>();
-      Check(flashelm_estimate(&source, &options, &plan, &error), error);
-      // With so little memory that a prompt is computed token by token, a round
-      // would take minutes.
-      options.memory_bytes =
-          plan.minimum_bytes + (plan.total_bytes - plan.minimum_bytes) / 4;
-    }
-    engine_ = flashelm_engine_open_source(&source, &options, &error);
-    if (engine_ == nullptr) Fail(error.message);
-    session_ = flashelm_session_open(engine_, &error);
-    if (session_ == nullptr) Fail(error.message);
-    auto info = Sized<flashelm_model_info>();
-    Check(flashelm_engine_get_info(engine_, &info, &error), error);
-    prompt_.push_back(info.bos_id);
-    std::mt19937_64 random(flags.seed);
-    while (prompt_.size() < flags.prompt) {
-      prompt_.push_back(static_cast<uint32_t>(random() % info.vocab_size));
-    }
-  }
-  ~Model() {
-    flashelm_session_close(session_);
-    flashelm_engine_close(engine_);
-  }
-  Model(const Model&) = delete;
-  Model& operator=(const Model&) = delete;
-
   static constexpr uint32_t kTokens = 64;
 
-  flashelm_code Prefill(flashelm_error& error) {
-    return flashelm_prefill(session_, prompt_.data(), prompt_.size(), nullptr,
-                            nullptr, &error);
+  // All is resident, or a good part is streamed.
+  Model(Device& device, const Flags& flags, bool streams)
+      : engine_(flashelm::Engine::Open(device.source(),
+                                       OptionsOf(device, flags, streams))),
+        session_(engine_),
+        prompt_{engine_.info().bos_id} {
+    std::mt19937_64 random(flags.seed);
+    while (prompt_.size() < flags.prompt) {
+      prompt_.push_back(
+          static_cast<uint32_t>(random() % engine_.info().vocab_size));
+    }
   }
+
+  void Prefill() { session_.Prefill(prompt_); }
   // Appends to `ids`.
-  flashelm_code Decode(uint32_t num_tokens, std::vector<uint32_t>& ids,
-                       flashelm_error& error) {
-    auto options = Sized<flashelm_generate_options>();
+  void Decode(uint32_t num_tokens, std::vector<uint32_t>& ids) {
+    flashelm::GenerateOptions options;
     options.max_tokens = num_tokens;
     options.ignore_eos = 1;
     options.token_user = &ids;
@@ -156,25 +117,35 @@ class Model {
       }
       return 0;
     };
-    return flashelm_generate(session_, nullptr, 0, &options, nullptr, &error);
-  }
-  void Truncate(uint32_t position) {
     flashelm_error error;
-    Check(flashelm_truncate(session_, position, &error), error);
+    // Session::Generate() gives text, and here are ids compared.
+    if (flashelm_generate(session_.handle(), nullptr, 0, &options, nullptr,
+                          &error) != FLASHELM_OK) {
+      throw flashelm::Error(error);
+    }
   }
-  uint32_t Position() {
-    uint32_t position = 0;
-    flashelm_error error;
-    Check(flashelm_position(session_, &position, &error), error);
-    return position;
-  }
-  void Cancel() { flashelm_cancel(session_); }
-  void ClearCancel() { flashelm_clear_cancel(session_); }
+  flashelm::Session& session() { return session_; }
   uint32_t num_prompt() const { return static_cast<uint32_t>(prompt_.size()); }
 
  private:
-  flashelm_engine* engine_ = nullptr;
-  flashelm_session* session_ = nullptr;
+  static flashelm::EngineOptions OptionsOf(Device& device, const Flags& flags,
+                                           bool streams) {
+    flashelm::EngineOptions options;
+    options.num_threads = flags.threads;
+    options.context = flags.prompt + kTokens + 1;
+    if (streams) {
+      const flashelm_plan plan =
+          flashelm::Engine::Estimate(device.source(), options);
+      // With so little memory that a prompt is computed token by token, a round
+      // would take minutes.
+      options.memory_bytes =
+          plan.minimum_bytes + (plan.total_bytes - plan.minimum_bytes) / 4;
+    }
+    return options;
+  }
+
+  flashelm::Engine engine_;
+  flashelm::Session session_;
   std::vector<uint32_t> prompt_;
 };
 
@@ -208,17 +179,15 @@ class Bench {
 
   // What the undisturbed session gives, and how long it takes.
   void Learn(Model& model) {
-    flashelm_error error;
     auto begin = Clock::now();
-    Check(model.Prefill(error), error);
+    model.Prefill();
     prompt_time_ = Clock::now() - begin;
     begin = Clock::now();
     std::vector<uint32_t> ids;
-    Check(model.Decode(Model::kTokens, ids, error), error);
+    model.Decode(Model::kTokens, ids);
     decode_time_ = Clock::now() - begin;
-    if (!expected_.empty() && ids != expected_) {
-      Fail("streamed weights give another text than those in RAM");
-    }
+    Expect(expected_.empty() || ids == expected_,
+           "streamed weights give another text than those in RAM");
     expected_ = std::move(ids);
   }
 
@@ -228,15 +197,18 @@ class Bench {
   }
 
   // Starts call(), waits for some of `time`, cancels, and says how long it
-  // still took; below 0 where it had ended before.
+  // still took; nothing where it had ended before.
   template <class Call>
-  double CancelWithin(Model& model, Milliseconds time, bool hangs,
-                      const Call& call) {
-    flashelm_code code = FLASHELM_OK;
-    flashelm_error error;
+  std::optional<double> CancelWithin(Model& model, Milliseconds time,
+                                     bool hangs, const Call& call) {
+    std::optional<flashelm::Error> error;
     Clock::time_point end;
     std::thread caller([&] {
-      code = call(error);
+      try {
+        call();
+      } catch (const flashelm::Error& thrown) {
+        error = thrown;
+      }
       end = Clock::now();
     });
     Sleep(time);
@@ -246,31 +218,30 @@ class Bench {
       Sleep(Milliseconds(50));
     }
     const auto begin = Clock::now();
-    model.Cancel();
+    model.session().Cancel();
     caller.join();
     device_.Hang(false);
-    model.ClearCancel();
-    if (code == FLASHELM_OK) return -1;
-    if (code != FLASHELM_CANCELLED) Fail(error.message);
+    model.session().ClearCancel();
+    if (!error) return std::nullopt;
+    if (error->code() != FLASHELM_CANCELLED) throw *error;
     return Milliseconds(end - begin).count();
   }
 
   std::vector<double> Prompts(Model& model, bool hangs) {
     std::vector<double> all;
     while (all.size() < flags_.rounds) {
-      model.Truncate(0);
-      const double ms = CancelWithin(
-          model, prompt_time_, hangs,
-          [&](flashelm_error& error) { return model.Prefill(error); });
-      if (ms < 0) continue;
-      all.push_back(ms);
-      if (model.Position() != 0) Fail("a cancelled prompt left tokens behind");
+      model.session().Truncate(0);
+      const auto ms =
+          CancelWithin(model, prompt_time_, hangs, [&] { model.Prefill(); });
+      if (!ms) continue;
+      all.push_back(*ms);
+      Expect(model.session().position() == 0,
+             "a cancelled prompt left tokens behind");
       // Not each time: that is the longer part.
       if (all.size() % 20 != 0) continue;
-      flashelm_error error;
       std::vector<uint32_t> ids;
-      Check(model.Prefill(error), error);
-      Check(model.Decode(2, ids, error), error);
+      model.Prefill();
+      model.Decode(2, ids);
       Compare(ids);
     }
     return all;
@@ -278,31 +249,27 @@ class Bench {
 
   std::vector<double> Decoding(Model& model, bool hangs) {
     std::vector<double> all;
-    flashelm_error error;
-    model.Truncate(0);
-    Check(model.Prefill(error), error);
+    model.session().Truncate(0);
+    model.Prefill();
     std::vector<uint32_t> ids;
     while (all.size() < flags_.rounds) {
-      const double ms =
-          CancelWithin(model, decode_time_ * 3 / Model::kTokens, hangs,
-                       [&](flashelm_error& its_error) {
-                         return model.Decode(
-                             Model::kTokens - static_cast<uint32_t>(ids.size()),
-                             ids, its_error);
-                       });
-      if (ms >= 0) all.push_back(ms);
+      const auto ms =
+          CancelWithin(model, decode_time_ * 3 / Model::kTokens, hangs, [&] {
+            model.Decode(Model::kTokens - static_cast<uint32_t>(ids.size()),
+                         ids);
+          });
+      if (ms) all.push_back(*ms);
       Compare(ids);
       if (ids.size() + 8 < Model::kTokens) continue;
-      model.Truncate(model.num_prompt());
+      model.session().Truncate(model.num_prompt());
       ids.clear();
     }
     return all;
   }
 
   void Compare(const std::vector<uint32_t>& ids) const {
-    if (!std::equal(ids.begin(), ids.end(), expected_.begin())) {
-      Fail("after a cancellation the text went on in another way");
-    }
+    Expect(std::equal(ids.begin(), ids.end(), expected_.begin()),
+           "after a cancellation the text went on in another way");
   }
 
   static void Print(const char* weights, const char* call,
@@ -336,6 +303,11 @@ int main(int argc, char** argv) {
   app.add_option("--threads", flags.threads, "that compute; 0: fast cores");
   app.add_option("--seed", flags.seed, "of moments and prompt");
   CLI11_PARSE(app, argc, argv);
-  Bench(flags).Run();
+  try {
+    Bench(flags).Run();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "cancel_bench: %s\n", error.what());
+    return 1;
+  }
   return 0;
 }

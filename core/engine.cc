@@ -35,25 +35,21 @@ class RaisedLimit {
 
 }  // namespace
 
-WeightStoreStats Engine::Parts::BundleReads() const {
-  WeightStoreStats stats = bundle_reads_before;
-  if (bundles == nullptr) return stats;
-  const BundleStoreStats now = bundles->stats();
-  stats.stream_bytes += now.bundles.read_bytes;
-  stats.num_reads += now.bundles.num_reads;
-  stats.io_busy_ns += now.io_busy_ns;
-  stats.io_wait_ns += now.bundles.io_wait_ns;
-  return stats;
-}
-
-WeightStoreStats Engine::read_stats() const {
-  WeightStoreStats stats = parts_->store->stats();
-  const WeightStoreStats bundles = parts_->BundleReads();
-  stats.stream_bytes += bundles.stream_bytes;
-  stats.num_reads += bundles.num_reads;
-  stats.io_busy_ns += bundles.io_busy_ns;
-  stats.io_wait_ns += bundles.io_wait_ns;
-  return stats;
+WeightStoreStats Engine::Parts::Reads() const {
+  WeightStoreStats total = store->stats();
+  total.stream_bytes += reads_before.stream_bytes;
+  total.num_reads += reads_before.num_reads;
+  total.io_busy_ns += reads_before.io_busy_ns;
+  total.io_wait_ns += reads_before.io_wait_ns;
+  total.resident_bytes += reads_before.resident_bytes;
+  if (bundles == nullptr) return total;
+  const BundleStoreStats apart = bundles->stats();
+  total.stream_bytes += apart.bundles.read_bytes;
+  total.num_reads += apart.bundles.num_reads;
+  // Two readers take turns but for reads ahead.
+  total.io_busy_ns += apart.io_busy_ns;
+  total.io_wait_ns += apart.bundles.io_wait_ns;
+  return total;
 }
 
 Engine::Engine(ModelFile model, const EngineOptions& options)
@@ -198,7 +194,7 @@ Status Engine::Replan(MemoryPlan plan, uint64_t budget_bytes,
     FLASHELM_ASSIGN_OR_RETURN(session_parts.emplace_back(),
                               session->MakeParts(*parts));
   }
-  parts->bundle_reads_before = parts_->BundleReads();
+  parts->reads_before = parts_->Reads();
   // Nothing fails from here on.
   budget_.Release(SpokenFor(parts_->plan));
   limit.ReplaceBy(parts->plan.total_bytes);

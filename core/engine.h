@@ -58,10 +58,10 @@ class Engine {
     std::unique_ptr<AsyncReader> bundle_reader;
     std::unique_ptr<BundleStore> bundles;
     std::unique_ptr<SparseFfn> sparse_ffn;
-    WeightStoreStats bundle_reads_before;  // Of parts before these.
+    WeightStoreStats reads_before;  // By parts before these.
 
-    // Of bundles alone, by these and by those before.
-    WeightStoreStats BundleReads() const;
+    // Of weights and of bundles, by these and by those before.
+    WeightStoreStats Reads() const;
   };
 
   // Plans, then takes memory, then reads the resident weights, which takes
@@ -116,9 +116,8 @@ class Engine {
   SparseFfn* sparse_ffn() { return parts_->sparse_ffn.get(); }
   // Null also where the neurons of all layers are streamed.
   const BundleStore* bundles() const { return parts_->bundles.get(); }
-  // Of weights and of bundles, since they were loaded. The times are those of
-  // two readers, which take turns but for reads ahead.
-  WeightStoreStats read_stats() const;
+  // Since the model was loaded.
+  WeightStoreStats read_stats() const { return parts_->Reads(); }
   // As WeightStore::set_cancel(), for all that waits for the device.
   void set_cancel(const CancelToken* cancel) {
     parts_->store->set_cancel(cancel);

@@ -142,9 +142,9 @@ Status Session::Run(std::span<const TokenId> tokens,
   if (engine_.sparse_ffn() != nullptr) {
     stats_.sparsity = engine_.sparse_ffn()->stats();
   }
-  if (engine_.bundles() != nullptr) {
-    stats_.bundles = engine_.bundles()->stats().bundles;
-  }
+  stats_.bundles = engine_.bundles() != nullptr
+                       ? engine_.bundles()->stats().bundles
+                       : BundleStats();
   if (!status.ok()) return status;
   stats_.num_tokens += tokens.size();
   position_ += static_cast<uint32_t>(tokens.size());

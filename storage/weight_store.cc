@@ -44,7 +44,9 @@ WeightStore::WeightStore(const WeightFile& file, ResidencyPlan plan,
       reads_(file, reader, plan_.num_slots, 1 + ResidentLoader::kDepth,
              options.read_timeout, options.trace),
       taken_(sequence_.NextSweep()),
-      submitted_(taken_) {}
+      submitted_(taken_) {
+  options_.before = nullptr;  // Create() alone looks at it.
+}
 
 WeightStore::~WeightStore() {
   if (reader_ == nullptr) return;
@@ -80,7 +82,7 @@ Result<std::unique_ptr<WeightStore>> WeightStore::Create(
   }
   std::unique_ptr<WeightStore> store(
       new WeightStore(file, plan, &reader, options));
-  FLASHELM_RETURN_IF_ERROR(store->Allocate(budget));
+  FLASHELM_RETURN_IF_ERROR(store->Allocate(budget, options.before));
   return store;
 }
 
@@ -157,22 +159,20 @@ Result<RecordRun> WeightStore::NextStandIn(uint32_t segment,
   return RecordRun{first_record, count, StandIn(info, first_record, count)};
 }
 
-Status WeightStore::Allocate(MemoryBudget& budget) {
+Status WeightStore::Allocate(MemoryBudget& budget, const WeightStore* before) {
   const std::vector<Segment>& segments = file_.segments();
   uint64_t permanent_bytes = 0;
   for (uint32_t i = 0; i < segments.size(); ++i) {
     if (!IsPermanent(i)) continue;
     permanent_bytes += RunPageBytes(segments[i], plan_.resident_records[i]);
   }
-  if (options_.before != nullptr) {
-    permanent_ = options_.before->permanent_;
+  if (before != nullptr) {
+    permanent_ = before->permanent_;
     if (permanent_->records.size() != permanent_bytes) {
       return Internal(file_.path(), ": ", permanent_bytes,
                       " bytes are resident in every plan, but ",
                       permanent_->records.size(), " in the one before");
     }
-    before_ = options_.before->stats();
-    resident_bytes_ = before_.resident_bytes;
   } else {
     permanent_ = std::make_shared<Permanent>();
     FLASHELM_ASSIGN_OR_RETURN(
@@ -191,9 +191,8 @@ Status WeightStore::Allocate(MemoryBudget& budget) {
     std::byte*& next = IsPermanent(i) ? permanent_at : at;
     resident_targets_.push_back(next);
     resident_data_.push_back(next);
-    num_loaded_.push_back(options_.before != nullptr && IsPermanent(i)
-                              ? plan_.resident_records[i]
-                              : 0);
+    num_loaded_.push_back(
+        before != nullptr && IsPermanent(i) ? plan_.resident_records[i] : 0);
     next += RunPageBytes(segments[i], plan_.resident_records[i]);
   }
   FLASHELM_ASSIGN_OR_RETURN(
@@ -552,10 +551,10 @@ const std::byte* WeightStore::ResidentRecord(uint32_t segment,
 WeightStoreStats WeightStore::stats() const {
   if (reader_ == nullptr) return {};
   const ReaderStats now = reader_->stats();
-  return {before_.stream_bytes + now.num_bytes - after_load_.num_bytes,
-          before_.num_reads + now.num_reads - after_load_.num_reads,
-          before_.io_busy_ns + now.busy_ns - after_load_.busy_ns,
-          before_.io_wait_ns + reads_.wait_ns(),
+  return {now.num_bytes - after_load_.num_bytes,
+          now.num_reads - after_load_.num_reads,
+          now.busy_ns - after_load_.busy_ns,
+          reads_.wait_ns(),
           resident_bytes_,
           reads_.unanswered_bytes()};
 }

@@ -185,7 +185,7 @@ class WeightStore {
     AlignedBuffer records;  // Of segments that are resident outside of sweeps.
   };
 
-  Status Allocate(MemoryBudget& budget);
+  Status Allocate(MemoryBudget& budget, const WeightStore* before);
   // Whether a segment's records are in permanent_.
   bool IsPermanent(uint32_t segment) const {
     return !sequence_.Contains(segment);
@@ -230,7 +230,7 @@ class WeightStore {
   const WeightFile& file_;
   const ResidencyPlan plan_;
   AsyncReader* const reader_;  // Null when the file is mapped.
-  const WeightStoreOptions options_;
+  WeightStoreOptions options_;
   SweepSequence sequence_;
 
   std::span<const std::byte> stand_in_;  // Empty: there is a file.
@@ -265,7 +265,6 @@ class WeightStore {
 
   uint64_t resident_bytes_ = 0;
   ReaderStats after_load_;
-  WeightStoreStats before_;  // Of the stores before.
 };
 
 }  // namespace flashelm

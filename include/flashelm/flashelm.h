@@ -500,11 +500,12 @@ FLASHELM_API flashelm_code flashelm_position(flashelm_session* session,
  *  Ends the call that the session is in, within some tens of milliseconds, also
  *  where it waits for the device or for other sessions. What is being computed
  *  stops after some billion products at the latest; attention and, with
- *  sparsity, the choice and the sums of neurons stop between layers. The call returns FLASHELM_CANCELLED, and so does
- *  every flashelm_prefill(), flashelm_decode() and flashelm_generate() from
- *  then on until flashelm_clear_cancel(). So it does not matter whether it
- *  comes just before or during a call. Only stores a flag: may be called from
- *  any thread and from a signal handler.
+ *  sparsity, the choice and the sums of neurons stop between layers. The call
+ *  returns FLASHELM_CANCELLED, and so does every flashelm_prefill(),
+ *  flashelm_decode() and flashelm_generate() from then on until
+ *  flashelm_clear_cancel(). So it does not matter whether it comes just before
+ *  or during a call. Only stores a flag: may be called from any thread and from
+ *  a signal handler.
  * @session : NULL does nothing. */
 FLASHELM_API void flashelm_cancel(flashelm_session* session);
 
