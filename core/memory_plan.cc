@@ -40,8 +40,24 @@ constexpr uint64_t kUringBytes = uint64_t{128} << 10;
 constexpr uint64_t kUringRatio = kIoAlignment / 16;
 
 constexpr uint32_t kMinSlots = 4;
-constexpr uint32_t kSlots = 16;
-constexpr uint64_t kSlotSizes[] = {1 << 20, 512 << 10, 256 << 10, 128 << 10};
+// What is verified at a time where weights are mapped.
+constexpr uint64_t kMappedChunkBytes = uint64_t{1} << 20;
+struct RingShape {
+  uint64_t slot_bytes;
+  uint32_t num_slots;
+  uint64_t max_share;  // Where one part in so many of the weights streams.
+};
+// The first that fits is taken. Half as much again as the store reads at a time:
+// slots that are used, or wait to be, take nothing from the device, and more of
+// them would only lie outside of caches. Small slots are used sooner after they
+// were read, large ones disturb computing less, which is the limit where little
+// streams.
+constexpr RingShape kRingShapes[] = {
+    {uint64_t{1} << 20, 12, 6},
+    {uint64_t{512} << 10, 24, 1},
+    {uint64_t{256} << 10, 24, 1},
+    {uint64_t{128} << 10, 24, 1},
+};
 // Activations may take one part in kBatchShare of what fixed parts leave, the
 // ring one in kRingShare: with little memory, a ring that keeps the device busy
 // is worth more than the few weights that could be pinned in its place.
@@ -140,13 +156,8 @@ class Planner {
       ChooseBatch(std::max(std::min(left / kBatchShare, left - ring_floor),
                            ScratchBytes(1)));
       const uint64_t scratch = ScratchBytes(plan_.batch);
-      const uint64_t most = std::min(left / kRingShare, left - scratch);
-      uint64_t ring = 0;
-      for (const uint64_t slot_bytes : kSlotSizes) {
-        ring = ChooseRing(slot_bytes, kSlots);
-        if (ring <= most) break;
-      }
-      if (ring > most) ring = ChooseRing(0, kMinSlots);
+      const uint64_t ring = ChooseRingWithin(
+          left - scratch, std::min(left / kRingShare, left - scratch));
       if (options_.pins_weights) Pin(left - ring - scratch);
     }
     AddChosenLines();
@@ -164,7 +175,7 @@ class Planner {
   // The weights are the system's affair, and so no budget is too small.
   Result<MemoryPlan> MakeMapped() {
     ChooseBatch(ScratchBytes(MaxBatch()));
-    ChooseRing(kSlotSizes[0], 0);   // For the size of the chunks.
+    ChooseRing(kMappedChunkBytes, 0);
     plan_.residency.apart.clear();  // All of the file is mapped.
     MakeAllResident();
     AddChosenLines();
@@ -358,6 +369,21 @@ class Planner {
       total += RoundUp(segments_[index].num_bytes(), kIoAlignment);
     });
     return total;
+  }
+
+  // A ring of `most` bytes at most, where it and pinned weights have `room`; the
+  // smallest where there is no such ring. Returns what the ring takes.
+  uint64_t ChooseRingWithin(uint64_t room, uint64_t most) {
+    const uint64_t weights = AllWeightBytes();
+    for (const RingShape& shape : kRingShapes) {
+      const uint64_t ring = ChooseRing(shape.slot_bytes, shape.num_slots);
+      if (ring > most) continue;
+      const uint64_t pinned = options_.pins_weights ? room - ring : 0;
+      if (weights - std::min(weights, pinned) <= weights / shape.max_share) {
+        return ring;
+      }
+    }
+    return ChooseRing(0, kMinSlots);
   }
 
   // Slots of about `slot_bytes`, at least of what one unit of any segment

@@ -43,7 +43,7 @@ class ReadTuner {
     uint64_t skip_bytes = uint64_t{4} << 20;
     uint32_t num_rounds = 5;  // Odd, for a median.
     // The first candidate stays unless another is faster by this factor.
-    double min_gain = 1.03;
+    double min_gain = 1.08;
     // Stretches in a row that were too short for a window, before the first
     // candidate is taken: the device is not the limit, or reads are few.
     uint32_t max_interruptions = 64;

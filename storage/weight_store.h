@@ -56,8 +56,9 @@ struct WeightStoreOptions {
   // How long a read may take before the device counts as failed.
   std::chrono::nanoseconds read_timeout = std::chrono::seconds(30);
   // Bytes of the ring to be read at a time, at least two slots. As few as keep
-  // the device busy: the other slots fill while the caller is the slower one.
-  uint64_t window_bytes = uint64_t{4} << 20;
+  // the device busy, also while nobody takes ends from it since all compute:
+  // the other slots fill while the caller is the slower one.
+  uint64_t window_bytes = uint64_t{8} << 20;
   // Where to note what happened when; may be null. Outlives the store.
   SweepTrace* trace = nullptr;
   // A store of the same file that the new one takes the place of, with another

@@ -59,10 +59,10 @@ TEST(ReadTunerTest, SettlesOnTheFastest) {
 
 TEST(ReadTunerTest, KeepsTheDefaultUnlessClearlyBeaten) {
   ReadTuner close(kThree);
-  Stream(close, BytesPerNs({1.0, 1.02, 1.029}), 1000 * kMib);
+  Stream(close, BytesPerNs({1.0, 1.05, 1.079}), 1000 * kMib);
   EXPECT_EQ(close.shape(), kThree[0]);
   ReadTuner clear(kThree);
-  Stream(clear, BytesPerNs({1.0, 1.02, 1.04}), 1000 * kMib);
+  Stream(clear, BytesPerNs({1.0, 1.05, 1.09}), 1000 * kMib);
   EXPECT_EQ(clear.shape(), kThree[2]);
 }
 
