@@ -242,7 +242,7 @@ Json ConfigOf(const Engine& engine) {
       sparsity.is_on()
           ? Json(std::ranges::count(engine.plan().streamed_layers, true))
           : Json(nullptr);
-  config["n_io_threads"] = options.num_io_threads;
+  config["n_io_threads"] = engine.plan().num_io_threads;
   config["ring_slots"] = residency.num_slots;
   config["slot_bytes"] = residency.slot_bytes;
   config["resident_bytes"] =

@@ -19,7 +19,7 @@ namespace {
 // Stop strings of a call, and what is held back for them.
 constexpr uint64_t kStopBytes = uint64_t{32} << 10;
 constexpr uint32_t kDefaultBatch = 512;
-constexpr uint32_t kDefaultIoThreads = 4;
+constexpr uint32_t kDefaultIoThreads = 8;
 constexpr uint32_t kDefaultReadTimeoutMs = 30000;
 
 Status CheckEnum(uint32_t value, uint32_t last, std::string_view name) {

@@ -97,12 +97,11 @@ uint64_t Engine::SpokenFor(const MemoryPlan& plan) const {
 }
 
 Result<std::unique_ptr<AsyncReader>> Engine::MakeReader(
-    uint32_t depth, uint32_t queue_depth, uint64_t request_bytes) {
+    const MemoryPlan& plan, uint32_t depth, const ReadShape& shape) {
   const auto& file = model_.weight_file().shared_file();
   if (options_.make_reader) return options_.make_reader(file, depth);
-  return OpenReader(
-      file, {options_.plan.io, depth, options_.plan.num_io_threads, queue_depth,
-             request_bytes});
+  return OpenReader(file, {options_.plan.io, depth, plan.num_io_threads,
+                           shape.queue_depth, shape.request_bytes});
 }
 
 Result<std::unique_ptr<Engine::Parts>> Engine::MakeParts(MemoryPlan plan,
@@ -125,8 +124,9 @@ Result<std::unique_ptr<Engine::Parts>> Engine::MakeParts(MemoryPlan plan,
         WeightStore::CreateMapped(file, residency, budget_, store_options));
   } else {
     FLASHELM_ASSIGN_OR_RETURN(
-        parts->reader, MakeReader(WeightStore::MaxReadsInFlight(residency),
-                                  shape.queue_depth, shape.request_bytes));
+        parts->reader,
+        MakeReader(parts->plan, WeightStore::MaxReadsInFlight(residency),
+                   shape));
     FLASHELM_ASSIGN_OR_RETURN(
         parts->store, WeightStore::Create(file, residency, *parts->reader,
                                           budget_, store_options));
@@ -144,7 +144,7 @@ Status Engine::AddBundleStore(Parts& parts) {
   constexpr uint32_t kDepth = 64;
   FLASHELM_ASSIGN_OR_RETURN(
       parts.bundle_reader,
-      MakeReader(kDepth, /*queue_depth=*/kDepth, /*request_bytes=*/0));
+      MakeReader(parts.plan, kDepth, {.queue_depth = kDepth}));
   BundleStoreOptions bundle_options =
       BundleOptions(model_, options_.plan.sparsity, parts.plan.cached_bundles);
   bundle_options.read_timeout = options_.read_timeout;

@@ -132,9 +132,9 @@ class Engine {
   // `before`: those that the new ones follow, or null.
   Result<std::unique_ptr<Parts>> MakeParts(MemoryPlan plan,
                                            const Parts* before);
-  Result<std::unique_ptr<AsyncReader>> MakeReader(uint32_t depth,
-                                                  uint32_t queue_depth,
-                                                  uint64_t request_bytes);
+  Result<std::unique_ptr<AsyncReader>> MakeReader(const MemoryPlan& plan,
+                                                  uint32_t depth,
+                                                  const ReadShape& shape);
   // Of parts_, where nothing else is registered.
   void RegisterBuffers();
   Status AddBundleStore(Parts& parts);

@@ -47,11 +47,11 @@ struct RingShape {
   uint32_t num_slots;
   uint64_t max_share;  // Where one part in so many of the weights streams.
 };
-// The first that fits is taken. Half as much again as the store reads at a time:
-// slots that are used, or wait to be, take nothing from the device, and more of
-// them would only lie outside of caches. Small slots are used sooner after they
-// were read, large ones disturb computing less, which is the limit where little
-// streams.
+// The first that fits is taken. Half as much again as the store reads at a
+// time: slots that are used, or wait to be, take nothing from the device, and
+// more of them would only lie outside of caches. Small slots are used sooner
+// after they were read, large ones disturb computing less, which is the limit
+// where little streams.
 constexpr RingShape kRingShapes[] = {
     {uint64_t{1} << 20, 12, 6},
     {uint64_t{512} << 10, 24, 1},
@@ -99,6 +99,7 @@ class Planner {
     plan_.streamed_layers = std::move(streamed_layers);
     plan_.context =
         options.context == 0 ? model.config().max_context : options.context;
+    plan_.num_io_threads = options.num_io_threads;
     plan_.weight_bytes = model.weight_file().weight_bytes();
     ResidencyPlan& residency = plan_.residency;
     residency.resident_records.assign(segments_.size(), 0);
@@ -371,8 +372,8 @@ class Planner {
     return total;
   }
 
-  // A ring of `most` bytes at most, where it and pinned weights have `room`; the
-  // smallest where there is no such ring. Returns what the ring takes.
+  // A ring of `most` bytes at most, where it and pinned weights have `room`;
+  // the smallest where there is no such ring. Returns what the ring takes.
   uint64_t ChooseRingWithin(uint64_t room, uint64_t most) {
     const uint64_t weights = AllWeightBytes();
     for (const RingShape& shape : kRingShapes) {
@@ -549,10 +550,20 @@ Result<MemoryPlan> MakePlan(const ModelFile& model,
   if (options.max_batch == 0) {
     return InvalidArgument("a batch of 0 tokens, expected at least 1");
   }
-  if (!options.sparsity.is_on()) {
-    return Planner(model, options, NeuronFrequency()).Make();
-  }
-  return MakeSparsePlan(model, options);
+  const auto make = [&model](const PlanOptions& with) {
+    return with.sparsity.is_on()
+               ? MakeSparsePlan(model, with)
+               : Planner(model, with, NeuronFrequency()).Make();
+  };
+  // Where memory is so short, the ring has no work for more threads.
+  PlanOptions few_threads = options;
+  few_threads.num_io_threads = std::min(options.num_io_threads, kMinSlots);
+  FLASHELM_ASSIGN_OR_RETURN(MemoryPlan least, make(few_threads));
+  if (few_threads.num_io_threads == options.num_io_threads) return least;
+  Result<MemoryPlan> plan = make(options);
+  if (!plan) return least;
+  plan->minimum_bytes = least.minimum_bytes;
+  return plan;
 }
 
 std::string FormatBytes(uint64_t bytes) {

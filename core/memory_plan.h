@@ -40,7 +40,8 @@ struct PlanOptions {
   // How weights are read. With kMmap they are the system's to keep or drop, so
   // they are no part of the plan, and no budget can be held.
   IoBackend io = IoBackend::kAuto;
-  uint32_t num_io_threads = 4;  // Of a pread reader, besides.
+  // Of a pread reader, besides; fewer where the budget is as short.
+  uint32_t num_io_threads = 8;
   // Which neurons are computed. With sparsity, layers whose neurons are read
   // one by one leave the sweep: all other weights come first, and a cache of
   // bundles takes what is left.
@@ -76,6 +77,7 @@ struct MemoryPlan {
   uint64_t process_bytes = 0;
   uint64_t kernel_bytes = 0;
 
+  uint32_t num_io_threads = 0;  // Of each pread reader, should there be one.
   ResidencyPlan residency;
   // With sparsity: layers whose neurons a sweep streams, all of them, since
   // that is faster than to read some one by one; those that the selector leaves

@@ -21,7 +21,7 @@ enum class IoBackend {
 struct ReaderOptions {
   IoBackend backend = IoBackend::kAuto;
   uint32_t depth = 0;        // Reads that may be in flight.
-  uint32_t num_threads = 4;  // Of a pread reader: its largest queue depth.
+  uint32_t num_threads = 8;  // Of a pread reader: its largest queue depth.
   // What the device gets at a time, as in ReadShape. 0: the reader finds out
   // what suits the device while it streams.
   uint32_t queue_depth = 0;

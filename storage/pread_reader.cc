@@ -18,8 +18,8 @@ using Clock = std::chrono::steady_clock;
 
 // The first is what most devices like; the others are for those that differ.
 constexpr std::array<ReadShape, 6> kShapes = {{
-    {uint64_t{1} << 20, 4},
-    {uint64_t{1} << 20, 2},
+    {uint64_t{512} << 10, 8},
+    {uint64_t{512} << 10, 6},
     {uint64_t{512} << 10, 4},
     {uint64_t{512} << 10, 2},
     {uint64_t{256} << 10, 4},

@@ -74,6 +74,17 @@ TEST_F(MemoryPlanTest, KeepsToAnyFeasibleBudgetAndUsesIt) {
   }
 }
 
+TEST_F(MemoryPlanTest, ReadsWithFewerThreadsInTheSmallestBudgetOnly) {
+  const MemoryPlan whole = *Plan(kUnlimitedBytes);
+  EXPECT_EQ(whole.num_io_threads, options_.num_io_threads);
+  EXPECT_EQ(Plan(whole.minimum_bytes)->num_io_threads, 4u);
+  const auto more = Plan(whole.minimum_bytes + (2u << 20));
+  EXPECT_EQ(more->num_io_threads, options_.num_io_threads);
+  EXPECT_EQ(more->minimum_bytes, whole.minimum_bytes);
+  options_.num_io_threads = 3;
+  EXPECT_EQ(Plan(whole.minimum_bytes)->num_io_threads, 3u);
+}
+
 TEST_F(MemoryPlanTest, EverySegmentKeepsAboutTheSamePart) {
   const uint64_t least = Plan(kUnlimitedBytes)->minimum_bytes;
   const uint64_t most = Plan(kUnlimitedBytes)->total_bytes;

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "core/convert/openelm_shapes.h"
 #include "core/convert/synth.h"
@@ -120,6 +121,26 @@ TEST(PlannedModelTest, PublishedShapesHaveTheirPublishedSizes) {
     EXPECT_LT(planned->file_bytes(), 2 * count + (4u << 20));
   }
   EXPECT_FALSE(PlanModelFileOfShape("7B", Options(Encoding::kBf16)));
+}
+
+TEST(PlannedModelTest, SlotsAreLargeWhereLittleStreams) {
+  const auto model = PlanModelFileOfShape("270M", Options(Encoding::kBf16));
+  ASSERT_TRUE(model);
+  PlanOptions options;
+  options.context = 128;
+  const auto slots = [&](double part) {
+    options.budget_bytes =
+        static_cast<uint64_t>(part * static_cast<double>(model->file_bytes()));
+    const MemoryPlan plan = *MakePlan(*model, options);
+    // About as many bytes as slots of that size have whole units.
+    return std::pair<uint64_t, uint64_t>(
+        plan.residency.num_slots,
+        (plan.residency.slot_bytes + (128u << 10)) >> 18);
+  };
+  EXPECT_EQ(slots(0.95), std::pair(uint64_t{12}, uint64_t{4}));
+  EXPECT_EQ(slots(0.5), std::pair(uint64_t{24}, uint64_t{2}));
+  EXPECT_EQ(slots(0.25), std::pair(uint64_t{24}, uint64_t{2}));
+  EXPECT_EQ(slots(0.1), std::pair(uint64_t{24}, uint64_t{1}));
 }
 
 TEST(PlannedModelTest, HasNoWeights) {
