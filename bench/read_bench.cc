@@ -249,7 +249,7 @@ void RegisterAll() {
         ->UseRealTime()
         ->MinTime(2);  // Finding out what suits the device is part of it.
   }
-  Grid(benchmark::RegisterBenchmark("BM_RawPread", BM_RawPread), {1, 2, 3, 4});
+  Grid(benchmark::RegisterBenchmark("BM_RawPread", BM_RawPread), {1, 2, 4, 8});
 #ifdef FLASHELM_HAS_URING
   Grid(benchmark::RegisterBenchmark("BM_RawUring", BM_RawUring),
        {1, 2, 4, 8, 16, 32});

@@ -39,11 +39,12 @@ Result<DeviceProfile> MeasureModelFile(const ModelFile& model, IoBackend io,
   options.backends = {io == IoBackend::kAuto ? IoBackend::kUring : io};
   options.orders = {ReadOrder::kSequential};
   options.request_bytes = {uint64_t{64} << 10, uint64_t{128} << 10,
-                           uint64_t{256} << 10, uint64_t{1} << 20};
+                           uint64_t{256} << 10, uint64_t{512} << 10,
+                           uint64_t{1} << 20};
   if (model.file_bytes() < options.request_bytes.front()) {
     options.request_bytes = {kIoAlignment};
   }
-  options.queue_depths = {2, 4, 8};
+  options.queue_depths = {2, 8, 16};
   options.cancel = &cancel;
   const auto file = model.weight_file().shared_file();
   FLASHELM_ASSIGN_OR_RETURN(DeviceProfile profile,
@@ -179,10 +180,11 @@ Result<DeviceProfile> ReadDeviceProfile(const std::string& path) {
 std::optional<DeviceRate> FastestRate(const DeviceProfile& profile,
                                       IoBackend io,
                                       uint64_t max_request_bytes) {
+  const uint64_t most = SaturatingAdd(max_request_bytes, max_request_bytes / 8);
   std::optional<DeviceRate> fastest;
   for (const DeviceRate& rate : profile.rates) {
     if (rate.order != ReadOrder::kSequential || rate.bytes_per_second == 0 ||
-        rate.shape.request_bytes > max_request_bytes ||
+        rate.shape.request_bytes > most ||
         (io != IoBackend::kAuto && io != rate.backend)) {
       continue;
     }

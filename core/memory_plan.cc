@@ -64,6 +64,10 @@ constexpr RingShape kRingShapes[] = {
 constexpr uint64_t kBatchShare = 8;
 constexpr uint64_t kRingShare = 4;
 
+// Reader threads beyond the fewest take one part in so many of what the
+// smallest feasible budget leaves.
+constexpr uint64_t kThreadsShare = 32;
+
 // Both arrays of a layer's cache of bundles are whole pages.
 constexpr uint64_t kCacheRounding = 2 * kIoAlignment;
 
@@ -555,14 +559,18 @@ Result<MemoryPlan> MakePlan(const ModelFile& model,
                ? MakeSparsePlan(model, with)
                : Planner(model, with, NeuronFrequency()).Make();
   };
-  // Where memory is so short, the ring has no work for more threads.
+  // Where memory is short, the ring has hardly any work for more threads.
   PlanOptions few_threads = options;
   few_threads.num_io_threads = std::min(options.num_io_threads, kMinSlots);
   FLASHELM_ASSIGN_OR_RETURN(MemoryPlan least, make(few_threads));
-  if (few_threads.num_io_threads == options.num_io_threads) return least;
-  Result<MemoryPlan> plan = make(options);
-  if (!plan) return least;
-  plan->minimum_bytes = least.minimum_bytes;
+  const uint64_t stack_bytes =
+      (options.num_io_threads - few_threads.num_io_threads) * kThreadStackBytes;
+  if (stack_bytes == 0 || options.budget_bytes - least.minimum_bytes <
+                              kThreadsShare * stack_bytes) {
+    return least;
+  }
+  FLASHELM_ASSIGN_OR_RETURN(MemoryPlan plan, make(options));
+  plan.minimum_bytes = least.minimum_bytes;
   return plan;
 }
 

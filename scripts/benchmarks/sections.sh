@@ -216,7 +216,7 @@ section_exact_q8() { exact q8; }
 section_exact_q4() { exact q4; }
 
 section_device() {
-  local round filter='BM_RawPread.*request_kib:1024/depth:(2|4)/|BM_RawUring.*request_kib:1024/depth:(4|16)/'
+  local round filter='BM_RawPread.*request_kib:(512/depth:8|1024/depth:(2|4))/|BM_RawUring.*request_kib:(512/depth:(8|16)|1024/depth:(4|16))/'
   local file=(--file=big.bf16.felm)
   # It has to be larger than that.
   if [[ "$mode" == smoke ]]; then file=(); fi

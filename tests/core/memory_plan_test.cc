@@ -4,6 +4,7 @@
 
 #include <random>
 
+#include "core/base/thread.h"
 #include "tests/core/allocation_counter.h"
 #include "tests/core/test_model.h"
 
@@ -74,11 +75,13 @@ TEST_F(MemoryPlanTest, KeepsToAnyFeasibleBudgetAndUsesIt) {
   }
 }
 
-TEST_F(MemoryPlanTest, ReadsWithFewerThreadsInTheSmallestBudgetOnly) {
+TEST_F(MemoryPlanTest, ReadsWithFewerThreadsInSmallBudgets) {
   const MemoryPlan whole = *Plan(kUnlimitedBytes);
   EXPECT_EQ(whole.num_io_threads, options_.num_io_threads);
   EXPECT_EQ(Plan(whole.minimum_bytes)->num_io_threads, 4u);
-  const auto more = Plan(whole.minimum_bytes + (2u << 20));
+  const auto more =
+      Plan(whole.minimum_bytes +
+           32 * (options_.num_io_threads - 4) * uint64_t{kThreadStackBytes});
   EXPECT_EQ(more->num_io_threads, options_.num_io_threads);
   EXPECT_EQ(more->minimum_bytes, whole.minimum_bytes);
   options_.num_io_threads = 3;
