@@ -84,6 +84,7 @@ MemoryPlan PlanOf(const ModelFile& model) {
   PlanOptions options;
   options.whole_process = false;
   options.context = 64;
+  options.io = IoBackend::kUring;  // Without the stacks of reader threads.
   const auto whole = MakePlan(model, options);
   EXPECT_TRUE(whole);
   options.budget_bytes = (whole->minimum_bytes + whole->total_bytes) / 2;
