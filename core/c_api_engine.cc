@@ -19,7 +19,6 @@ namespace {
 // Stop strings of a call, and what is held back for them.
 constexpr uint64_t kStopBytes = uint64_t{32} << 10;
 constexpr uint32_t kDefaultBatch = 512;
-constexpr uint32_t kDefaultIoThreads = 8;
 constexpr uint32_t kDefaultReadTimeoutMs = 30000;
 
 Status CheckEnum(uint32_t value, uint32_t last, std::string_view name) {
@@ -122,8 +121,7 @@ Result<EngineOptions> EngineOptionsOf(const flashelm_engine_options& options,
   plan.io = options.io == FLASHELM_IO_URING   ? IoBackend::kUring
             : options.io == FLASHELM_IO_PREAD ? IoBackend::kPread
                                               : IoBackend::kAuto;
-  plan.num_io_threads =
-      options.num_io_threads != 0 ? options.num_io_threads : kDefaultIoThreads;
+  if (options.num_io_threads != 0) plan.num_io_threads = options.num_io_threads;
   FLASHELM_ASSIGN_OR_RETURN(plan.sparsity, SparsityOf(options));
   // Of each session: its text, lists of what a call wants logits of, a sampler.
   const uint64_t context =

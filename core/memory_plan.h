@@ -40,7 +40,7 @@ struct PlanOptions {
   // How weights are read. With kMmap they are the system's to keep or drop, so
   // they are no part of the plan, and no budget can be held.
   IoBackend io = IoBackend::kAuto;
-  // Of a pread reader, besides; fewer where the budget is as short.
+  // Of a pread reader, besides; at most 4 where the budget is short.
   uint32_t num_io_threads = 8;
   // Which neurons are computed. With sparsity, layers whose neurons are read
   // one by one leave the sweep: all other weights come first, and a cache of

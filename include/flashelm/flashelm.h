@@ -223,8 +223,8 @@ typedef struct flashelm_engine_options {
   uint32_t kv_type;      /* FLASHELM_KV_... */
   uint32_t io;           /* FLASHELM_IO_... */
 
-  /* Threads that read, where threads do; 0: 8. 4 are enough, and there are no
-   * more, where memory is as short. */
+  /* Threads that read, where threads do; 0: 8. Where memory is short, at most 4
+   * of them are made. */
   uint32_t num_io_threads;
 
   /* How long a read may take before the call that waits for it fails with
