@@ -64,7 +64,7 @@ uint64_t ModelHash(const ModelFile& model) {
 // What else the bits of keys and values depend on.
 std::string Arithmetic(const Engine& engine) {
   const SparsityOptions& sparsity = engine.plan_options().sparsity;
-  std::string text = fmt::format("{}, sparsity {}", SimdTargetName(),
+  std::string text = fmt::format("{}, sparsity {}", SimdArithmeticName(),
                                  SelectorName(sparsity.selector));
   if (sparsity.is_on()) {
     if (sparsity.kept_fraction > 0) {

@@ -16,6 +16,7 @@
 #include <cstring>
 
 #include "hwy/highway.h"
+#include "kernels/dot_product-inl.h"
 #include "kernels/quant_panel-inl.h"
 #include "kernels/quant_tokens.h"
 #include "kernels/weight_view.h"
@@ -24,10 +25,17 @@
 HWY_BEFORE_NAMESPACE();
 namespace flashelm::HWY_NAMESPACE {
 
-// Tokens that are multiplied with a panel at once. Of AVX3_DL, their sums,
-// integers and partial, and the operands take 28 of the 32 registers. Of AVX2,
-// integers and operands take 12 of 16; the partial sums may be in memory.
-constexpr size_t kTileTokens = HWY_TARGET <= HWY_AVX3_DL ? 6 : 4;
+// Tokens that are multiplied with a panel at once. Of AVX3_DL and NEON, their
+// sums, integers and partial, and the operands take 28 of the 32 registers, two
+// more where NEON lacks the dot product. Of AVX2, integers and operands take 12
+// of 16; the partial sums may be in memory.
+#undef FLASHELM_TILE_TOKENS
+#if HWY_TARGET <= HWY_AVX3_DL || FLASHELM_IS_NEON64
+#define FLASHELM_TILE_TOKENS 6
+#else
+#define FLASHELM_TILE_TOKENS 4
+#endif
+constexpr size_t kTileTokens = FLASHELM_TILE_TOKENS;
 
 constexpr size_t NumTiles(size_t num_tokens) {
   return (num_tokens + kTileTokens - 1) / kTileTokens;
@@ -49,6 +57,9 @@ struct TilePart {
   // What the offset of the codes adds to a sum.
   template <WeightType kType>
   HWY_INLINE RowVector Offset(size_t t) const {
+    if constexpr (kType == WeightType::kQ8 && kHasSignedCodes) {
+      return hn::Zero(RowTag());
+    }
     const RowVector by_8 =
         hn::Set(RowTag(), blocks[t * num_blocks].offsets[scale_at]);
     return kType == WeightType::kQ8 ? hn::ShiftLeft<4>(by_8) : by_8;
@@ -63,12 +74,27 @@ struct TilePart {
 template <size_t kTokens>
 using TileDots = RowVector[kTokens][kPanelVectors];
 
-#if HWY_TARGET <= HWY_AVX3_DL
+#if HWY_TARGET <= HWY_AVX3_DL || FLASHELM_IS_NEON64
 
-// The sums of the products of a group. The instruction adds four products of
-// an unsigned and a signed byte to each lane; Highway does not have it, and
+// sum + the products of four codes and the activations in each lane. x86's
+// instruction takes unsigned and signed bytes; Highway does not have it, and
 // compiles this target without the flag that its intrinsic would need.
-template <WeightType kType, size_t kTokens>
+template <bool kDotProduct>
+HWY_INLINE void AddProducts(RowByteVector codes, RowByteVector activations,
+                            RowVector& sum) {
+#if HWY_ARCH_X86
+  asm("vpdpbusd %2, %1, %0"
+      : "+v"(sum.raw)
+      : "v"(codes.raw), "v"(activations.raw));
+#else
+  sum.raw =
+      AddQuadProducts<kDotProduct>(sum.raw, vreinterpretq_s8_u8(codes.raw),
+                                   vreinterpretq_s8_u8(activations.raw));
+#endif
+}
+
+// The sums of the products of a group.
+template <WeightType kType, bool kDotProduct, size_t kTokens>
 HWY_INLINE void GroupDots(const PanelGroup& group, const TilePart& tile,
                           TileDots<kTokens>& dots) {
   HWY_UNROLL(6)
@@ -89,9 +115,7 @@ HWY_INLINE void GroupDots(const PanelGroup& group, const TilePart& tile,
       const RowByteVector activations = tile.Quad(t, q);
       HWY_UNROLL(2)
       for (size_t v = 0; v < kPanelVectors; ++v) {
-        asm("vpdpbusd %2, %1, %0"
-            : "+v"(dots[t][v].raw)
-            : "v"(codes[v].raw), "v"(activations.raw));
+        AddProducts<kDotProduct>(codes[v], activations, dots[t][v]);
       }
     }
   }
@@ -163,7 +187,7 @@ HWY_INLINE void HalfDots(const PanelGroup& group, const TilePart& tile,
 }
 
 // The sums of the products of a group.
-template <WeightType kType, size_t kTokens>
+template <WeightType kType, bool kDotProduct, size_t kTokens>
 HWY_INLINE void GroupDots(const PanelGroup& group, const TilePart& tile,
                           TileDots<kTokens>& dots) {
   TileDots<kTokens> high;
@@ -192,7 +216,7 @@ HWY_INLINE void GroupDots(const PanelGroup& group, const TilePart& tile,
 // One partial sum of the rows of a panel with each of kTokens tokens.
 //   group     the first of the partial sum's, of `count`
 //   partials  [kTokens][kPanelVectors]
-template <WeightType kType, size_t kTokens>
+template <WeightType kType, bool kDotProduct, size_t kTokens>
 HWY_INLINE void PartialSums(const PanelGroup* group, size_t count,
                             TilePart tile, PanelPrefetcher& prefetcher,
                             RowFloatVector* partials) {
@@ -207,7 +231,7 @@ HWY_INLINE void PartialSums(const PanelGroup* group, size_t count,
   for (; group != end; ++group, ++tile.blocks) {
     prefetcher.Fetch();
     TileDots<kTokens> dots;
-    GroupDots<kType, kTokens>(*group, tile, dots);
+    GroupDots<kType, kDotProduct, kTokens>(*group, tile, dots);
     HWY_UNROLL(6)
     for (size_t t = 0; t < kTokens; ++t) {
       HWY_UNROLL(2)
@@ -230,7 +254,7 @@ HWY_INLINE void PartialSums(const PanelGroup* group, size_t count,
 
 // The products of a panel with kTokens tokens. The rows of vector v of the
 // panel have theirs from out[rows[v]] on.
-template <WeightType kType, size_t kTokens>
+template <WeightType kType, bool kDotProduct, size_t kTokens>
 HWY_NOINLINE void PanelDots(const PanelGroup* panel, size_t num_groups,
                             const size_t* rows, const TokenBlock* tokens,
                             PanelPrefetcher& prefetcher, float* out,
@@ -242,8 +266,8 @@ HWY_NOINLINE void PanelDots(const PanelGroup* panel, size_t num_groups,
                            TokenBlock::ScaleIndex(j)};
     const size_t begin = PanelBegin(num_groups, j);
     const size_t end = PanelBegin(num_groups, j + 1);
-    PartialSums<kType, kTokens>(panel + begin, end - begin, tile, prefetcher,
-                                p[j]);
+    PartialSums<kType, kDotProduct, kTokens>(panel + begin, end - begin, tile,
+                                             prefetcher, p[j]);
   }
   for (size_t t = 0; t < kTokens; ++t) {
     for (size_t v = 0; v < kPanelVectors; ++v) {
@@ -258,7 +282,7 @@ HWY_NOINLINE void PanelDots(const PanelGroup* panel, size_t num_groups,
 }
 
 // A panel with all tokens, in tiles of about equal size.
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_INLINE void PanelBatch(const PanelGroup* panel, size_t num_groups,
                            const size_t* rows, const TokenBlock* tokens,
                            size_t num_tokens, PanelPrefetcher& prefetcher,
@@ -271,30 +295,30 @@ HWY_INLINE void PanelBatch(const PanelGroup* panel, size_t num_groups,
   for (size_t t = 0; t < num_tokens; --num_left) {
     const size_t count = (num_tokens - t + num_left - 1) / num_left;
     switch (count) {
-#if HWY_TARGET <= HWY_AVX3_DL
+#if FLASHELM_TILE_TOKENS == 6
       case 6:
-        dots(PanelDots<kType, 6>, t);
+        dots(PanelDots<kType, kDotProduct, 6>, t);
         break;
       case 5:
-        dots(PanelDots<kType, 5>, t);
+        dots(PanelDots<kType, kDotProduct, 5>, t);
         break;
 #else
       case 2:
-        dots(PanelDots<kType, 2>, t);
+        dots(PanelDots<kType, kDotProduct, 2>, t);
         break;
 #endif
       case 4:
-        dots(PanelDots<kType, 4>, t);
+        dots(PanelDots<kType, kDotProduct, 4>, t);
         break;
       default:
-        dots(PanelDots<kType, 3>, t);
+        dots(PanelDots<kType, kDotProduct, 3>, t);
     }
     t += count;
   }
 }
 
-// From so many on, packing the rows pays (measured on an EPYC).
-#if HWY_TARGET <= HWY_AVX3_DL
+// From so many on, packing the rows pays (measured on an EPYC; not on ARM).
+#if FLASHELM_TILE_TOKENS == 6
 template <WeightType kType>
 constexpr size_t kMinBatchTokens = kType == WeightType::kQ4 ? 4 : 3;
 #else
@@ -304,7 +328,7 @@ constexpr size_t kMinBatchTokens = kType == WeightType::kQ4 ? 6 : 4;
 constexpr size_t kMinBatchRows = kVectorRows;
 
 // As QuantMatMul(), for at least so many tokens and rows.
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_NOINLINE void QuantBatch(const WeightView& w, size_t num_rows,
                              size_t num_cols, const TokenBlock* tokens,
                              size_t num_tokens, std::byte* workspace,
@@ -324,8 +348,8 @@ HWY_NOINLINE void QuantBatch(const WeightView& w, size_t num_rows,
       PackRows<kType>(Submatrix(w, rows[v], 0), num_groups, v * kVectorRows,
                       panel);
     }
-    PanelBatch<kType>(panel, num_groups, rows, tokens, num_tokens, prefetcher,
-                      out, out_stride);
+    PanelBatch<kType, kDotProduct>(panel, num_groups, rows, tokens, num_tokens,
+                                   prefetcher, out, out_stride);
   }
 }
 

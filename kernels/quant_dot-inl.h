@@ -14,6 +14,7 @@
 
 #include "hwy/highway.h"
 #include "kernels/dot-inl.h"
+#include "kernels/dot_product-inl.h"
 #include "kernels/float_types.h"
 #include "kernels/quant_tokens.h"
 #include "kernels/weight_view.h"
@@ -41,8 +42,9 @@ HWY_INLINE __m256i SumsOfQuads(const __m256i (&sums)[4]) {
                            _mm256_hadd_epi32(sums[2], sums[3]));
 }
 
-// The sums of products of the groups of a block, 8 of `codes`.
-template <WeightType kType>
+// The sums of products of the groups of a block, 8 of `codes`. kDotProduct:
+// with ARM's instruction for it, which the CPU has to have.
+template <WeightType kType, bool kDotProduct>
 HWY_INLINE void BlockDots(const std::byte* codes, const TokenBlock& token,
                           DotVector (&dots)[kPartialVectors]) {
   const __m256i ones = _mm256_set1_epi16(1);
@@ -101,6 +103,79 @@ HWY_INLINE void LoadScales(const std::byte* scales,
       evens_then_odds));
 }
 
+#elif FLASHELM_IS_NEON64  // 64-bit ARM
+
+static_assert(kPartialVectors == 2);
+
+// The sums of products of a group in four parts. Codes of q4 have no sign.
+template <WeightType kType, bool kDotProduct>
+HWY_INLINE int32x4_t GroupParts(const int8x16_t (&codes)[2],
+                                const int8_t* activations) {
+  const int8x16_t a[2] = {vld1q_s8(activations),
+                          vld1q_s8(activations + TokenBlock::kHalfStride)};
+  if constexpr (kDotProduct) {
+    const int32x4_t first = DotProduct(vdupq_n_s32(0), codes[0], a[0]);
+    return DotProduct(first, codes[1], a[1]);
+  }
+  // Two products of 128 and 127 fit in 16 bits, and so do four of 15 and 127.
+  int16x8_t sums[2];
+  HWY_UNROLL(2)
+  for (size_t half = 0; half < 2; ++half) {
+    const int8x8_t c = vget_low_s8(codes[half]);
+    const int8x8_t b = vget_low_s8(a[half]);
+    sums[half] = kType == WeightType::kQ4 && half == 1 ? vmlal_s8(sums[0], c, b)
+                                                       : vmull_s8(c, b);
+    sums[half] =
+        vmlal_s8(sums[half], vget_high_s8(codes[half]), vget_high_s8(a[half]));
+  }
+  if constexpr (kType == WeightType::kQ4) return vpaddlq_s16(sums[1]);
+  return vpadalq_s16(vpaddlq_s16(sums[0]), sums[1]);
+}
+
+template <WeightType kType, bool kDotProduct>
+HWY_INLINE void BlockDots(const std::byte* codes, const TokenBlock& token,
+                          DotVector (&dots)[kPartialVectors]) {
+  HWY_UNROLL(2)
+  for (size_t odd = 0; odd < 2; ++odd) {
+    int32x4_t sums[4];
+    HWY_UNROLL(4)
+    for (size_t p = 0; p < 4; ++p) {
+      const size_t g = 2 * p + odd;
+      int8x16_t group[2];
+      if constexpr (kType == WeightType::kQ4) {
+        const uint8x16_t both =
+            vld1q_u8(reinterpret_cast<const uint8_t*>(codes) + g * 16);
+        group[0] = vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(15)));
+        group[1] = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+      } else {
+        const auto* from = reinterpret_cast<const int8_t*>(codes) + g * 32;
+        group[0] = vld1q_s8(from);
+        group[1] = vld1q_s8(from + 16);
+      }
+      sums[p] = GroupParts<kType, kDotProduct>(
+          group, token.codes + TokenBlock::CodesIndex(g));
+    }
+    int32x4_t dot =
+        vpaddq_s32(vpaddq_s32(sums[0], sums[1]), vpaddq_s32(sums[2], sums[3]));
+    if constexpr (kType == WeightType::kQ4) {
+      dot = vaddq_s32(dot, vld1q_s32(token.offsets + odd * 4));
+    }
+    dots[odd] = DotVector(dot);
+  }
+}
+
+HWY_INLINE void LoadScales(const std::byte* scales,
+                           PartialVector (&out)[kPartialVectors]) {
+  const uint16x8_t all =
+      vreinterpretq_u16_u8(vld1q_u8(reinterpret_cast<const uint8_t*>(scales)));
+  const uint16x8_t evens = vuzp1q_u16(all, all);
+  const uint16x8_t odds = vuzp2q_u16(all, all);
+  out[0] =
+      PartialVector(vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(evens))));
+  out[1] =
+      PartialVector(vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(odds))));
+}
+
 #else  // All other targets: one group at a time.
 
 // The sum of 32 products of codes c, in order, with the activations of a group
@@ -131,7 +206,7 @@ HWY_INLINE int32_t GroupDot(const int8_t* HWY_RESTRICT c,
 #endif
 }
 
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_INLINE void BlockDots(const std::byte* codes, const TokenBlock& token,
                           DotVector (&dots)[kPartialVectors]) {
   HWY_ALIGN int32_t sums[kBlockGroups];
@@ -173,14 +248,14 @@ HWY_INLINE void LoadScales(const std::byte* scales,
 #endif
 
 // Adds the products of a block to the partial sums.
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_INLINE void AddBlock(const std::byte* codes, const std::byte* scales,
                          const TokenBlock& token,
                          PartialVector (&partials)[kPartialVectors]) {
   const PartialTag d;
   DotVector dots[kPartialVectors];
   PartialVector w_scales[kPartialVectors];
-  BlockDots<kType>(codes, token, dots);
+  BlockDots<kType, kDotProduct>(codes, token, dots);
   LoadScales(scales, w_scales);
   HWY_UNROLL(8)
   for (size_t i = 0; i < kPartialVectors; ++i) {
@@ -205,7 +280,7 @@ HWY_INLINE float SumOfPartials(
 
 // The dot product of a row with a token, [NumBlocks(num_groups)].
 // `fetcher` advances by the bytes of the row.
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_INLINE float QuantDot(const std::byte* codes, const std::byte* scales,
                           size_t num_groups, const TokenBlock* token,
                           LineFetcher& fetcher) {
@@ -216,8 +291,8 @@ HWY_INLINE float QuantDot(const std::byte* codes, const std::byte* scales,
   const size_t num_whole = num_groups / kBlockGroups;
   for (size_t b = 0; b < num_whole; ++b) {
     fetcher.Advance(kBlockBytes + kBlockScales);
-    AddBlock<kType>(codes + b * kBlockBytes, scales + b * kBlockScales,
-                    token[b], partials);
+    AddBlock<kType, kDotProduct>(codes + b * kBlockBytes,
+                                 scales + b * kBlockScales, token[b], partials);
   }
   if (const size_t rest = num_groups % kBlockGroups; rest > 0) {
     // From copies: nothing past the row may be read. A group that is not there
@@ -229,7 +304,8 @@ HWY_INLINE float QuantDot(const std::byte* codes, const std::byte* scales,
                 ElementsBytes(kType, rest * kQuantGroup));
     std::memcpy(rest_scales, scales + num_whole * kBlockScales,
                 ScalesBytes(kType, rest * kQuantGroup));
-    AddBlock<kType>(rest_codes, rest_scales, token[num_whole], partials);
+    AddBlock<kType, kDotProduct>(rest_codes, rest_scales, token[num_whole],
+                                 partials);
   }
   return SumOfPartials(partials);
 }

@@ -10,9 +10,11 @@
 #define HWY_TARGET_INCLUDE "kernels/quant_matmul.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "kernels/dot_product-inl.h"
 #include "kernels/quant_batch-inl.h"
 #include "kernels/quant_dot-inl.h"
 #include "kernels/quant_tokens.h"
+#include "kernels/simd.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace flashelm::HWY_NAMESPACE {
@@ -89,7 +91,7 @@ void QuantizeTokens(const float* x, size_t x_stride, size_t num_cols,
 }
 
 // One row after the other, as in MatMul().
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_NOINLINE void QuantDots(const WeightView& w, size_t num_rows,
                             size_t num_cols, const TokenBlock* tokens,
                             size_t num_tokens, float* out, size_t out_stride,
@@ -102,14 +104,14 @@ HWY_NOINLINE void QuantDots(const WeightView& w, size_t num_rows,
     const size_t offset = r * w.stride_bytes;
     LineFetcher& lines = fetcher.BeginRow(r);
     for (size_t t = 0; t < num_tokens; ++t) {
-      out[t * out_stride + r] =
-          QuantDot<kType>(w.data + offset, w.scales + offset, num_groups,
-                          tokens + t * num_blocks, lines);
+      out[t * out_stride + r] = QuantDot<kType, kDotProduct>(
+          w.data + offset, w.scales + offset, num_groups,
+          tokens + t * num_blocks, lines);
     }
   }
 }
 
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_INLINE void QuantMatMulOf(const WeightView& w, size_t num_rows,
                               size_t num_cols, const TokenBlock* tokens,
                               size_t num_tokens,
@@ -117,13 +119,30 @@ HWY_INLINE void QuantMatMulOf(const WeightView& w, size_t num_rows,
                               size_t out_stride, const std::byte* next) {
 #if FLASHELM_HAS_QUANT_BATCH
   if (num_tokens >= kMinBatchTokens<kType> && num_rows >= kMinBatchRows) {
-    QuantBatch<kType>(w, num_rows, num_cols, tokens, num_tokens, workspace, out,
-                      out_stride);
+    QuantBatch<kType, kDotProduct>(w, num_rows, num_cols, tokens, num_tokens,
+                                   workspace, out, out_stride);
     return;
   }
 #endif
-  QuantDots<kType>(w, num_rows, num_cols, tokens, num_tokens, out, out_stride,
-                   next);
+  QuantDots<kType, kDotProduct>(w, num_rows, num_cols, tokens, num_tokens, out,
+                                out_stride, next);
+}
+
+template <bool kDotProduct>
+HWY_INLINE void QuantMatMulWith(const WeightView& w, size_t num_rows,
+                                size_t num_cols, const TokenBlock* tokens,
+                                size_t num_tokens, std::byte* workspace,
+                                float* out, size_t out_stride,
+                                const std::byte* next) {
+  if (w.type == WeightType::kQ4) {
+    QuantMatMulOf<WeightType::kQ4, kDotProduct>(w, num_rows, num_cols, tokens,
+                                                num_tokens, workspace, out,
+                                                out_stride, next);
+  } else {
+    QuantMatMulOf<WeightType::kQ8, kDotProduct>(w, num_rows, num_cols, tokens,
+                                                num_tokens, workspace, out,
+                                                out_stride, next);
+  }
 }
 
 void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
@@ -131,13 +150,15 @@ void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
                  std::byte* workspace, float* out, size_t out_stride,
                  const std::byte* next) {
   const auto* blocks = reinterpret_cast<const TokenBlock*>(tokens);
-  if (w.type == WeightType::kQ4) {
-    QuantMatMulOf<WeightType::kQ4>(w, num_rows, num_cols, blocks, num_tokens,
-                                   workspace, out, out_stride, next);
-  } else {
-    QuantMatMulOf<WeightType::kQ8>(w, num_rows, num_cols, blocks, num_tokens,
-                                   workspace, out, out_stride, next);
+#if FLASHELM_IS_NEON64
+  if (UsesDotProduct()) {
+    QuantMatMulWith<true>(w, num_rows, num_cols, blocks, num_tokens, workspace,
+                          out, out_stride, next);
+    return;
   }
+#endif
+  QuantMatMulWith<false>(w, num_rows, num_cols, blocks, num_tokens, workspace,
+                         out, out_stride, next);
 }
 
 }  // namespace flashelm::HWY_NAMESPACE

@@ -1,6 +1,6 @@
 // Rows of quantized weights side by side, a row in each lane, for products with
-// a batch of tokens; on x86 with AVX2 or more. Included after hwy/highway.h,
-// once per target.
+// a batch of tokens; on x86 with AVX2 or more, and on 64-bit ARM. Included
+// after hwy/highway.h, once per target.
 #if defined(FLASHELM_KERNELS_QUANT_PANEL_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef FLASHELM_KERNELS_QUANT_PANEL_INL_H_
 #undef FLASHELM_KERNELS_QUANT_PANEL_INL_H_
@@ -15,11 +15,13 @@
 
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
+#include "kernels/dot_product-inl.h"
+#include "kernels/prefetch.h"
 #include "kernels/quant_tokens.h"
 #include "kernels/weight_view.h"
 
 #undef FLASHELM_HAS_QUANT_BATCH
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+#if (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2) || FLASHELM_IS_NEON64
 #define FLASHELM_HAS_QUANT_BATCH 1
 #else
 #define FLASHELM_HAS_QUANT_BATCH 0
@@ -43,7 +45,12 @@ constexpr size_t kPanelVectors = 2;
 constexpr size_t kPanelRows = kPanelVectors * kVectorRows;
 constexpr size_t kQuads = kQuantGroup / 4;
 
-// A group of the rows of a panel. The codes are n of q4, q + 128 of q8.
+// Whether instructions take codes with a sign, as ARM's do. x86's take unsigned
+// ones.
+constexpr bool kHasSignedCodes = FLASHELM_IS_NEON64;
+
+// A group of the rows of a panel. The codes are n of q4; q of q8, or q + 128
+// where they have no sign.
 struct alignas(64) PanelGroup {
   uint8_t codes[kQuads][kPanelRows][4];
   float scales[kPanelRows];
@@ -60,18 +67,26 @@ HWY_INLINE size_t PanelBegin(size_t num_groups, size_t j) {
 // the vector.
 HWY_INLINE RowVector LoadFourthRows(const std::byte* from,
                                     size_t stride_bytes) {
+#if HWY_ARCH_X86
   const auto row = [&](size_t block) HWY_ATTR {
     return _mm_loadu_si128(
         reinterpret_cast<const __m128i*>(from + 4 * block * stride_bytes));
   };
+#endif
 #if HWY_TARGET <= HWY_AVX3
   __m512i rows = _mm512_castsi128_si512(row(0));
   rows = _mm512_mask_broadcast_i32x4(rows, 0x00F0, row(1));
   rows = _mm512_mask_broadcast_i32x4(rows, 0x0F00, row(2));
   return RowVector{_mm512_mask_broadcast_i32x4(rows, 0xF000, row(3))};
-#else
+#elif HWY_ARCH_X86
   return RowVector{
       _mm256_inserti128_si256(_mm256_castsi128_si256(row(0)), row(1), 1)};
+#else
+  static_assert(kVectorRows == 4);
+  static_cast<void>(stride_bytes);
+  return hn::BitCast(
+      RowTag(),
+      hn::LoadU(RowByteTag(), reinterpret_cast<const uint8_t*>(from)));
 #endif
 }
 
@@ -112,11 +127,13 @@ HWY_INLINE void PackCodes(const std::byte* codes, size_t stride_bytes,
     }
   } else {
     LoadTransposed(codes + 16, stride_bytes, second);
-    const RowVector sign_bits = hn::Set(d, static_cast<int32_t>(0x80808080u));
-    HWY_UNROLL(4)
-    for (size_t q = 0; q < 4; ++q) {
-      first[q] = hn::Xor(first[q], sign_bits);
-      second[q] = hn::Xor(second[q], sign_bits);
+    if constexpr (!kHasSignedCodes) {
+      const RowVector sign_bits = hn::Set(d, static_cast<int32_t>(0x80808080u));
+      HWY_UNROLL(4)
+      for (size_t q = 0; q < 4; ++q) {
+        first[q] = hn::Xor(first[q], sign_bits);
+        second[q] = hn::Xor(second[q], sign_bits);
+      }
     }
   }
   const RowByteTag d8;
@@ -208,13 +225,13 @@ class PanelPrefetcher {
         stride_bytes_(w.stride_bytes),
         row_bytes_(RowBytes(w.type, num_cols)),
         num_rows_(num_rows),
-        num_lines_((num_rows * (row_bytes_ / kLine + 1) + num_calls - 1) /
+        num_lines_((num_rows * (row_bytes_ / kCacheLine + 1) + num_calls - 1) /
                    num_calls) {}
 
   HWY_INLINE void Fetch() {
     for (size_t i = 0; i < num_lines_ && num_rows_ > 0; ++i) {
-      _mm_prefetch(reinterpret_cast<const char*>(row_ + at_), _MM_HINT_T1);
-      at_ += kLine;
+      FetchLine(row_ + at_);
+      at_ += kCacheLine;
       if (at_ < row_bytes_) continue;
       at_ = 0;
       row_ += stride_bytes_;
@@ -223,7 +240,6 @@ class PanelPrefetcher {
   }
 
  private:
-  static constexpr size_t kLine = 64;
   const std::byte* row_;
   size_t stride_bytes_;
   size_t row_bytes_;

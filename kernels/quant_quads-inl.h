@@ -13,12 +13,13 @@
 #include <cstdint>
 
 #include "hwy/highway.h"
+#include "kernels/dot_product-inl.h"
 #include "kernels/weight_view.h"
 
 #undef FLASHELM_HAS_QUADS
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_SSSE3
 #define FLASHELM_HAS_QUADS 1
-#elif HWY_ARCH_ARM_A64 && HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
+#elif FLASHELM_IS_NEON64
 #define FLASHELM_HAS_QUADS 1
 #else
 #define FLASHELM_HAS_QUADS 0
@@ -45,9 +46,9 @@ constexpr size_t kQuadLanes = kQuadBytes / 4;
 // Vectors of the 32 columns of a group.
 constexpr size_t kQuadVectors = kQuantGroup / kQuadLanes;
 
-// What is added to codes to have them as QuadVectors. Instructions multiply
-// unsigned bytes with signed ones, in sums of four (VNNI) or of two that have
-// to fit in 16 bits: those of q8 with offset would not.
+// What is added to codes to have them as QuadVectors. x86's instructions
+// multiply unsigned bytes with signed ones, in sums of four (VNNI) or of two
+// that have to fit in 16 bits: those of q8 with offset would not.
 template <WeightType kType>
 constexpr int32_t kCodeOffset = kType == WeightType::kQ4    ? 8
                                 : HWY_TARGET <= HWY_AVX3_DL ? 128
@@ -80,7 +81,7 @@ HWY_INLINE void LoadQuads(const std::byte* const* rows, size_t offset,
 
 // sum + the products of four codes and four factors, which lie in `factors`.
 // The assembler's name, since the target's options lack avx512vnni.
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_INLINE QuadSum AddDots(QuadVector codes, const int32_t& factors,
                            QuadSum sum) {
   asm("vpdpbusd %2%{1to16%}, %1, %0"
@@ -117,7 +118,8 @@ HWY_INLINE void LoadQuads(const std::byte* const* rows, size_t offset,
   }
 }
 
-template <WeightType kType>
+// kDotProduct: with ARM's instruction for it, which the CPU has to have.
+template <WeightType kType, bool kDotProduct>
 HWY_INLINE QuadSum AddDots(QuadVector codes, const int32_t& factors,
                            QuadSum sum) {
   const QuadVector f = hn::BitCast(QuadTag(), hn::Set(QuadSumTag(), factors));
@@ -143,11 +145,8 @@ HWY_INLINE QuadSum AddDots(QuadVector codes, const int32_t& factors,
   const __m128i dots = _mm_madd_epi16(pairs, _mm_set1_epi16(1));
   return hn::Add(sum, QuadSum{dots});
 #else
-  const int8x16_t c = vreinterpretq_s8_u8(codes.raw);
-  const int8x16_t a = vreinterpretq_s8_u8(f.raw);
-  const int16x8_t low = vmull_s8(vget_low_s8(c), vget_low_s8(a));
-  const int16x8_t high = vmull_s8(vget_high_s8(c), vget_high_s8(a));
-  return QuadSum{vpadalq_s16(sum.raw, vpaddq_s16(low, high))};
+  return QuadSum{AddQuadProducts<kDotProduct>(
+      sum.raw, vreinterpretq_s8_u8(codes.raw), vreinterpretq_s8_u8(f.raw))};
 #endif
 }
 

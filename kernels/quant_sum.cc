@@ -10,7 +10,9 @@
 #define HWY_TARGET_INCLUDE "kernels/quant_sum.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "kernels/dot_product-inl.h"
 #include "kernels/quant_quads-inl.h"
+#include "kernels/simd.h"
 #include "kernels/weights-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -238,7 +240,7 @@ HWY_INLINE void ArrangeQuads(size_t block, BatchWorkspace& work) {
 }
 
 // Adds a group of all blocks to kTokens tokens.
-template <WeightType kType, size_t kTokens>
+template <WeightType kType, bool kDotProduct, size_t kTokens>
 HWY_INLINE void AddGroupToTokens(const BatchWorkspace& work, size_t group,
                                  size_t num_blocks, float* y, size_t y_stride) {
   FloatSums totals[kTokens];
@@ -258,7 +260,7 @@ HWY_INLINE void AddGroupToTokens(const BatchWorkspace& work, size_t group,
             hn::Load(QuadTag(), work.quads[group][block][q] + v * kQuadBytes);
         HWY_UNROLL(8)
         for (size_t t = 0; t < kTokens; ++t) {
-          sums[t].sums[v] = AddDots<kType>(
+          sums[t].sums[v] = AddDots<kType, kDotProduct>(
               codes, work.factors[t][block].quads[q][group], sums[t].sums[v]);
         }
       }
@@ -272,7 +274,7 @@ HWY_INLINE void AddGroupToTokens(const BatchWorkspace& work, size_t group,
   for (size_t t = 0; t < kTokens; ++t) StoreSums(totals[t], y + t * y_stride);
 }
 
-template <WeightType kType, size_t kTokens>
+template <WeightType kType, bool kDotProduct, size_t kTokens>
 HWY_NOINLINE void AddStripsToTokens(BatchWorkspace& work, size_t num_blocks,
                                     const float* factors, size_t factors_stride,
                                     float* y, size_t y_stride) {
@@ -284,13 +286,13 @@ HWY_NOINLINE void AddStripsToTokens(BatchWorkspace& work, size_t num_blocks,
     }
   }
   for (size_t g = 0; g < work.strips[0].num_groups; ++g) {
-    AddGroupToTokens<kType, kTokens>(work, g, num_blocks, y + g * kQuantGroup,
-                                     y_stride);
+    AddGroupToTokens<kType, kDotProduct, kTokens>(
+        work, g, num_blocks, y + g * kQuantGroup, y_stride);
   }
 }
 
 // At most kMaxBlocks blocks of rows, one strip of columns.
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_INLINE void AddStripsToBatch(const WeightView& w, size_t num_rows,
                                  size_t num_groups, const float* factors,
                                  size_t factors_stride, size_t num_tokens,
@@ -306,17 +308,17 @@ HWY_INLINE void AddStripsToBatch(const WeightView& w, size_t num_rows,
   }
   size_t t = 0;
   for (; num_tokens - t >= kSumTokens; t += kSumTokens) {
-    AddStripsToTokens<kType, kSumTokens>(
+    AddStripsToTokens<kType, kDotProduct, kSumTokens>(
         work, num_blocks, factors + t * factors_stride, factors_stride,
         y + t * y_stride, y_stride);
   }
   for (; t < num_tokens; ++t) {
-    AddStripsToTokens<kType, 1>(work, num_blocks, factors + t * factors_stride,
-                                0, y + t * y_stride, 0);
+    AddStripsToTokens<kType, kDotProduct, 1>(
+        work, num_blocks, factors + t * factors_stride, 0, y + t * y_stride, 0);
   }
 }
 
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_NOINLINE void AddRowsToBatch(const WeightView& w, size_t num_rows,
                                  size_t num_cols, const float* factors,
                                  size_t factors_stride, size_t num_tokens,
@@ -326,7 +328,7 @@ HWY_NOINLINE void AddRowsToBatch(const WeightView& w, size_t num_rows,
   constexpr size_t kCols = kStripGroups * kQuantGroup;
   for (size_t row = 0; row < num_rows; row += kRows) {
     for (size_t col = 0; col < num_cols; col += kCols) {
-      AddStripsToBatch<kType>(
+      AddStripsToBatch<kType, kDotProduct>(
           Submatrix(w, row, col), std::min(kRows, num_rows - row),
           std::min(kCols, num_cols - col) / kQuantGroup, factors + row,
           factors_stride, num_tokens, work, y + col, y_stride);
@@ -334,7 +336,7 @@ HWY_NOINLINE void AddRowsToBatch(const WeightView& w, size_t num_rows,
   }
 }
 
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
                               float* y, LineFetcher& fetcher) {
   StripFactors quantized;
@@ -351,8 +353,8 @@ HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
       LoadGroupQuads<kType>(strip.codes + 4 * q, g, codes);
       HWY_UNROLL(8)
       for (size_t v = 0; v < kQuadVectors; ++v) {
-        sums.sums[v] =
-            AddDots<kType>(codes[v], quantized.quads[q][g], sums.sums[v]);
+        sums.sums[v] = AddDots<kType, kDotProduct>(
+            codes[v], quantized.quads[q][g], sums.sums[v]);
       }
     }
     AddTo(quantized, g, sums, total);
@@ -362,7 +364,7 @@ HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
 
 #else  // One column after the other.
 
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_INLINE void AddStripToOne(const Strip& strip, const float* factors,
                               float* y, LineFetcher& /*fetcher*/) {
   const auto code = [&](size_t i, size_t g, size_t k) -> int32_t {
@@ -409,7 +411,7 @@ HWY_INLINE void FetchNextStrip(const WeightView& w, size_t num_rows,
 }
 
 // Blocks first, then strips: DRAM then sees rows that lie together.
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_NOINLINE void AddRowsToOne(const WeightView& w, size_t num_rows,
                                size_t num_cols, const float* factors, float* y,
                                const std::byte* next) {
@@ -424,12 +426,12 @@ HWY_NOINLINE void AddRowsToOne(const WeightView& w, size_t num_rows,
       LoadStrip<kType>(Submatrix(w, row, col),
                        std::min(kQuantSumRows, num_rows - row),
                        std::min(kCols, num_cols - col) / kQuantGroup, strip);
-      AddStripToOne<kType>(strip, factors + row, y + col, fetcher);
+      AddStripToOne<kType, kDotProduct>(strip, factors + row, y + col, fetcher);
     }
   }
 }
 
-template <WeightType kType>
+template <WeightType kType, bool kDotProduct>
 HWY_INLINE void AddQuantRowsOf(const WeightView& w, size_t num_rows,
                                size_t num_cols, const float* factors,
                                size_t factors_stride, size_t num_tokens,
@@ -437,15 +439,16 @@ HWY_INLINE void AddQuantRowsOf(const WeightView& w, size_t num_rows,
                                size_t y_stride, const std::byte* next) {
 #if FLASHELM_HAS_QUADS
   if (num_tokens > 1) {
-    AddRowsToBatch<kType>(
+    AddRowsToBatch<kType, kDotProduct>(
         w, num_rows, num_cols, factors, factors_stride, num_tokens,
         *reinterpret_cast<BatchWorkspace*>(workspace), y, y_stride);
     return;
   }
 #endif
   for (size_t t = 0; t < num_tokens; ++t) {
-    AddRowsToOne<kType>(w, num_rows, num_cols, factors + t * factors_stride,
-                        y + t * y_stride, next);
+    AddRowsToOne<kType, kDotProduct>(w, num_rows, num_cols,
+                                     factors + t * factors_stride,
+                                     y + t * y_stride, next);
   }
 }
 
@@ -457,19 +460,36 @@ size_t QuantSumWorkspaceBytes() {
 #endif
 }
 
+template <bool kDotProduct>
+HWY_INLINE void AddQuantRowsWith(const WeightView& w, size_t num_rows,
+                                 size_t num_cols, const float* factors,
+                                 size_t factors_stride, size_t num_tokens,
+                                 std::byte* workspace, float* y,
+                                 size_t y_stride, const std::byte* next) {
+  if (w.type == WeightType::kQ4) {
+    AddQuantRowsOf<WeightType::kQ4, kDotProduct>(w, num_rows, num_cols, factors,
+                                                 factors_stride, num_tokens,
+                                                 workspace, y, y_stride, next);
+  } else {
+    AddQuantRowsOf<WeightType::kQ8, kDotProduct>(w, num_rows, num_cols, factors,
+                                                 factors_stride, num_tokens,
+                                                 workspace, y, y_stride, next);
+  }
+}
+
 void AddQuantRows(const WeightView& w, size_t num_rows, size_t num_cols,
                   const float* factors, size_t factors_stride,
                   size_t num_tokens, std::byte* workspace, float* y,
                   size_t y_stride, const std::byte* next) {
-  if (w.type == WeightType::kQ4) {
-    AddQuantRowsOf<WeightType::kQ4>(w, num_rows, num_cols, factors,
-                                    factors_stride, num_tokens, workspace, y,
-                                    y_stride, next);
-  } else {
-    AddQuantRowsOf<WeightType::kQ8>(w, num_rows, num_cols, factors,
-                                    factors_stride, num_tokens, workspace, y,
-                                    y_stride, next);
+#if FLASHELM_IS_NEON64
+  if (UsesDotProduct()) {
+    AddQuantRowsWith<true>(w, num_rows, num_cols, factors, factors_stride,
+                           num_tokens, workspace, y, y_stride, next);
+    return;
   }
+#endif
+  AddQuantRowsWith<false>(w, num_rows, num_cols, factors, factors_stride,
+                          num_tokens, workspace, y, y_stride, next);
 }
 
 }  // namespace flashelm::HWY_NAMESPACE

@@ -4,7 +4,8 @@
 #   scripts/test-aarch64.sh [--ci]
 #
 #   --ci  only the tests without the label `slow`, on the plainest CPU, and of
-#         the library, not of the command
+#         the library, not of the command; kernels also on a CPU that has dot
+#         products
 #
 # Run it from anywhere, on Debian 12 for another processor. All tests run on a
 # CPU that has NEON and nothing later, those of kernels and texts on others too:
@@ -32,6 +33,7 @@ say "Building build/$preset with its tests (a few minutes the first time)"
 build "$preset" ON all
 if $is_ci; then
   say "Running the tests without the label slow"
+  ctest --preset "$preset-dotprod" -R '^kernels_test'
   ctest --preset "$preset" -j "$(nproc)" -LE slow
   exit
 fi

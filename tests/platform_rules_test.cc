@@ -31,6 +31,7 @@ const LinuxOnly kLinuxOnly[] = {
     {R"("/sys/)", {"core/base/cgroup.cc", "core/base/processors.cc"}},
     {R"(\b(sched_[gs]etaffinity|cpu_set_t|CPU_\w+)\b)",
      {"core/base/processors.cc"}},
+    {R"(\bgetauxval\()", {"kernels/cpu.cc"}},
     {R"(\bMADV_HUGEPAGE\b)",
      {"core/base/memory.cc", "storage/async_reader.cc"}},
     // Elsewhere it need not give pages back, nor zero them.
@@ -40,12 +41,12 @@ const LinuxOnly kLinuxOnly[] = {
     {R"(\bposix_fadvise\b)", {"storage/file.cc"}},
     {R"(\bfallocate\b)", {"storage/output_file.cc"}},
     {R"(\bio_uring_\w+|<liburing)", {"storage/uring_reader.cc"}},
-    {R"(\b__linux__\b)", {"storage/output_file.cc"}},
+    {R"(\b__linux__\b)", {"kernels/cpu.cc", "storage/output_file.cc"}},
     // Nothing needs these so far.
     {R"(<(linux/|malloc\.h|sys/(epoll|eventfd|inotify|prctl|sendfile|syscall|)"
      R"(sysinfo|timerfd)\.h))",
      {}},
-    {R"(\b(getauxval|gettid|mallopt|malloc_trim|memfd_create|mincore|mremap|)"
+    {R"(\b(gettid|mallopt|malloc_trim|memfd_create|mincore|mremap|)"
      R"(prctl|preadv2|pthread_set(affinity|name)_np|splice|statx|)"
      R"(sync_file_range|syscall)\()",
      {}},

@@ -382,5 +382,69 @@ TEST(CApiBudgetSparsityTest, SparseLogitsStayWhateverTheBudgetBecomes) {
   }
 }
 
+// Reads of predictors and calibration fail one after the other while the budget
+// changes, with a cache and its readers half made.
+TEST(CApiBudgetSparsityTest, AChangeThatFailsHalfwayChangesNothing) {
+  PredictedModelOptions model_options;
+  model_options.split_gate = true;
+  const PredictedModel model(model_options);
+  CallbackReader reader(model.path());
+  flashelm_engine_options options = MakeOptions();
+  options.sparsity = FLASHELM_SPARSITY_LOW_BIT;
+  options.kept_fraction = 0.3;
+  const uint64_t floor = LeastMemory(PathSource(model.path()), options);
+  const UniqueEngine engine = OpenEngine(reader.source(), options);
+  const UniqueSession session = OpenSession(engine.get());
+  auto info = Sized<flashelm_model_info>();
+  ASSERT_EQ(flashelm_engine_get_info(engine.get(), &info, nullptr),
+            FLASHELM_OK);
+  const std::vector<uint32_t> ids = SomeTokens(5, 256);
+  const auto logits = [&] {
+    std::vector<float> values(info.vocab_size);
+    flashelm_error error;
+    EXPECT_EQ(flashelm_truncate(session.get(), 0, nullptr), FLASHELM_OK);
+    for (const uint32_t id : ids) {
+      EXPECT_EQ(flashelm_decode(session.get(), id, &error), FLASHELM_OK)
+          << error.message;
+    }
+    EXPECT_EQ(
+        flashelm_logits(session.get(), values.data(), values.size(), nullptr),
+        FLASHELM_OK);
+    return values;
+  };
+  const auto planned = [&] {
+    auto plan = Sized<flashelm_plan>();
+    EXPECT_EQ(flashelm_engine_get_plan(engine.get(), &plan, nullptr),
+              FLASHELM_OK);
+    return plan.total_bytes;
+  };
+  const std::vector<float> expected = logits();
+  const uint64_t whole = planned();
+  ASSERT_LT(floor, whole);
+  flashelm_code code = FLASHELM_UNAVAILABLE;
+  int num_failed = 0;
+  int num_dropped = 0;
+  for (int64_t n = 0; code != FLASHELM_OK && n < 64; ++n) {
+    SCOPED_TRACE(n);
+    flashelm_error error;
+    reader.FailAt(reader.num_calls() + n);
+    code = flashelm_set_budget(engine.get(), floor, &error);
+    reader.FailAt(-1);
+    const int64_t num_calls = reader.num_calls();
+    if (code != FLASHELM_OK) {
+      ++num_failed;
+      ASSERT_EQ(code, FLASHELM_UNAVAILABLE) << error.message;
+      EXPECT_EQ(planned(), whole);
+    }
+    EXPECT_EQ(logits(), expected);
+    // What was in RAM is read again: the change had begun.
+    if (code != FLASHELM_OK && reader.num_calls() > num_calls) ++num_dropped;
+  }
+  ASSERT_EQ(code, FLASHELM_OK);
+  EXPECT_EQ(planned(), floor);
+  EXPECT_GT(num_dropped, 0);
+  EXPECT_GT(num_failed, num_dropped) << "planning reads, too";
+}
+
 }  // namespace
 }  // namespace flashelm::test

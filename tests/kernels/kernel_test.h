@@ -16,10 +16,12 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "hwy/highway.h"
 #include "kernels/float_types.h"
+#include "kernels/simd.h"
 #include "kernels/weight_view.h"
 #include "tests/stored_answers.h"
 
@@ -30,9 +32,9 @@ inline constexpr double kLeastSubnormal =
     std::numeric_limits<float>::denorm_min();
 
 // Whether MulAdd() on the target rounds once.
-inline bool HasFma(int64_t target) {
-  return target == HWY_AVX2 || target == HWY_AVX3 || target == HWY_AVX3_DL ||
-         target == HWY_NEON;
+inline bool HasFma(std::string_view target) {
+  return target == "AVX2" || target.starts_with("AVX3") ||
+         target.starts_with("NEON");
 }
 
 inline constexpr WeightType kQuantTypes[] = {WeightType::kQ8, WeightType::kQ4};
@@ -48,18 +50,17 @@ struct MatrixShape {
 inline constexpr size_t kStrideGap = 3;
 
 // Runs each test on the target of its parameter.
-class TargetTest : public testing::TestWithParam<int64_t> {
+class TargetTest : public testing::TestWithParam<std::string_view> {
  protected:
-  void SetUp() override { hwy::SetSupportedTargetsForTest(GetParam()); }
-  void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
+  void SetUp() override { ASSERT_TRUE(UseSimdTarget(GetParam())); }
+  void TearDown() override { UseSimdTarget(""); }
 };
 
-#define FLASHELM_TEST_ALL_TARGETS(suite)                      \
-  INSTANTIATE_TEST_SUITE_P(                                   \
-      AllTargets, suite,                                      \
-      testing::ValuesIn(hwy::SupportedAndGeneratedTargets()), \
-      [](const testing::TestParamInfo<int64_t>& target) {     \
-        return std::string(hwy::TargetName(target.param));    \
+#define FLASHELM_TEST_ALL_TARGETS(suite)                           \
+  INSTANTIATE_TEST_SUITE_P(                                        \
+      AllTargets, suite, testing::ValuesIn(SimdTargets()),         \
+      [](const testing::TestParamInfo<std::string_view>& target) { \
+        return std::string(target.param);                          \
       })
 
 inline bool HaveEqualBits(const std::vector<float>& a,
@@ -77,12 +78,12 @@ void ExpectTargetsAgree(Run run, StoredAnswers& bits) {
   for (const bool is_fused : {true, false}) {
     std::vector<float> first;
     int num_targets = 0;
-    for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    for (const std::string_view target : SimdTargets()) {
       if (HasFma(target) != is_fused) continue;
-      SCOPED_TRACE(hwy::TargetName(target));
-      hwy::SetSupportedTargetsForTest(target);
+      SCOPED_TRACE(target);
+      ASSERT_TRUE(UseSimdTarget(target));
       const std::vector<float> result = run();
-      hwy::SetSupportedTargetsForTest(0);
+      UseSimdTarget("");
       if (num_targets++ == 0) first = result;
       EXPECT_TRUE(HaveEqualBits(result, first));
     }

@@ -1,5 +1,8 @@
 #include "kernels/simd.h"
 
+#include <cstdlib>
+
+#include "kernels/cpu.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace flashelm {
@@ -8,7 +11,21 @@ namespace {
 TEST(SimdTest, NamesTheBestTargetThatIsCompiledInAndSupported) {
   const std::vector<int64_t> targets = hwy::SupportedAndGeneratedTargets();
   if (targets.empty()) GTEST_SKIP() << "the CPU has none of them";
-  EXPECT_EQ(SimdTargetName(), hwy::TargetName(targets.front()));
+  EXPECT_EQ(SimdTargetName(), CpuHasDotProduct()
+                                  ? "NEON_DOTPROD"
+                                  : hwy::TargetName(targets.front()));
+}
+
+// In an emulator it is known what the CPU has.
+TEST(SimdTest, FindsTheDotProduct) {
+  const char* cpu = std::getenv("QEMU_CPU");
+  if (cpu == nullptr) GTEST_SKIP() << "the CPU is that of the machine";
+  const std::string_view name = cpu;
+  if (name == "cortex-a72") {
+    EXPECT_FALSE(CpuHasDotProduct());
+  } else if (name.starts_with("max")) {
+    EXPECT_TRUE(CpuHasDotProduct());
+  }
 }
 
 TEST(SimdTest, ListsTheBestTargetFirst) {
@@ -30,17 +47,25 @@ TEST(SimdTest, UsesTheTargetChosen) {
     EXPECT_TRUE(UseSimdTarget(name));
     EXPECT_EQ(SimdTargetName(), name);
     EXPECT_EQ(SimdTargets(), std::vector<std::string_view>{name});
+    EXPECT_EQ(UsesDotProduct(), name == "NEON_DOTPROD");
+    EXPECT_EQ(SimdArithmeticName(), name == "NEON_DOTPROD" ? "NEON" : name);
+    for (const std::string_view other : names) {
+      EXPECT_EQ(UseSimdTarget(other), other == name) << other;
+    }
     EXPECT_TRUE(UseSimdTarget(""));
   }
   EXPECT_EQ(SimdTargets(), names);
+  EXPECT_EQ(UsesDotProduct(), CpuHasDotProduct());
 }
 
 TEST(SimdTest, NamesWhatRunsWhereTheCpuHasNoTargetThatWasCompiled) {
   // A target of another architecture alone, as ARM CPUs without AES have none.
   hwy::SetSupportedTargetsForTest(HWY_WASM);
   const std::string_view name = hwy::TargetName(HWY_STATIC_TARGET);
-  EXPECT_EQ(SimdTargetName(), name);
-  EXPECT_EQ(SimdTargets(), std::vector<std::string_view>{name});
+  std::vector<std::string_view> names{name};
+  if (CpuHasDotProduct()) names.insert(names.begin(), "NEON_DOTPROD");
+  EXPECT_EQ(SimdTargetName(), names.front());
+  EXPECT_EQ(SimdTargets(), names);
   EXPECT_TRUE(UseSimdTarget(name));
   EXPECT_EQ(SimdTargetName(), name);
   EXPECT_TRUE(UseSimdTarget(""));
@@ -51,7 +76,7 @@ class SimdTargetTest : public TargetTest {};
 FLASHELM_TEST_ALL_TARGETS(SimdTargetTest);
 
 TEST_P(SimdTargetTest, FollowsTheTargetChosenForATest) {
-  EXPECT_EQ(SimdTargetName(), hwy::TargetName(GetParam()));
+  EXPECT_EQ(SimdTargetName(), GetParam());
 }
 
 }  // namespace

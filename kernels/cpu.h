@@ -1,0 +1,14 @@
+// What the CPU has that Highway has no target for.
+#ifndef FLASHELM_KERNELS_CPU_H_
+#define FLASHELM_KERNELS_CPU_H_
+
+namespace flashelm {
+
+// Whether the CPU has the instructions SDOT and UDOT of ARMv8.2 ("dotprod"):
+// Cortex-A55 and A75 and later, Apple's since A13. False on other processors
+// than 64-bit ARM, and where the system does not tell.
+bool CpuHasDotProduct();
+
+}  // namespace flashelm
+
+#endif  // FLASHELM_KERNELS_CPU_H_
