@@ -12,11 +12,6 @@ namespace {
 
 constexpr size_t kTokens = 8;
 
-// Of so many cycles, one streams all that can be streamed; in the others, which
-// take a tenth of its time, all weights are in RAM.
-constexpr int kStreamEvery = 8;
-constexpr uint64_t kAllInRam = uint64_t{64} << 20;
-
 size_t CountEntries(const char* directory) {
   size_t count = 0;
   for ([[maybe_unused]] const auto& entry :
@@ -34,24 +29,23 @@ void ExpectNothingIsLeftAfter(int num_cycles) {
   const Golden golden = ReadGolden("tiny-stories");
   const flashelm_source source = PathSource(model.path());
   flashelm_engine_options options = MakeOptions();
-  const uint64_t least = LeastMemory(source, options);
+  options.memory_bytes = LeastMemory(source, options);
   const GoldenPrompt& prompt = golden.prompts[0];
   const std::vector<uint32_t> expected(prompt.greedy_ids.begin(),
                                        prompt.greedy_ids.begin() + kTokens);
-  const auto cycle = [&](int index) {
-    options.memory_bytes = index % kStreamEvery == 0 ? least : kAllInRam;
+  const auto cycle = [&] {
     const UniqueEngine engine = OpenEngine(source, options);
     const UniqueSession session = OpenSession(engine.get());
     const Generated generated =
         Generate(session.get(), prompt.text, Greedy(kTokens));
     ASSERT_EQ(generated.ids, expected);
   };
-  for (int i = 0; i < 10; ++i) cycle(i);
+  for (int i = 0; i < 10; ++i) cycle();
   const size_t num_files = CountEntries("/proc/self/fd");
   const size_t num_threads = CountEntries("/proc/self/task");
   const auto before = ReadProcessMemory();
   ASSERT_TRUE(before);
-  for (int i = 0; i < num_cycles; ++i) cycle(i);
+  for (int i = 0; i < num_cycles; ++i) cycle();
   EXPECT_EQ(CountEntries("/proc/self/fd"), num_files);
   EXPECT_EQ(CountEntries("/proc/self/task"), num_threads);
 #ifndef FLASHELM_FOREIGN_MEMORY
