@@ -1,8 +1,7 @@
 // ARM's dot product instruction, which Highway 1.0.3 does not have.
 // FLASHELM_IS_NEON64 says whether this target is 64-bit ARM's, for which all of
 // this is; whether the CPU has the instruction, UsesDotProduct() of simd.h says
-// when the code runs. Included
-// after hwy/highway.h, once per target.
+// when the code runs. Included after hwy/highway.h, once per target.
 #if defined(FLASHELM_KERNELS_DOT_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef FLASHELM_KERNELS_DOT_PRODUCT_INL_H_
 #undef FLASHELM_KERNELS_DOT_PRODUCT_INL_H_
@@ -10,7 +9,10 @@
 #define FLASHELM_KERNELS_DOT_PRODUCT_INL_H_
 #endif
 
+#include <type_traits>
+
 #include "hwy/highway.h"
+#include "kernels/simd.h"
 
 #undef FLASHELM_IS_NEON64
 #if HWY_ARCH_ARM_A64 && HWY_TARGET == HWY_NEON
@@ -19,9 +21,24 @@
 #define FLASHELM_IS_NEON64 0
 #endif
 
-#if FLASHELM_IS_NEON64
 HWY_BEFORE_NAMESPACE();
 namespace flashelm::HWY_NAMESPACE {
+
+// Calls run(std::bool_constant<kDotProduct>()). Where a kernel has a parameter
+// kDotProduct, it says whether to use ARM's instruction, which the CPU then
+// has; false on all other targets.
+template <class Run>
+HWY_INLINE void WithDotProduct(Run run) {
+#if FLASHELM_IS_NEON64
+  if (UsesDotProduct()) {
+    run(std::true_type());
+    return;
+  }
+#endif
+  run(std::false_type());
+}
+
+#if FLASHELM_IS_NEON64
 
 // sum + the products of signed bytes, of four neighbours in each lane: SDOT.
 //
@@ -51,8 +68,9 @@ HWY_INLINE int32x4_t AddQuadProducts(int32x4_t sum, int8x16_t codes,
   return vpadalq_s16(sum, vpaddq_s16(low, high));
 }
 
+#endif  // FLASHELM_IS_NEON64
+
 }  // namespace flashelm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
-#endif  // FLASHELM_IS_NEON64
 
 #endif  // FLASHELM_KERNELS_DOT_PRODUCT_INL_H_

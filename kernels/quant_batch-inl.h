@@ -25,17 +25,19 @@
 HWY_BEFORE_NAMESPACE();
 namespace flashelm::HWY_NAMESPACE {
 
+// Whether this target adds four products to each lane in one step.
+#undef FLASHELM_ADDS_QUADS
+#if HWY_TARGET <= HWY_AVX3_DL || FLASHELM_IS_NEON64
+#define FLASHELM_ADDS_QUADS 1
+#else
+#define FLASHELM_ADDS_QUADS 0
+#endif
+
 // Tokens that are multiplied with a panel at once. Of AVX3_DL and NEON, their
 // sums, integers and partial, and the operands take 28 of the 32 registers, two
 // more where NEON lacks the dot product. Of AVX2, integers and operands take 12
 // of 16; the partial sums may be in memory.
-#undef FLASHELM_TILE_TOKENS
-#if HWY_TARGET <= HWY_AVX3_DL || FLASHELM_IS_NEON64
-#define FLASHELM_TILE_TOKENS 6
-#else
-#define FLASHELM_TILE_TOKENS 4
-#endif
-constexpr size_t kTileTokens = FLASHELM_TILE_TOKENS;
+constexpr size_t kTileTokens = FLASHELM_ADDS_QUADS ? 6 : 4;
 
 constexpr size_t NumTiles(size_t num_tokens) {
   return (num_tokens + kTileTokens - 1) / kTileTokens;
@@ -74,7 +76,7 @@ struct TilePart {
 template <size_t kTokens>
 using TileDots = RowVector[kTokens][kPanelVectors];
 
-#if HWY_TARGET <= HWY_AVX3_DL || FLASHELM_IS_NEON64
+#if FLASHELM_ADDS_QUADS
 
 // sum + the products of four codes and the activations in each lane. x86's
 // instruction takes unsigned and signed bytes; Highway does not have it, and
@@ -295,7 +297,7 @@ HWY_INLINE void PanelBatch(const PanelGroup* panel, size_t num_groups,
   for (size_t t = 0; t < num_tokens; --num_left) {
     const size_t count = (num_tokens - t + num_left - 1) / num_left;
     switch (count) {
-#if FLASHELM_TILE_TOKENS == 6
+#if FLASHELM_ADDS_QUADS
       case 6:
         dots(PanelDots<kType, kDotProduct, 6>, t);
         break;
@@ -318,7 +320,7 @@ HWY_INLINE void PanelBatch(const PanelGroup* panel, size_t num_groups,
 }
 
 // From so many on, packing the rows pays (measured on an EPYC; not on ARM).
-#if FLASHELM_TILE_TOKENS == 6
+#if FLASHELM_ADDS_QUADS
 template <WeightType kType>
 constexpr size_t kMinBatchTokens = kType == WeightType::kQ4 ? 4 : 3;
 #else

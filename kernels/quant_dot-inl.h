@@ -107,31 +107,6 @@ HWY_INLINE void LoadScales(const std::byte* scales,
 
 static_assert(kPartialVectors == 2);
 
-// The sums of products of a group in four parts. Codes of q4 have no sign.
-template <WeightType kType, bool kDotProduct>
-HWY_INLINE int32x4_t GroupParts(const int8x16_t (&codes)[2],
-                                const int8_t* activations) {
-  const int8x16_t a[2] = {vld1q_s8(activations),
-                          vld1q_s8(activations + TokenBlock::kHalfStride)};
-  if constexpr (kDotProduct) {
-    const int32x4_t first = DotProduct(vdupq_n_s32(0), codes[0], a[0]);
-    return DotProduct(first, codes[1], a[1]);
-  }
-  // Two products of 128 and 127 fit in 16 bits, and so do four of 15 and 127.
-  int16x8_t sums[2];
-  HWY_UNROLL(2)
-  for (size_t half = 0; half < 2; ++half) {
-    const int8x8_t c = vget_low_s8(codes[half]);
-    const int8x8_t b = vget_low_s8(a[half]);
-    sums[half] = kType == WeightType::kQ4 && half == 1 ? vmlal_s8(sums[0], c, b)
-                                                       : vmull_s8(c, b);
-    sums[half] =
-        vmlal_s8(sums[half], vget_high_s8(codes[half]), vget_high_s8(a[half]));
-  }
-  if constexpr (kType == WeightType::kQ4) return vpaddlq_s16(sums[1]);
-  return vpadalq_s16(vpaddlq_s16(sums[0]), sums[1]);
-}
-
 template <WeightType kType, bool kDotProduct>
 HWY_INLINE void BlockDots(const std::byte* codes, const TokenBlock& token,
                           DotVector (&dots)[kPartialVectors]) {
@@ -152,8 +127,14 @@ HWY_INLINE void BlockDots(const std::byte* codes, const TokenBlock& token,
         group[0] = vld1q_s8(from);
         group[1] = vld1q_s8(from + 16);
       }
-      sums[p] = GroupParts<kType, kDotProduct>(
-          group, token.codes + TokenBlock::CodesIndex(g));
+      const int8_t* activations = token.codes + TokenBlock::CodesIndex(g);
+      sums[p] = vdupq_n_s32(0);
+      HWY_UNROLL(2)
+      for (size_t half = 0; half < 2; ++half) {
+        sums[p] = AddQuadProducts<kDotProduct>(
+            sums[p], group[half],
+            vld1q_s8(activations + half * TokenBlock::kHalfStride));
+      }
     }
     int32x4_t dot =
         vpaddq_s32(vpaddq_s32(sums[0], sums[1]), vpaddq_s32(sums[2], sums[3]));

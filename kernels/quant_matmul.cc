@@ -14,7 +14,6 @@
 #include "kernels/quant_batch-inl.h"
 #include "kernels/quant_dot-inl.h"
 #include "kernels/quant_tokens.h"
-#include "kernels/simd.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace flashelm::HWY_NAMESPACE {
@@ -128,37 +127,23 @@ HWY_INLINE void QuantMatMulOf(const WeightView& w, size_t num_rows,
                                 out_stride, next);
 }
 
-template <bool kDotProduct>
-HWY_INLINE void QuantMatMulWith(const WeightView& w, size_t num_rows,
-                                size_t num_cols, const TokenBlock* tokens,
-                                size_t num_tokens, std::byte* workspace,
-                                float* out, size_t out_stride,
-                                const std::byte* next) {
-  if (w.type == WeightType::kQ4) {
-    QuantMatMulOf<WeightType::kQ4, kDotProduct>(w, num_rows, num_cols, tokens,
-                                                num_tokens, workspace, out,
-                                                out_stride, next);
-  } else {
-    QuantMatMulOf<WeightType::kQ8, kDotProduct>(w, num_rows, num_cols, tokens,
-                                                num_tokens, workspace, out,
-                                                out_stride, next);
-  }
-}
-
 void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
                  const std::byte* tokens, size_t num_tokens,
                  std::byte* workspace, float* out, size_t out_stride,
                  const std::byte* next) {
   const auto* blocks = reinterpret_cast<const TokenBlock*>(tokens);
-#if FLASHELM_IS_NEON64
-  if (UsesDotProduct()) {
-    QuantMatMulWith<true>(w, num_rows, num_cols, blocks, num_tokens, workspace,
-                          out, out_stride, next);
-    return;
-  }
-#endif
-  QuantMatMulWith<false>(w, num_rows, num_cols, blocks, num_tokens, workspace,
-                         out, out_stride, next);
+  WithDotProduct([&](auto dot_product) HWY_ATTR {
+    constexpr bool kDotProduct = decltype(dot_product)::value;
+    if (w.type == WeightType::kQ4) {
+      QuantMatMulOf<WeightType::kQ4, kDotProduct>(w, num_rows, num_cols, blocks,
+                                                  num_tokens, workspace, out,
+                                                  out_stride, next);
+    } else {
+      QuantMatMulOf<WeightType::kQ8, kDotProduct>(w, num_rows, num_cols, blocks,
+                                                  num_tokens, workspace, out,
+                                                  out_stride, next);
+    }
+  });
 }
 
 }  // namespace flashelm::HWY_NAMESPACE

@@ -118,7 +118,6 @@ HWY_INLINE void LoadQuads(const std::byte* const* rows, size_t offset,
   }
 }
 
-// kDotProduct: with ARM's instruction for it, which the CPU has to have.
 template <WeightType kType, bool kDotProduct>
 HWY_INLINE QuadSum AddDots(QuadVector codes, const int32_t& factors,
                            QuadSum sum) {

@@ -12,7 +12,6 @@
 #include "hwy/highway.h"
 #include "kernels/dot_product-inl.h"
 #include "kernels/quant_quads-inl.h"
-#include "kernels/simd.h"
 #include "kernels/weights-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -460,36 +459,22 @@ size_t QuantSumWorkspaceBytes() {
 #endif
 }
 
-template <bool kDotProduct>
-HWY_INLINE void AddQuantRowsWith(const WeightView& w, size_t num_rows,
-                                 size_t num_cols, const float* factors,
-                                 size_t factors_stride, size_t num_tokens,
-                                 std::byte* workspace, float* y,
-                                 size_t y_stride, const std::byte* next) {
-  if (w.type == WeightType::kQ4) {
-    AddQuantRowsOf<WeightType::kQ4, kDotProduct>(w, num_rows, num_cols, factors,
-                                                 factors_stride, num_tokens,
-                                                 workspace, y, y_stride, next);
-  } else {
-    AddQuantRowsOf<WeightType::kQ8, kDotProduct>(w, num_rows, num_cols, factors,
-                                                 factors_stride, num_tokens,
-                                                 workspace, y, y_stride, next);
-  }
-}
-
 void AddQuantRows(const WeightView& w, size_t num_rows, size_t num_cols,
                   const float* factors, size_t factors_stride,
                   size_t num_tokens, std::byte* workspace, float* y,
                   size_t y_stride, const std::byte* next) {
-#if FLASHELM_IS_NEON64
-  if (UsesDotProduct()) {
-    AddQuantRowsWith<true>(w, num_rows, num_cols, factors, factors_stride,
-                           num_tokens, workspace, y, y_stride, next);
-    return;
-  }
-#endif
-  AddQuantRowsWith<false>(w, num_rows, num_cols, factors, factors_stride,
-                          num_tokens, workspace, y, y_stride, next);
+  WithDotProduct([&](auto dot_product) HWY_ATTR {
+    constexpr bool kDotProduct = decltype(dot_product)::value;
+    if (w.type == WeightType::kQ4) {
+      AddQuantRowsOf<WeightType::kQ4, kDotProduct>(
+          w, num_rows, num_cols, factors, factors_stride, num_tokens, workspace,
+          y, y_stride, next);
+    } else {
+      AddQuantRowsOf<WeightType::kQ8, kDotProduct>(
+          w, num_rows, num_cols, factors, factors_stride, num_tokens, workspace,
+          y, y_stride, next);
+    }
+  });
 }
 
 }  // namespace flashelm::HWY_NAMESPACE

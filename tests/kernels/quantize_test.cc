@@ -297,11 +297,11 @@ TEST(QuantizeTargetsTest, AllTargetsGiveTheSameBytesAndErrors) {
   const std::vector<float> values = ManyGroups();
   for (const WeightType type : kQuantTypes) {
     std::vector<Row> rows;
-    for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
-      SCOPED_TRACE(hwy::TargetName(target));
-      hwy::SetSupportedTargetsForTest(target);
+    for (const std::string_view target : SimdTargets()) {
+      SCOPED_TRACE(target);
+      ASSERT_TRUE(UseSimdTarget(target));
       rows.push_back(Quantize(type, values));
-      hwy::SetSupportedTargetsForTest(0);
+      UseSimdTarget("");
       EXPECT_EQ(rows.back().bytes, rows[0].bytes);
       EXPECT_EQ(rows.back().error.squared_error, rows[0].error.squared_error);
       EXPECT_EQ(rows.back().error.squared_sum, rows[0].error.squared_sum);
