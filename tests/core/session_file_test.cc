@@ -7,8 +7,10 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "kernels/simd.h"
 #include "storage/checksum.h"
 #include "tests/core/test_model.h"
 #include "tests/temp_directory.h"
@@ -284,6 +286,31 @@ TEST_F(SessionFileTest, IsBoundToModelContextAndKvType) {
     EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
     EXPECT_NE(status.message().find("another model"), std::string::npos)
         << status.message();
+  }
+}
+
+// Both forms of NEON give the same bits; no other two targets are held to.
+TEST_F(SessionFileTest, IsBoundToTheArithmetic) {
+  {
+    Running saved = StartSmall();
+    Feed(*saved.session, tokens_);
+    ASSERT_TRUE(SaveSession(*saved.session, tokens_, path_).ok());
+  }
+  const std::string_view arithmetic = SimdArithmeticName();
+  for (const std::string_view target : SimdTargets()) {
+    SCOPED_TRACE(target);
+    ASSERT_TRUE(UseSimdTarget(target));
+    Running loaded = StartSmall();
+    const Status status = Load(path_, *loaded.session);
+    EXPECT_EQ(status.ok(), SimdArithmeticName() == arithmetic)
+        << status.message();
+    if (!status.ok()) {
+      EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+      EXPECT_NE(status.message().find("which gives other bits"),
+                std::string::npos)
+          << status.message();
+    }
+    UseSimdTarget("");
   }
 }
 

@@ -19,12 +19,13 @@ TEST(SimdTest, NamesTheBestTargetThatIsCompiledInAndSupported) {
 // In an emulator it is known what the CPU has.
 TEST(SimdTest, FindsTheDotProduct) {
   const char* cpu = std::getenv("QEMU_CPU");
-  if (cpu == nullptr) GTEST_SKIP() << "the CPU is that of the machine";
-  const std::string_view name = cpu;
+  const std::string_view name = cpu != nullptr ? cpu : "";
   if (name == "cortex-a72") {
     EXPECT_FALSE(CpuHasDotProduct());
   } else if (name.starts_with("max")) {
     EXPECT_TRUE(CpuHasDotProduct());
+  } else {
+    GTEST_SKIP() << "nobody said which CPU this is";
   }
 }
 
