@@ -78,7 +78,7 @@ Result<ChatTemplate> ChatTemplate::Load(const std::string& name_or_file) {
   for (const auto& [key, value] : json->items()) {
     if (key == "stop") {
       if (!value.is_array()) return WrongKind(name_or_file, key, "list");
-      for (const Json& stop : value) {
+      for (const auto& stop : value) {
         if (!stop.is_string()) {
           return WrongKind(name_or_file, key, "list of texts");
         }

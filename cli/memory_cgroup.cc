@@ -39,7 +39,7 @@ std::string ReadValue(const std::string& path) {
   return got > 0 ? std::string(buffer, static_cast<size_t>(got)) : "";
 }
 
-std::optional<uint64_t> ParseCount(std::string_view text) {
+std::optional<uint64_t> LeadingCount(std::string_view text) {
   uint64_t value = 0;
   const auto [end, error] =
       std::from_chars(text.data(), text.data() + text.size(), value);
@@ -48,7 +48,7 @@ std::optional<uint64_t> ParseCount(std::string_view text) {
 }
 
 std::optional<uint64_t> ReadCount(const std::string& path) {
-  return ParseCount(ReadValue(path));
+  return LeadingCount(ReadValue(path));
 }
 
 // The number in the line "key NUMBER".
@@ -58,7 +58,7 @@ std::optional<uint64_t> ReadCount(const std::string& path,
   const std::string wanted = "\n" + std::string(key) + " ";
   const size_t at = text.find(wanted);
   if (at == std::string::npos) return std::nullopt;
-  return ParseCount(std::string_view(text).substr(at + wanted.size()));
+  return LeadingCount(std::string_view(text).substr(at + wanted.size()));
 }
 
 }  // namespace

@@ -75,7 +75,7 @@ void AddRowsOf(std::span<const Bundle> bundles, const PartRef& part,
 // sees to what is fetched.
 constexpr size_t kMinRunRows = 8;
 // What is fetched before it is multiplied, in bytes, of rows that lie apart.
-constexpr uint64_t kBytesAhead = uint64_t{16} << 10;
+constexpr uint64_t kApartBytesAhead = uint64_t{16} << 10;
 
 // out[t * kFfnTile + i] = that part of bundle i times token t.
 void MultiplyRows(std::span<const Bundle> bundles, const PartRef& part,
@@ -85,7 +85,7 @@ void MultiplyRows(std::span<const Bundle> bundles, const PartRef& part,
     return ViewOfPart(bundles[i].data, part, stride_bytes);
   };
   const size_t ahead =
-      kBytesAhead /
+      kApartBytesAhead /
           (RowBytes(WeightTypeOf(part.encoding), product.num_cols()) + 1) +
       1;
   for (size_t i = 0; i < bundles.size();) {

@@ -25,7 +25,7 @@ void AddVerbNames(const VerbInfo& verb, std::vector<std::string>* out) {
   }
 }
 
-std::string Value(const FlagInfo& flag) {
+std::string FishValue(const FlagInfo& flag) {
   if (flag.value.empty()) return "";
   // -r: takes a value; -F: files are one; -f: they are not.
   std::string out = flag.kind == ValueKind::kText ? " -r -f" : " -r -F";
@@ -49,7 +49,8 @@ std::string Line(const FlagInfo& flag, const std::string& condition) {
     const bool is_long = name.compare(0, 2, "--") == 0;
     out += is_long ? " -l " + name.substr(2) : " -s " + name.substr(1);
   }
-  return out + Value(flag) + " -d " + Quote(Summary(flag.description)) + "\n";
+  return out + FishValue(flag) + " -d " + Quote(Summary(flag.description)) +
+         "\n";
 }
 
 std::string Lines(const VerbInfo& verb) {

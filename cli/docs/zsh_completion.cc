@@ -4,7 +4,7 @@ namespace flashelm::cli {
 namespace {
 
 // For a part of an _arguments specification inside single quotes.
-std::string Escape(const std::string& text) {
+std::string EscapeZsh(const std::string& text) {
   std::string out;
   for (const char c : text) {
     if (c == '\'') {
@@ -18,7 +18,7 @@ std::string Escape(const std::string& text) {
 }
 
 // ":FILE:_files"; empty where there is no value.
-std::string Value(const FlagInfo& flag) {
+std::string ZshValue(const FlagInfo& flag) {
   if (flag.value.empty()) return "";
   std::string action = " ";  // A value that nothing is known of.
   const std::string words = Join(flag.choices, " ");
@@ -31,13 +31,13 @@ std::string Value(const FlagInfo& flag) {
   } else if (!words.empty()) {
     action = "(" + words + ")";
   }
-  return ":" + Escape(flag.value) + ":" + action;
+  return ":" + EscapeZsh(flag.value) + ":" + action;
 }
 
 std::string Specification(const FlagInfo& flag) {
-  if (flag.is_positional) return "'1" + Value(flag) + "'";
+  if (flag.is_positional) return "'1" + ZshValue(flag) + "'";
   const std::string rest =
-      "'[" + Escape(Summary(flag.description)) + "]" + Value(flag) + "'";
+      "'[" + EscapeZsh(Summary(flag.description)) + "]" + ZshValue(flag) + "'";
   const std::string names = flag.names.size() == 1
                                 ? flag.names.front()
                                 : "{" + Join(flag.names, ",") + "}";
@@ -65,7 +65,7 @@ std::string Function(const VerbInfo& verb) {
         "    esac\n  elif [[ $words[2] != -* ]]; then\n    local -a verbs=(\n";
     for (const VerbInfo& sub : verb.verbs) {
       out += "      '" + sub.words.back() + ":" +
-             Escape(Summary(sub.description)) + "'\n";
+             EscapeZsh(Summary(sub.description)) + "'\n";
     }
     out += "    )\n    _describe verb verbs\n    return\n  fi\n";
   }

@@ -65,7 +65,7 @@ std::optional<uint64_t> ParseNumber(std::string_view text) {
   return value;
 }
 
-std::optional<uint64_t> ReadNumber(const std::string& path) {
+std::optional<uint64_t> ReadLineAsNumber(const std::string& path) {
   const auto line = ReadLine(path);
   return line ? ParseNumber(*line) : std::nullopt;
 }
@@ -83,8 +83,8 @@ std::optional<uint64_t> Processors(std::optional<uint64_t> quota_us,
 // -1 is no quota.
 std::optional<uint64_t> QuotaOf(int version, const std::string& directory) {
   if (version == 1) {
-    return Processors(ReadNumber(directory + "/cpu.cfs_quota_us"),
-                      ReadNumber(directory + "/cpu.cfs_period_us"));
+    return Processors(ReadLineAsNumber(directory + "/cpu.cfs_quota_us"),
+                      ReadLineAsNumber(directory + "/cpu.cfs_period_us"));
   }
   const auto line = ReadLine(directory + "/cpu.max");
   if (!line) return std::nullopt;
@@ -152,7 +152,7 @@ std::vector<uint64_t> Speeds(const std::vector<std::string>& directories) {
   for (const char* file : {"/cpu_capacity", "/cpufreq/cpuinfo_max_freq"}) {
     speeds.clear();
     for (const std::string& directory : directories) {
-      const auto speed = ReadNumber(directory + file);
+      const auto speed = ReadLineAsNumber(directory + file);
       if (!speed || *speed == 0) break;
       speeds.push_back(*speed);
     }

@@ -16,7 +16,7 @@ namespace {
 using Files = std::map<std::string, std::string>;  // Path to content.
 
 constexpr uint64_t kMi = 1 << 20;
-constexpr char kCgroup[] = "/sys/fs/cgroup";
+constexpr char kCgroupRoot[] = "/sys/fs/cgroup";
 
 std::string Mi(uint64_t count) { return std::to_string(count * kMi) + "\n"; }
 
@@ -29,7 +29,7 @@ Files Machine(uint64_t available_mi, const std::string& groups) {
 // What the files of one group say, in MiB.
 Files V2(const std::string& group, const std::string& limit, uint64_t usage,
          uint64_t inactive_file) {
-  const std::string directory = kCgroup + group;
+  const std::string directory = kCgroupRoot + group;
   return {{directory + "/memory.max", limit},
           {directory + "/memory.current", Mi(usage)},
           {directory + "/memory.stat",
@@ -41,7 +41,7 @@ Files V2(const std::string& group, const std::string& limit, uint64_t usage,
 
 Files V1(const std::string& group, const std::string& limit, uint64_t usage,
          uint64_t inactive_file) {
-  const std::string directory = kCgroup + ("/memory" + group);
+  const std::string directory = kCgroupRoot + ("/memory" + group);
   return {{directory + "/memory.limit_in_bytes", limit},
           {directory + "/memory.usage_in_bytes", Mi(usage)},
           // Without the groups below, then with them.

@@ -10,7 +10,7 @@
 namespace flashelm::test {
 namespace {
 
-constexpr size_t kTokens = 8;
+constexpr size_t kCycleTokens = 8;
 
 size_t CountEntries(const char* directory) {
   size_t count = 0;
@@ -31,13 +31,13 @@ void ExpectNothingIsLeftAfter(int num_cycles) {
   flashelm_engine_options options = MakeOptions();
   options.memory_bytes = LeastMemory(source, options);
   const GoldenPrompt& prompt = golden.prompts[0];
-  const std::vector<uint32_t> expected(prompt.greedy_ids.begin(),
-                                       prompt.greedy_ids.begin() + kTokens);
+  const std::vector<uint32_t> expected(
+      prompt.greedy_ids.begin(), prompt.greedy_ids.begin() + kCycleTokens);
   const auto cycle = [&] {
     const UniqueEngine engine = OpenEngine(source, options);
     const UniqueSession session = OpenSession(engine.get());
     const Generated generated =
-        Generate(session.get(), prompt.text, Greedy(kTokens));
+        Generate(session.get(), prompt.text, Greedy(kCycleTokens));
     ASSERT_EQ(generated.ids, expected);
   };
   for (int i = 0; i < 10; ++i) cycle();

@@ -12,10 +12,10 @@ namespace flashelm::test {
 namespace {
 
 // Of the recorded texts, as much as a test computes.
-constexpr size_t kTokens = 8;
+constexpr size_t kThreadTokens = 8;
 
 std::vector<uint32_t> FirstIds(const GoldenPrompt& prompt) {
-  return {prompt.greedy_ids.begin(), prompt.greedy_ids.begin() + kTokens};
+  return {prompt.greedy_ids.begin(), prompt.greedy_ids.begin() + kThreadTokens};
 }
 
 class CApiThreadsTest : public testing::Test {
@@ -49,7 +49,7 @@ TEST_F(CApiThreadsTest, TwoEnginesAndEightSessionsGiveTheRecordedTexts) {
             golden_.prompts[(i + round) % golden_.prompts.size()];
         EXPECT_EQ(flashelm_truncate(session.get(), 0, nullptr), FLASHELM_OK);
         const Generated generated =
-            Generate(session.get(), prompt.text, Greedy(kTokens));
+            Generate(session.get(), prompt.text, Greedy(kThreadTokens));
         EXPECT_EQ(generated.code, FLASHELM_OK) << generated.message;
         EXPECT_EQ(generated.ids, FirstIds(prompt));
       }
@@ -78,8 +78,9 @@ TEST_F(CApiThreadsTest, CancelEndsACallThatWaitsForTheDevice) {
     }
     reader.Close();
     Generated cancelled;
-    std::thread caller(
-        [&] { cancelled = Generate(session.get(), text, Greedy(kTokens)); });
+    std::thread caller([&] {
+      cancelled = Generate(session.get(), text, Greedy(kThreadTokens));
+    });
     reader.AwaitWaiting();
     flashelm_cancel(session.get());
     caller.join();
@@ -100,7 +101,7 @@ TEST_F(CApiThreadsTest, CancelEndsACallThatWaitsForTheDevice) {
     flashelm_clear_cancel(session.get());
     ids.insert(ids.end(), cancelled.ids.begin(), cancelled.ids.end());
     const Generated rest =
-        Generate(session.get(), text, Greedy(kTokens - ids.size()));
+        Generate(session.get(), text, Greedy(kThreadTokens - ids.size()));
     EXPECT_EQ(rest.code, FLASHELM_OK) << rest.message;
     ids.insert(ids.end(), rest.ids.begin(), rest.ids.end());
     EXPECT_EQ(ids, FirstIds(prompt));
@@ -122,7 +123,8 @@ TEST_F(CApiThreadsTest, CancelEndsACallThatWaitsForItsTurn) {
   reader.Close();
   Generated generated;
   std::thread holder([&] {
-    generated = Generate(first.get(), golden_.prompts[0].text, Greedy(kTokens));
+    generated =
+        Generate(first.get(), golden_.prompts[0].text, Greedy(kThreadTokens));
   });
   reader.AwaitWaiting();
   Generated cancelled;
@@ -147,7 +149,7 @@ TEST_F(CApiThreadsTest, CancelledAtAnyMomentATextGoesOnAsItWould) {
     ASSERT_EQ(flashelm_truncate(session.get(), 0, nullptr), FLASHELM_OK);
     std::vector<uint32_t> ids;
     // Later and later, so that even the slowest machine gets on.
-    for (uint32_t most_us = 2000; ids.size() < kTokens;
+    for (uint32_t most_us = 2000; ids.size() < kThreadTokens;
          most_us += most_us / 4) {
       std::thread canceller([&session, pause = random() % most_us] {
         std::this_thread::sleep_for(std::chrono::microseconds(pause));
@@ -158,7 +160,7 @@ TEST_F(CApiThreadsTest, CancelledAtAnyMomentATextGoesOnAsItWould) {
                 FLASHELM_OK);
       const Generated generated =
           Generate(session.get(), position == 0 ? prompt.text : "",
-                   Greedy(kTokens - ids.size()));
+                   Greedy(kThreadTokens - ids.size()));
       canceller.join();
       flashelm_clear_cancel(session.get());
       ids.insert(ids.end(), generated.ids.begin(), generated.ids.end());
@@ -179,7 +181,7 @@ TEST_F(CApiThreadsTest, AThreadThatEndsLeavesNoReadBehind) {
   const UniqueEngine engine = OpenEngine(source, AtFloor(source));
   const UniqueSession session = OpenSession(engine.get());
   std::vector<uint32_t> ids;
-  for (size_t i = 0; i < kTokens; ++i) {
+  for (size_t i = 0; i < kThreadTokens; ++i) {
     std::thread([&] {
       const Generated generated = Generate(
           session.get(), i == 0 ? golden_.prompts[0].text : "", Greedy(1));

@@ -79,7 +79,7 @@ std::vector<std::string> ValuesFor(const HelpFlag& flag) {
 }
 
 // What is on the command line at least.
-std::vector<std::string> LeastArguments(const HelpVerb& verb) {
+std::vector<std::string> TakenArguments(const HelpVerb& verb) {
   std::vector<std::string> args =
       With(verb.words, std::vector<std::string>(verb.num_positionals, "x"));
   for (const HelpFlag& flag : verb.flags) {
@@ -111,7 +111,7 @@ std::set<std::string> NamesOfAllFlags() {
 TEST(VerbsAndFlagsTest, TheLeastArgumentsAreTaken) {
   for (const HelpVerb& verb : HelpVerbs()) {
     if (verb.words.empty()) continue;
-    const Parsed parsed = Parse(LeastArguments(verb));
+    const Parsed parsed = Parse(TakenArguments(verb));
     EXPECT_EQ(parsed.answer, Answer::kTaken)
         << verb.Name() << ": " << parsed.message;
   }
@@ -120,7 +120,7 @@ TEST(VerbsAndFlagsTest, TheLeastArgumentsAreTaken) {
 TEST(VerbsAndFlagsTest, AVerbTakesTheFlagsOfItsHelp) {
   for (const HelpVerb& verb : HelpVerbs()) {
     if (verb.words.empty()) continue;
-    const std::vector<std::string> least = LeastArguments(verb);
+    const std::vector<std::string> least = TakenArguments(verb);
     for (const HelpFlag& flag : verb.flags) {
       for (const std::string& name : flag.names) {
         // Once is enough.
@@ -156,7 +156,7 @@ TEST(VerbsAndFlagsTest, AVerbTakesNoFlagOfAnother) {
   const std::set<std::string> all = NamesOfAllFlags();
   for (const HelpVerb& verb : HelpVerbs()) {
     if (verb.words.empty()) continue;
-    const std::vector<std::string> least = LeastArguments(verb);
+    const std::vector<std::string> least = TakenArguments(verb);
     const std::vector<std::string> own = verb.FlagNames();
     for (const std::string& name : all) {
       if (std::binary_search(own.begin(), own.end(), name)) continue;
@@ -179,7 +179,7 @@ TEST(VerbsAndFlagsTest, AFlagInFrontOfTheVerbIsNotTaken) {
     const std::vector<std::string> root = HelpVerbs().front().FlagNames();
     for (const std::string& name : verb.FlagNames()) {
       if (std::binary_search(root.begin(), root.end(), name)) continue;
-      const Parsed parsed = Parse(With({name}, LeastArguments(verb)));
+      const Parsed parsed = Parse(With({name}, TakenArguments(verb)));
       EXPECT_EQ(parsed.answer, Answer::kUnknownFlag) << verb.Name() << name;
       EXPECT_TRUE(IsNamed(name, parsed.message)) << parsed.message;
     }
@@ -191,7 +191,7 @@ TEST(VerbsAndFlagsTest, AFlagInFrontOfTheVerbIsNotTaken) {
 TEST(VerbsAndFlagsTest, NoPathMayBeEmpty) {
   size_t num_flags = 0;
   for (const HelpVerb& verb : HelpVerbs()) {
-    std::vector<std::string> least = LeastArguments(verb);
+    std::vector<std::string> least = TakenArguments(verb);
     if (verb.num_positionals > 0) {
       std::vector<std::string> args = least;
       args[verb.words.size()] = "";

@@ -14,9 +14,9 @@
 namespace flashelm {
 namespace {
 
-using Shape = LowBitGate::Shape;
+using GateShape = LowBitGate::Shape;
 
-std::vector<std::byte> Quantize(const Shape& shape,
+std::vector<std::byte> Quantize(const GateShape& shape,
                                 const std::vector<float>& rows) {
   // All ones where nothing was written.
   std::vector<std::byte> bytes(LowBitGate::NumBytes(shape), std::byte{0xFF});
@@ -41,7 +41,7 @@ std::vector<float> Scores(const Predictor& predictor,
 
 // Reads the layout that the header documents.
 struct Reader {
-  Shape shape;
+  GateShape shape;
   const std::vector<std::byte>& bytes;
 
   size_t row_bytes() const {
@@ -68,12 +68,12 @@ struct Reader {
   }
 };
 
-constexpr Shape kShapes[] = {{1, 1, 1},     {2, 1, 1},    {1, 3, 255},
-                             {2, 3, 127},   {1, 70, 256}, {2, 70, 256},
-                             {1, 130, 700}, {2, 130, 700}};
+constexpr GateShape kShapes[] = {{1, 1, 1},     {2, 1, 1},    {1, 3, 255},
+                                 {2, 3, 127},   {1, 70, 256}, {2, 70, 256},
+                                 {1, 130, 700}, {2, 130, 700}};
 
 TEST(LowBitGateTest, ScoresAreDotProductsWithTheStoredWeights) {
-  for (const Shape& shape : kShapes) {
+  for (const GateShape& shape : kShapes) {
     const size_t dim = shape.model_dim;
     const auto bytes =
         Quantize(shape, RandomNormals(shape.num_neurons * dim, 1));
@@ -99,7 +99,7 @@ TEST(LowBitGateTest, ScoresAreDotProductsWithTheStoredWeights) {
 
 TEST(LowBitGateTest, ScoresOfWholeNumbersAreExact) {
   // With the largest at 4095 nothing is rounded.
-  for (const Shape& shape : kShapes) {
+  for (const GateShape& shape : kShapes) {
     std::vector<float> x = RandomNormals(shape.model_dim, 4, 1000);
     for (float& value : x) value = std::round(value);
     x[0] = -4095;
@@ -118,7 +118,7 @@ TEST(LowBitGateTest, ScoresOfWholeNumbersAreExact) {
 }
 
 TEST(LowBitGateTest, EverySplitIntoRangesGivesTheSameBits) {
-  const Shape shape{2, 301, 300};
+  const GateShape shape{2, 301, 300};
   const auto bytes =
       Quantize(shape, RandomNormals(shape.num_neurons * shape.model_dim, 5));
   const LowBitGate gate(shape, bytes, 0);
@@ -136,7 +136,7 @@ TEST(LowBitGateTest, EverySplitIntoRangesGivesTheSameBits) {
 }
 
 TEST(LowBitGateTest, RowsCanBeQuantizedInParts) {
-  const Shape shape{2, 10, 200};
+  const GateShape shape{2, 10, 200};
   const auto rows = RandomNormals(shape.num_neurons * shape.model_dim, 7);
   std::vector<std::byte> bytes(LowBitGate::NumBytes(shape));
   LowBitGate::Quantize(shape, &rows[3 * shape.model_dim], 3, 7, bytes);
@@ -159,7 +159,7 @@ double SquaredError(const std::vector<float>& row, unsigned bits,
 TEST(LowBitGateTest, NoScaleHasALesserSquaredError) {
   for (const unsigned bits : {1u, 2u}) {
     for (uint32_t seed = 0; seed < 30; ++seed) {
-      const Shape shape{bits, 1, 1 + 20 * seed};
+      const GateShape shape{bits, 1, 1 + 20 * seed};
       auto row = RandomNormals(shape.model_dim, seed);
       // Also long tails, where the error has several minima.
       if (seed % 2 == 1) {
@@ -192,7 +192,7 @@ TEST(LowBitGateTest, MoreBitsGuessTheSignOfGatesBetter) {
   const auto x = RandomNormals(kDim, 10);
   size_t num_right[3] = {};
   for (const unsigned bits : {1u, 2u}) {
-    const Shape shape{bits, kNeurons, kDim};
+    const GateShape shape{bits, kNeurons, kDim};
     const auto bytes = Quantize(shape, rows);
     const auto scores = Scores(LowBitGate(shape, bytes, 0), x);
     for (size_t i = 0; i < kNeurons; ++i) {
@@ -212,7 +212,7 @@ TEST(LowBitGateTest, MoreBitsGuessTheSignOfGatesBetter) {
 
 TEST(LowBitGateTest, ZerosAndInputsThatAreNoNumbers) {
   for (const unsigned bits : {1u, 2u}) {
-    const Shape shape{bits, 3, 40};
+    const GateShape shape{bits, 3, 40};
     const auto zeros = Quantize(shape, std::vector<float>(120));
     for (const float score :
          Scores(LowBitGate(shape, zeros, 0), RandomNormals(40, 1))) {
@@ -233,7 +233,7 @@ TEST(LowBitGateTest, ZerosAndInputsThatAreNoNumbers) {
 }
 
 TEST(LowBitGateTest, SaysWhatItTakes) {
-  const Shape shape{1, 10, 257};
+  const GateShape shape{1, 10, 257};
   EXPECT_EQ(LowBitGate::NumBytes(shape), 10u * (64 + 4));
   const auto bytes = Quantize(shape, std::vector<float>(2570, 1.0f));
   const LowBitGate gate(shape, bytes, 0.25f);

@@ -18,8 +18,8 @@ namespace {
 using Ids = std::vector<uint32_t>;
 
 // A cache of small records, each with its own bytes.
-struct Rig {
-  explicit Rig(const BundleCacheOptions& cache_options)
+struct CacheRig {
+  explicit CacheRig(const BundleCacheOptions& cache_options)
       : options(cache_options) {
     auto created = BundleCache::Create(options, budget);
     EXPECT_TRUE(created) << created.error().message();
@@ -68,7 +68,7 @@ BundleCacheOptions Options(uint64_t num_records, uint64_t num_slots) {
 }
 
 TEST(BundleCacheTest, ATokenFindsWhatTheOneBeforeUsed) {
-  Rig rig(Options(20, 8));
+  CacheRig rig(Options(20, 8));
   EXPECT_EQ(rig.Held(), Ids());
   EXPECT_EQ(rig.Token({1, 4, 7}), (Ids{1, 4, 7}));
   EXPECT_EQ(rig.Held(), (Ids{1, 4, 7}));
@@ -84,7 +84,7 @@ TEST(BundleCacheTest, ATokenFindsWhatTheOneBeforeUsed) {
 }
 
 TEST(BundleCacheTest, EvictsTheLeastRecentlyUsedFirst) {
-  Rig rig(Options(20, 4));
+  CacheRig rig(Options(20, 4));
   rig.Token({1, 2});
   rig.Token({3, 4});
   rig.Token({1});
@@ -96,7 +96,7 @@ TEST(BundleCacheTest, EvictsTheLeastRecentlyUsedFirst) {
 }
 
 TEST(BundleCacheTest, NothingOfTheCurrentTokenIsEvicted) {
-  Rig rig(Options(20, 3));
+  CacheRig rig(Options(20, 3));
   rig.Token({9});
   Ids missing(5);
   ASSERT_EQ(rig.cache->BeginToken(Ids{1, 2, 3, 4, 9}, missing), 4u);
@@ -116,7 +116,7 @@ TEST(BundleCacheTest, RecordsLeaveWithTheWindow) {
     SCOPED_TRACE(window);
     BundleCacheOptions options = Options(20, 20);
     options.window_tokens = window;
-    Rig rig(options);
+    CacheRig rig(options);
     rig.Token({3, 4});
     // Used again, so it stays one token longer.
     EXPECT_EQ(rig.Token({4}), window == 0 ? Ids{4} : Ids());
@@ -138,7 +138,7 @@ TEST(BundleCacheTest, WhatWasFoundOftenOutlastsWhatCameOnce) {
   for (const bool has_window : {false, true}) {
     BundleCacheOptions options = Options(50, 4);
     if (has_window) options.window_tokens = 1000;
-    Rig rig(options);
+    CacheRig rig(options);
     // Found twice, so two others go before it does.
     for (int token = 0; token < 3; ++token) rig.Token({7});
     uint32_t other = 10;
@@ -155,7 +155,7 @@ TEST(BundleCacheTest, WhatWasFoundOftenOutlastsWhatCameOnce) {
 }
 
 TEST(BundleCacheTest, ChancesHaveAnEnd) {
-  Rig rig(Options(5, 2));
+  CacheRig rig(Options(5, 2));
   for (int token = 0; token < 1000; ++token) rig.Token({0, 1});
   EXPECT_EQ(rig.Token({2}), (Ids{2}));
   EXPECT_NE(rig.cache->Find(2), nullptr);
@@ -163,7 +163,7 @@ TEST(BundleCacheTest, ChancesHaveAnEnd) {
 }
 
 TEST(BundleCacheTest, WithoutSlotsEverythingIsMissed) {
-  Rig rig(Options(20, 0));
+  CacheRig rig(Options(20, 0));
   for (int token = 0; token < 3; ++token) {
     EXPECT_EQ(rig.Token({1, 2}), (Ids{1, 2}));
     EXPECT_EQ(rig.Held(), Ids());
@@ -243,7 +243,7 @@ TEST(BundleCacheTest, RandomTokensAgreeWithThePlainRules) {
     options.window_tokens = random() % 3 == 0
                                 ? BundleCacheOptions::kNoWindow
                                 : static_cast<uint32_t>(random() % 6);
-    Rig rig(options);
+    CacheRig rig(options);
     PlainCache plain(options.num_slots, options.window_tokens);
     for (int token = 0; token < 40; ++token) {
       const uint64_t one_of = 1 + random() % 6;
@@ -274,7 +274,7 @@ double HitRate(const std::vector<double>& probability, uint64_t num_slots,
   BundleCacheOptions options = Options(probability.size(), num_slots);
   options.record_bytes = 8;
   options.window_tokens = window_tokens;
-  Rig rig(options);
+  CacheRig rig(options);
   std::mt19937_64 random(77);
   const auto run = [&](int num_tokens) {
     for (int token = 0; token < num_tokens; ++token) {
@@ -361,7 +361,7 @@ TEST(BundleCacheTest, RefusesOptionsAgainstTheRules) {
 }
 
 TEST(BundleCacheTest, TokensAllocateNothing) {
-  Rig rig(Options(100, 20));
+  CacheRig rig(Options(100, 20));
   Ids active(30);
   Ids missing(30);
   const std::vector<std::byte> bytes = rig.Bytes(0);

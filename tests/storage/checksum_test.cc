@@ -5,22 +5,22 @@
 #include <string>
 #include <string_view>
 
+#include "tests/storage/text_bytes.h"
+
 namespace flashelm {
 namespace {
 
-std::span<const std::byte> Bytes(std::string_view text) {
-  return std::as_bytes(std::span(text));
-}
+using test::TextBytes;
 
 // `printf '%s' abc | xxhsum -H3` and `-H2`.
 TEST(ChecksumTest, GivesThePublishedValues) {
   EXPECT_EQ(Xxh3({}), 0x2d06800538d394c2u);
   EXPECT_EQ(Xxh3Low32({}), 0x38d394c2u);
-  EXPECT_EQ(Xxh3(Bytes("abc")), 0x78af5f94892f3950u);
-  EXPECT_EQ(Xxh3Low32(Bytes("abc")), 0x892f3950u);
+  EXPECT_EQ(Xxh3(TextBytes("abc")), 0x78af5f94892f3950u);
+  EXPECT_EQ(Xxh3Low32(TextBytes("abc")), 0x892f3950u);
   Xxh3Stream stream;
   EXPECT_EQ(stream.Digest128Hex(), "99aa06d3014798d86001c324468d497f");
-  stream.Update(Bytes("abc"));
+  stream.Update(TextBytes("abc"));
   EXPECT_EQ(stream.Digest128Hex(), "06b05ab6733a618578af5f94892f3950");
 }
 
@@ -33,12 +33,13 @@ TEST(ChecksumTest, StreamsGiveTheSameForAnyPieces) {
     const std::string_view part = std::string_view(text).substr(0, length);
     for (const size_t piece : {1, 7, 64, 300, 5000}) {
       Xxh3Stream stream;
-      stream.Update(Bytes("something before"));
+      stream.Update(TextBytes("something before"));
       stream.Reset();
       for (size_t at = 0; at < length; at += piece) {
-        stream.Update(Bytes(part.substr(at, piece)));
+        stream.Update(TextBytes(part.substr(at, piece)));
       }
-      EXPECT_EQ(stream.Digest64(), Xxh3(Bytes(part))) << length << " " << piece;
+      EXPECT_EQ(stream.Digest64(), Xxh3(TextBytes(part)))
+          << length << " " << piece;
     }
   }
 }

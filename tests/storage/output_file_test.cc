@@ -14,16 +14,14 @@
 #include <vector>
 
 #include "tests/storage/model_builder.h"
+#include "tests/storage/text_bytes.h"
 #include "tests/temp_directory.h"
 
 namespace flashelm {
 namespace {
 
 using test::TempDirectory;
-
-std::span<const std::byte> Bytes(std::string_view text) {
-  return std::as_bytes(std::span(text));
-}
+using test::TextBytes;
 
 std::string TextOf(const std::string& path) {
   return ReadWholeFile(path, 1u << 30).value();
@@ -45,8 +43,8 @@ TEST(OutputFileTest, AppearsWholeAtCommit) {
   {
     auto file = OutputFile::Create(path, 0);
     ASSERT_TRUE(file) << file.error().message();
-    EXPECT_TRUE(file->Append(Bytes("hello ")).ok());
-    EXPECT_TRUE(file->Append(Bytes("world")).ok());
+    EXPECT_TRUE(file->Append(TextBytes("hello ")).ok());
+    EXPECT_TRUE(file->Append(TextBytes("world")).ok());
     EXPECT_EQ(file->size_bytes(), 11u);
     EXPECT_FALSE(std::filesystem::exists(path));
     EXPECT_TRUE(file->Commit().ok());
@@ -61,7 +59,7 @@ TEST(OutputFileTest, LeavesNothingWithoutCommit) {
   {
     auto file = OutputFile::Create(directory.File("out"), 100000);
     ASSERT_TRUE(file);
-    EXPECT_TRUE(file->Append(Bytes("x")).ok());
+    EXPECT_TRUE(file->Append(TextBytes("x")).ok());
     EXPECT_EQ(NumFiles(directory), 1u);
     const OutputFile moved = std::move(*file);
     EXPECT_EQ(NumFiles(directory), 1u);
@@ -72,12 +70,12 @@ TEST(OutputFileTest, LeavesNothingWithoutCommit) {
 TEST(OutputFileTest, KeepsWhatWasThereUntilCommit) {
   const TempDirectory directory;
   const std::string path = directory.File("out");
-  WriteAllBytes(path, Bytes("old"));
+  WriteAllBytes(path, TextBytes("old"));
   for (const bool commit : {false, true}) {
     {
       auto file = OutputFile::Create(path, 0);
       ASSERT_TRUE(file);
-      EXPECT_TRUE(file->Append(Bytes("new")).ok());
+      EXPECT_TRUE(file->Append(TextBytes("new")).ok());
       EXPECT_EQ(TextOf(path), "old");
       if (commit) {
         EXPECT_TRUE(file->Commit().ok());
@@ -110,14 +108,14 @@ TEST(OutputFileTest, AnyMixOfSizesGivesTheSameBytes) {
   for (size_t at = 0; at < expected.size();) {
     const size_t size =
         std::min(sizes[random() % std::size(sizes)], expected.size() - at);
-    ASSERT_TRUE(file->Append(Bytes(expected).subspan(at, size)).ok());
+    ASSERT_TRUE(file->Append(TextBytes(expected).subspan(at, size)).ok());
     at += size;
     ASSERT_EQ(file->size_bytes(), at);
     if (at > 100 && random() % 3 == 0) {
       // Also over what is still in the buffer.
       const size_t place = random() % (at - 10);
       expected.replace(place, 10, "0123456789");
-      ASSERT_TRUE(file->WriteAt(place, Bytes("0123456789")).ok());
+      ASSERT_TRUE(file->WriteAt(place, TextBytes("0123456789")).ok());
       ASSERT_EQ(file->size_bytes(), at);
     }
   }
@@ -137,7 +135,7 @@ TEST(OutputFileTest, RefusesPlacesWhereNoFileCanBe) {
   EXPECT_EQ(code(""), StatusCode::kInvalidArgument);
   EXPECT_EQ(code(directory.File(std::string(300, 'x'))),
             StatusCode::kInvalidArgument);
-  WriteAllBytes(directory.File("file"), Bytes("x"));
+  WriteAllBytes(directory.File("file"), TextBytes("x"));
   EXPECT_EQ(code(directory.File("file/out")), StatusCode::kNotFound);
   EXPECT_EQ(NumFiles(directory), 1u);
 }
@@ -162,13 +160,13 @@ TEST(OutputFileTest, TemporaryNamesStayOutOfEachOthersWay) {
   const TempDirectory directory;
   const std::string path = directory.File("out");
   WriteAllBytes(StatusMessage::Join(path, ".", getpid(), ".0.tmp"),
-                Bytes("left"));
+                TextBytes("left"));
   auto first = OutputFile::Create(path, 0);
   ASSERT_TRUE(first) << first.error().message();
   auto second = OutputFile::Create(path, 0);
   ASSERT_TRUE(second) << second.error().message();
-  EXPECT_TRUE(first->Append(Bytes("first")).ok());
-  EXPECT_TRUE(second->Append(Bytes("second")).ok());
+  EXPECT_TRUE(first->Append(TextBytes("first")).ok());
+  EXPECT_TRUE(second->Append(TextBytes("second")).ok());
   EXPECT_TRUE(second->Commit().ok());
   EXPECT_TRUE(first->Commit().ok());
   EXPECT_EQ(TextOf(path), "first");
@@ -209,7 +207,7 @@ TEST(OutputFileTest, AFullDiskIsKnownBeforeTheWorkWhereTheSizeIs) {
 TEST(OutputFileTest, AFullDiskEndsTheWorkAndLeavesNothing) {
   const TempDirectory directory;
   const std::string path = directory.File("out");
-  WriteAllBytes(path, Bytes("old"));
+  WriteAllBytes(path, TextBytes("old"));
   for (const bool large : {false, true}) {
     EXPECT_EQ(
         RunWithFileLimit(

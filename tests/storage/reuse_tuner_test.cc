@@ -8,7 +8,7 @@ namespace flashelm {
 namespace {
 
 // A device that gives `latest` or `oldest` bytes per ns, as slots are reused.
-class Device {
+class SweptDevice {
  public:
   // The part of the bytes that were taken with the latest slot first.
   double Take(ReuseTuner& tuner, double latest, double oldest,
@@ -37,7 +37,7 @@ constexpr uint64_t kGib = uint64_t{1} << 30;
 
 TEST(ReuseTunerTest, FollowsWhatIsFaster) {
   ReuseTuner tuner;
-  Device device;
+  SweptDevice device;
   EXPECT_TRUE(tuner.latest_first());
   EXPECT_GT(device.Take(tuner, 2.7, 2.3, 4 * kGib), 0.88);
   device.Take(tuner, 1.6, 2.3, kGib);
@@ -48,13 +48,13 @@ TEST(ReuseTunerTest, FollowsWhatIsFaster) {
 
 TEST(ReuseTunerTest, StaysWhereTheOtherIsNoFaster) {
   ReuseTuner tuner;
-  Device device;
+  SweptDevice device;
   EXPECT_GT(device.Take(tuner, 2.0, 2.05, 4 * kGib), 0.88);
 }
 
 TEST(ReuseTunerTest, PausesDoNotCount) {
   ReuseTuner tuner;
-  Device device;
+  SweptDevice device;
   double sum = 0;
   // A sweep of 5 MiB and a pause, over and over: windows span sweeps.
   for (int i = 0; i < 2000; ++i) {

@@ -13,13 +13,13 @@
 namespace flashelm {
 namespace {
 
-constexpr uint32_t kNumSlots = 3;
+constexpr uint32_t kSlots = 3;
 constexpr uint32_t kLastSegment = 9;
 
 // Everything is in the sweep and streams, but for segment 4, which is read
 // apart.
 ResidencyPlan PlanWithOneApart() {
-  ResidencyPlan plan = StreamingPlan(SharedSegments(), kNumSlots);
+  ResidencyPlan plan = StreamingPlan(SharedSegments(), kSlots);
   std::erase(plan.sweep, 4u);
   plan.apart = {4};
   return plan;
@@ -163,7 +163,7 @@ std::vector<Chunk> ChunksFrom(const SweepSequence& sequence,
 
 TEST(SweepSequenceTest, GoesOnToTheHeadOfTheSweepThatHasNotBegun) {
   const WeightFile weights = SharedTestModel().Open();
-  ResidencyPlan plan = StreamingPlan(SharedSegments(), kNumSlots);
+  ResidencyPlan plan = StreamingPlan(SharedSegments(), kSlots);
   // Few chunks: what streams is segment 2, and the head.
   plan.sweep = {2, 8};
   for (uint32_t i = 1; i < SharedSegments().size(); ++i) {

@@ -34,13 +34,13 @@ namespace {
 
 using test::TempDirectory;
 
-constexpr uint64_t kFileBytes = 16 * kIoAlignment;
-constexpr std::chrono::seconds kLong(60);
+constexpr uint64_t kRingFileBytes = 16 * kIoAlignment;
+constexpr std::chrono::seconds kLongest(60);
 // What a child says that could not set the stage.
 constexpr int kCannot = 77;
 
 std::vector<std::byte> Bytes() {
-  std::vector<std::byte> bytes(kFileBytes);
+  std::vector<std::byte> bytes(kRingFileBytes);
   for (size_t i = 0; i < bytes.size(); ++i) {
     bytes[i] = static_cast<std::byte>(i * 7 + i / 4096);
   }
@@ -87,7 +87,7 @@ void Check(bool ok, const std::string& what) {
 void CheckReads(AsyncReader& reader, std::span<std::byte> target) {
   const ReadRequest request{0, target, 4};
   Check(reader.Submit({&request, 1}).ok(), "a read starts");
-  const auto completion = reader.Wait(kLong);
+  const auto completion = reader.Wait(kLongest);
   Check(completion.has_value() && completion->status.ok(), "it ends well");
   const std::vector<std::byte> expected = Bytes();
   Check(std::ranges::equal(target, std::span(expected).first(target.size())),
@@ -125,7 +125,7 @@ void RunRefused(const std::string& path, long call, int error,
   auto reader = OpenReader(file, Options(IoBackend::kAuto));
   Check(reader.has_value() && (*reader)->name() == "pread", "it falls back");
   MemoryBudget budget(UINT64_MAX);
-  auto buffer = AlignedBuffer::Create(kFileBytes, budget, "test");
+  auto buffer = AlignedBuffer::Create(kRingFileBytes, budget, "test");
   CheckReads(**reader, buffer->bytes());
   std::_Exit(0);
 }
@@ -152,7 +152,7 @@ TEST_F(UringReaderTest, ReadsWithoutRegisteringWhereThatIsRefused) {
     auto reader = OpenReader(file, Options(IoBackend::kUring));
     Check(reader.has_value(), "io_uring is there");
     MemoryBudget budget(UINT64_MAX);
-    auto buffer = AlignedBuffer::Create(kFileBytes, budget, "test");
+    auto buffer = AlignedBuffer::Create(kRingFileBytes, budget, "test");
     (*reader)->RegisterBuffer(buffer->bytes());
     CheckReads(**reader, buffer->bytes());
     std::_Exit(0);
@@ -172,9 +172,9 @@ TEST_F(UringReaderTest, ReadsWhereLittleMemoryMayBeLocked) {
     auto reader = OpenReader(file, Options(IoBackend::kAuto));
     Check(reader.has_value(), "there is a reader");
     MemoryBudget budget(UINT64_MAX);
-    auto buffer = AlignedBuffer::Create(64 * kFileBytes, budget, "test");
+    auto buffer = AlignedBuffer::Create(64 * kRingFileBytes, budget, "test");
     (*reader)->RegisterBuffer(buffer->bytes());
-    CheckReads(**reader, buffer->bytes().first(kFileBytes));
+    CheckReads(**reader, buffer->bytes().first(kRingFileBytes));
     std::_Exit(0);
   };
   EXPECT_EXIT(run(), testing::ExitedWithCode(0), "");
@@ -187,7 +187,7 @@ TEST_F(UringReaderTest, ReadsFailWhenTheKernelTakesNoMore) {
     auto reader = OpenReader(file, Options(IoBackend::kUring));
     Check(reader.has_value(), "io_uring is there");
     MemoryBudget budget(UINT64_MAX);
-    auto buffer = AlignedBuffer::Create(kFileBytes, budget, "test");
+    auto buffer = AlignedBuffer::Create(kRingFileBytes, budget, "test");
     CheckReads(**reader, buffer->bytes());
     Forbid(__NR_io_uring_enter, EAGAIN);
     for (uint32_t tag = 0; tag < 2; ++tag) {
@@ -196,7 +196,7 @@ TEST_F(UringReaderTest, ReadsFailWhenTheKernelTakesNoMore) {
     }
     Check(!(*reader)->Wait(std::chrono::milliseconds(20)), "it takes a while");
     for (int i = 0; i < 2; ++i) {
-      const auto completion = (*reader)->Wait(kLong);
+      const auto completion = (*reader)->Wait(kLongest);
       Check(completion.has_value(), "it ends");
       Check(completion->status.code() == StatusCode::kUnavailable,
             completion->status.message());
@@ -219,14 +219,14 @@ TEST_F(UringReaderTest, ReadsAgainWhenTheKernelTakesRequestsAgain) {
     auto reader = OpenReader(file, Options(IoBackend::kUring));
     Check(reader.has_value(), "io_uring is there");
     MemoryBudget budget(UINT64_MAX);
-    auto buffer = AlignedBuffer::Create(kFileBytes, budget, "test");
+    auto buffer = AlignedBuffer::Create(kRingFileBytes, budget, "test");
     (*reader)->RegisterBuffer(buffer->bytes());
     // What is forbidden is so for a thread.
     std::thread([&] {
       Forbid(__NR_io_uring_enter, EAGAIN);
       const ReadRequest request{0, buffer->bytes(), 0};
       Check((*reader)->Submit({&request, 1}).ok(), "a read starts");
-      const auto completion = (*reader)->Wait(kLong);
+      const auto completion = (*reader)->Wait(kLongest);
       Check(completion.has_value() && !completion->status.ok(), "it fails");
     }).join();
     CheckReads(**reader, buffer->bytes());
