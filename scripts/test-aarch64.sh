@@ -3,9 +3,10 @@
 #
 #   scripts/test-aarch64.sh [--ci]
 #
-#   --ci  only the tests without the label `slow`, on the plainest CPU, and of
-#         the library, not of the command; kernels also on a CPU that has dot
-#         products
+#   --ci  only what the processor could make a difference to: kernels (also on a
+#         CPU that has dot products), readers, stores and threads, the text of
+#         the engine, its session files, and the library as others call it;
+#         without the tests labelled `slow`
 #
 # Run it from anywhere, on Debian 12 for another processor. All tests run on a
 # CPU that has NEON and nothing later, those of kernels and texts on others too:
@@ -25,18 +26,22 @@ case "${1:-}" in
 esac
 
 scripts/install-packages.sh aarch64
-# The command is the same for all processors; it would be half of the time.
-if $is_ci; then build_options=(-DFLASHELM_BUILD_CLI=OFF); else
-  build_options=(-DFLASHELM_BUILD_CLI=ON)
-fi
+ci_tests=(
+  base_test kernels_test predictor_test tokenizer_test
+  storage_test bundle_store_test reader_test weight_file_test
+  engine_test session_file_test c_api_test cpp_api_test)
 say "Building build/$preset with its tests (a few minutes the first time)"
-build "$preset" ON all
 if $is_ci; then
-  say "Running the tests without the label slow"
+  build_options=(-DFLASHELM_BUILD_CLI=OFF)
+  build "$preset" ON flashelm_shared flashelm_static "${ci_tests[@]}"
+  say "Running ${ci_tests[*]}"
   ctest --preset "$preset-dotprod" -R '^kernels_test'
-  ctest --preset "$preset" -j "$(nproc)" -LE slow
+  ctest --preset "$preset" -j "$(nproc)" -LE slow \
+    -R "^($(IFS='|' && echo "${ci_tests[*]}"))"
   exit
 fi
+build_options=(-DFLASHELM_BUILD_CLI=ON)
+build "$preset" ON all
 for each in "$preset" "$preset-dotprod" "$preset-sve"; do
   say "Running the tests: ctest --preset $each"
   ctest --preset "$each" -j "$(nproc)"
