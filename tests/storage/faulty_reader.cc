@@ -81,6 +81,7 @@ bool FaultyReader::Take(std::chrono::nanoseconds timeout) {
       late_.push_back(std::move(completion));
       return true;
     case Fault::kNever:
+      if (read.read < num_released_) break;
       never_.push_back(std::move(completion));
       return true;
   }
@@ -91,6 +92,7 @@ bool FaultyReader::Take(std::chrono::nanoseconds timeout) {
 void FaultyReader::Release() {
   std::move(never_.begin(), never_.end(), std::back_inserter(held_));
   never_.clear();
+  num_released_ = asked_.size();
 }
 
 std::optional<ReadCompletion> FaultyReader::Wait(

@@ -53,7 +53,8 @@ class FaultyReader : public AsyncReader {
   uint32_t num_in_flight() const override;
   ReaderStats stats() const override { return inner_.stats(); }
 
-  // Lets the device answer what it has held back.
+  // Lets the device answer all reads until now, also those that it would hold
+  // back when their bytes arrive.
   void Release();
 
   // Every read so far, in the order of Submit().
@@ -73,6 +74,7 @@ class FaultyReader : public AsyncReader {
   AsyncReader& inner_;
   const std::vector<FaultAt> faults_;
   const CompletionOrder order_;
+  uint64_t num_released_ = 0;  // The first so many reads are answered.
   std::vector<Asked> asked_;
   std::vector<InFlight> in_flight_;
   std::vector<ReadCompletion> held_;  // The next one to be seen is the last.
