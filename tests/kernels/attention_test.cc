@@ -6,15 +6,15 @@
 namespace flashelm {
 namespace {
 
-constexpr KvType kTypes[] = {KvType::kF32, KvType::kBf16};
+constexpr KvType kKvTypes[] = {KvType::kF32, KvType::kBf16};
 
-struct Shape {
+struct KvShape {
   size_t num_heads;
   size_t num_positions;
   size_t head_dim;
 };
 
-constexpr Shape kShapes[] = {
+constexpr KvShape kKvShapes[] = {
     {0, 3, 64},   {4, 1, 64},   {4, 1, 1},    {1, 63, 64},   {4, 63, 3},
     {4, 64, 64},  {3, 64, 31},  {4, 65, 64},  {5, 65, 32},   {2, 65, 33},
     {4, 127, 0},  {4, 200, 64}, {9, 200, 80}, {4, 333, 128}, {4, 129, 1024},
@@ -27,8 +27,8 @@ std::vector<std::byte> StoredKv(const std::vector<float>& values, KvType type) {
   return bytes;
 }
 
-struct Inputs {
-  Inputs(const Shape& shape, KvType kv_type, float magnitude = 1)
+struct KvInputs {
+  KvInputs(const KvShape& shape, KvType kv_type, float magnitude = 1)
       : s(shape),
         type(kv_type),
         scale(1 / std::sqrt(static_cast<float>(s.head_dim) + 1)),
@@ -39,7 +39,7 @@ struct Inputs {
         values(StoredKv(RandomFloats(s.num_positions * s.head_dim, /*seed=*/3),
                         type)) {}
 
-  Shape s;
+  KvShape s;
   KvType type;
   float scale;
   std::vector<float> q;
@@ -55,7 +55,7 @@ std::vector<float> Parts(size_t num_heads, size_t num_positions,
                             std::numeric_limits<float>::quiet_NaN());
 }
 
-std::vector<float> RunAttend(const Inputs& in) {
+std::vector<float> RunAttend(const KvInputs& in) {
   // What the output held before must not matter.
   std::vector<float> out(in.q.size(), std::numeric_limits<float>::quiet_NaN());
   std::vector<float> parts =
@@ -65,9 +65,10 @@ std::vector<float> RunAttend(const Inputs& in) {
   return out;
 }
 
-std::vector<double> RunReference(const Inputs& in, const std::vector<float>& q,
-                                 const std::vector<std::byte>& keys,
-                                 const std::vector<std::byte>& values) {
+std::vector<double> RunKvReference(const KvInputs& in,
+                                   const std::vector<float>& q,
+                                   const std::vector<std::byte>& keys,
+                                   const std::vector<std::byte>& values) {
   std::vector<double> out(q.size());
   reference::Attend(q.data(), in.s.num_heads, in.type, keys.data(),
                     values.data(), in.s.num_positions, in.s.head_dim, in.scale,
@@ -87,18 +88,18 @@ class AttendTest : public TargetTest {};
 FLASHELM_TEST_ALL_TARGETS(AttendTest);
 
 TEST_P(AttendTest, StaysWithinTheErrorBoundOfTheReference) {
-  for (const KvType type : kTypes) {
-    for (const Shape& s : kShapes) {
+  for (const KvType type : kKvTypes) {
+    for (const KvShape& s : kKvShapes) {
       for (const float magnitude : {0.1f, 1.0f, 10.0f}) {
         SCOPED_TRACE(testing::Message()
                      << s.num_heads << " heads of " << s.head_dim << ", "
                      << s.num_positions << " positions, " << magnitude);
-        const Inputs in(s, type, magnitude);
+        const KvInputs in(s, type, magnitude);
         const std::vector<float> out = RunAttend(in);
         const std::vector<double> expected =
-            RunReference(in, in.q, in.keys, in.values);
+            RunKvReference(in, in.q, in.keys, in.values);
         const std::vector<double> mix =
-            RunReference(in, in.q, in.keys, Magnitudes(in.values, type));
+            RunKvReference(in, in.q, in.keys, Magnitudes(in.values, type));
         // |q| . |k_t| of every head and position, [num_heads, num_positions].
         std::vector<float> abs_q = in.q;
         for (float& x : abs_q) x = std::abs(x);
@@ -125,12 +126,12 @@ TEST_P(AttendTest, StaysWithinTheErrorBoundOfTheReference) {
 }
 
 TEST_P(AttendTest, HeadsTogetherHaveTheBitsOfEachAlone) {
-  for (const KvType type : kTypes) {
-    for (const Shape& s : kShapes) {
+  for (const KvType type : kKvTypes) {
+    for (const KvShape& s : kKvShapes) {
       SCOPED_TRACE(testing::Message()
                    << s.num_heads << " heads of " << s.head_dim << ", "
                    << s.num_positions << " positions");
-      const Inputs in(s, type);
+      const KvInputs in(s, type);
       const std::vector<float> together = RunAttend(in);
       for (size_t group = 1; group < s.num_heads; ++group) {
         std::vector<float> split(together.size());
@@ -171,7 +172,7 @@ TEST_P(AttendTest, ExpIsWithinAnEpsilon) {
 
 // The canonical order of attention.h to the letter. `is_fused` as in
 // reference::CanonicalDot().
-std::vector<float> CanonicalAttend(const Inputs& in, bool is_fused) {
+std::vector<float> CanonicalAttend(const KvInputs& in, bool is_fused) {
   const auto fma = [&](float a, float b, float c) {
     const float product = a * b;
     return is_fused ? std::fma(a, b, c) : product + c;
@@ -223,12 +224,12 @@ std::vector<float> CanonicalAttend(const Inputs& in, bool is_fused) {
 }
 
 TEST_P(AttendTest, HasTheBitsOfTheCanonicalOrder) {
-  for (const KvType type : kTypes) {
-    for (const Shape& s : kShapes) {
+  for (const KvType type : kKvTypes) {
+    for (const KvShape& s : kKvShapes) {
       SCOPED_TRACE(testing::Message()
                    << s.num_heads << " heads of " << s.head_dim << ", "
                    << s.num_positions << " positions");
-      const Inputs in(s, type, 3);
+      const KvInputs in(s, type, 3);
       EXPECT_TRUE(HaveEqualBits(RunAttend(in),
                                 CanonicalAttend(in, HasFma(GetParam()))));
     }
@@ -236,8 +237,8 @@ TEST_P(AttendTest, HasTheBitsOfTheCanonicalOrder) {
 }
 
 TEST_P(AttendTest, OnePositionGivesItsValue) {
-  for (const KvType type : kTypes) {
-    const Inputs in({2, 1, 35}, type);
+  for (const KvType type : kKvTypes) {
+    const KvInputs in({2, 1, 35}, type);
     const std::vector<float> out = RunAttend(in);
     for (size_t i = 0; i < out.size(); ++i) {
       float value;
@@ -286,10 +287,10 @@ TEST_P(AttendTest, EqualScoresGiveTheMean) {
 }
 
 TEST_P(AttendTest, ReadsNothingPastTheEnds) {
-  for (const KvType type : kTypes) {
+  for (const KvType type : kKvTypes) {
     for (const size_t head_dim : {1, 3, 15, 16, 31, 33, 64, 65}) {
       for (const size_t num_positions : {1, 63, 65, 257}) {
-        const Inputs in({5, num_positions, head_dim}, type);
+        const KvInputs in({5, num_positions, head_dim}, type);
         const GuardedCopy q(in.q), keys(in.keys), values(in.values),
             out(std::vector<float>(in.q.size())),
             parts(Parts(in.s.num_heads, num_positions, head_dim));
@@ -306,9 +307,9 @@ TEST_P(AttendTest, ReadsNothingPastTheEnds) {
 
 TEST(AttendTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
   StoredAnswers bits("kernel_bits/attention");
-  for (const KvType type : kTypes) {
-    for (const Shape& s : kShapes) {
-      const Inputs in(s, type, 3);
+  for (const KvType type : kKvTypes) {
+    for (const KvShape& s : kKvShapes) {
+      const KvInputs in(s, type, 3);
       ExpectTargetsAgree([&] { return RunAttend(in); }, bits);
     }
   }

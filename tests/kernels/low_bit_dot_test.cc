@@ -14,7 +14,7 @@ int CodeAt(unsigned bits, const std::byte* row, size_t k) {
   return word >> (bits * (in_block / 16)) & ((1 << bits) - 1);
 }
 
-struct Inputs {
+struct LowBitInputs {
   unsigned bits;
   size_t num_rows;
   size_t num_blocks;
@@ -44,12 +44,13 @@ struct Inputs {
   }
 };
 
-Inputs RandomInputs(unsigned bits, size_t num_rows, size_t num_blocks,
-                    uint32_t seed) {
+LowBitInputs RandomInputs(unsigned bits, size_t num_rows, size_t num_blocks,
+                          uint32_t seed) {
   std::mt19937 random(seed);
-  Inputs in{bits, num_rows, num_blocks,
-            std::vector<std::byte>(num_rows * num_blocks * kLowBitBlockBytes),
-            std::vector<int16_t>(num_blocks * LowBitBlockCodes(bits))};
+  LowBitInputs in{
+      bits, num_rows, num_blocks,
+      std::vector<std::byte>(num_rows * num_blocks * kLowBitBlockBytes),
+      std::vector<int16_t>(num_blocks * LowBitBlockCodes(bits))};
   for (std::byte& byte : in.rows) byte = static_cast<std::byte>(random());
   for (int16_t& a : in.a) {
     a = static_cast<int16_t>(static_cast<int>(random() % 8191) -
@@ -65,7 +66,7 @@ TEST_P(LowBitDotsTest, AgreesWithAPlainLoop) {
   for (const unsigned bits : {1u, 2u}) {
     for (const size_t num_rows : {0, 1, 5}) {
       for (const size_t num_blocks : {0, 1, 2, 9}) {
-        const Inputs in = RandomInputs(bits, num_rows, num_blocks, 1);
+        const LowBitInputs in = RandomInputs(bits, num_rows, num_blocks, 1);
         EXPECT_EQ(in.Found(), in.Expected())
             << bits << " bits, " << num_rows << " rows, " << num_blocks;
       }
@@ -76,7 +77,7 @@ TEST_P(LowBitDotsTest, AgreesWithAPlainLoop) {
 TEST_P(LowBitDotsTest, TheLargestSumsFit) {
   for (const unsigned bits : {1u, 2u}) {
     for (const int sign : {1, -1}) {
-      Inputs in =
+      LowBitInputs in =
           RandomInputs(bits, 1, LowBitNumBlocks(bits, kLowBitMaxCols), 2);
       std::fill(in.rows.begin(), in.rows.end(), std::byte{0xFF});
       std::fill(in.a.begin(), in.a.end(),

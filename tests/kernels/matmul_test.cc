@@ -6,11 +6,11 @@
 namespace flashelm {
 namespace {
 
-constexpr WeightType kTypes[] = {WeightType::kF32, WeightType::kBf16};
+constexpr WeightType kFloatTypes[] = {WeightType::kF32, WeightType::kBf16};
 constexpr WeightType kAllTypes[] = {WeightType::kF32, WeightType::kBf16,
                                     WeightType::kQ8, WeightType::kQ4};
 
-constexpr MatrixShape kShapes[] = {
+constexpr MatrixShape kMatMulShapes[] = {
     {"no rows", 0, 64, 2},
     {"no columns", 3, 0, 2},
     {"no tokens", 3, 64, 0},
@@ -47,8 +47,8 @@ class MatMulTest : public TargetTest {};
 FLASHELM_TEST_ALL_TARGETS(MatMulTest);
 
 TEST_P(MatMulTest, StaysWithinTheErrorBoundOfTheReference) {
-  for (const WeightType type : kTypes) {
-    for (const MatrixShape& s : kShapes) {
+  for (const WeightType type : kFloatTypes) {
+    for (const MatrixShape& s : kMatMulShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/1);
       const std::vector<float> x = RandomTokens(s, /*seed=*/2);
@@ -79,8 +79,8 @@ TEST_P(MatMulTest, StaysWithinTheErrorBoundOfTheReference) {
 }
 
 TEST_P(MatMulTest, FollowsTheCanonicalOrderBitForBit) {
-  for (const WeightType type : kTypes) {
-    for (const MatrixShape& s : kShapes) {
+  for (const WeightType type : kFloatTypes) {
+    for (const MatrixShape& s : kMatMulShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/3);
       const std::vector<float> x = RandomTokens(s, /*seed=*/4);
@@ -100,7 +100,7 @@ TEST_P(MatMulTest, FollowsTheCanonicalOrderBitForBit) {
 
 TEST_P(MatMulTest, OneTokenAtATimeHasTheBitsOfTheBatch) {
   const MatrixShape s = {"", 13, 101, 10};
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kFloatTypes) {
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/5);
     const std::vector<float> x = RandomFloats(s.num_tokens * s.num_cols, 6);
     std::vector<float> batch(s.num_tokens * s.num_rows);
@@ -117,7 +117,7 @@ TEST_P(MatMulTest, OneTokenAtATimeHasTheBitsOfTheBatch) {
 
 TEST_P(MatMulTest, AnySplitOfTheRowsHasTheSameBits) {
   const MatrixShape s = {"", 13, 101, 5};
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kFloatTypes) {
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/7);
     const std::vector<float> x = RandomFloats(s.num_tokens * s.num_cols, 8);
     std::vector<float> whole(s.num_tokens * s.num_rows);
@@ -136,7 +136,7 @@ TEST_P(MatMulTest, AnySplitOfTheRowsHasTheSameBits) {
 
 TEST_P(MatMulTest, UnalignedAndDistantRowsHaveTheSameBits) {
   const MatrixShape s = {"", 7, 101, 5};
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kFloatTypes) {
     const std::vector<float> x = RandomTokens(s, /*seed=*/9);
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/10);
     const std::vector<float> expected = RunMatMul(w.view(), s, x);
@@ -152,7 +152,7 @@ TEST_P(MatMulTest, UnalignedAndDistantRowsHaveTheSameBits) {
 }
 
 TEST_P(MatMulTest, ReadsNothingPastTheEnds) {
-  for (const WeightType type : kTypes) {
+  for (const WeightType type : kFloatTypes) {
     for (size_t num_cols = 0; num_cols <= 70; ++num_cols) {
       for (const size_t num_tokens : {1, 4, 9}) {
         const size_t num_rows = 5;
@@ -171,8 +171,8 @@ TEST_P(MatMulTest, ReadsNothingPastTheEnds) {
 
 TEST(MatMulTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
   StoredAnswers bits("kernel_bits/matmul");
-  for (const WeightType type : kTypes) {
-    for (const MatrixShape& s : kShapes) {
+  for (const WeightType type : kFloatTypes) {
+    for (const MatrixShape& s : kMatMulShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/11);
       const std::vector<float> x = RandomTokens(s, /*seed=*/12);
@@ -194,7 +194,8 @@ std::vector<float> RunAddScaledRows(const WeightView& w, const MatrixShape& s,
 
 // A quantized matrix is whole groups.
 std::vector<MatrixShape> ShapesOf(WeightType type) {
-  std::vector<MatrixShape> shapes(std::begin(kShapes), std::end(kShapes));
+  std::vector<MatrixShape> shapes(std::begin(kMatMulShapes),
+                                  std::end(kMatMulShapes));
   for (MatrixShape& shape : shapes) {
     if (IsQuantized(type)) {
       shape.num_cols =

@@ -6,7 +6,8 @@
 namespace flashelm {
 namespace {
 
-constexpr size_t kSizes[] = {0, 1, 3, 16, 17, 31, 32, 33, 64, 128, 129, 3072};
+constexpr size_t kNormSizes[] = {0,  1,  3,  16,  17,  31,
+                                 32, 33, 64, 128, 129, 3072};
 constexpr float kEps = 1e-6f;
 
 std::vector<float> RunRmsNorm(size_t n) {
@@ -21,7 +22,7 @@ class NormTest : public TargetTest {};
 FLASHELM_TEST_ALL_TARGETS(NormTest);
 
 TEST_P(NormTest, RmsNormStaysWithinTheErrorBoundOfTheReference) {
-  for (const size_t n : kSizes) {
+  for (const size_t n : kNormSizes) {
     for (const float magnitude : {0.0f, 1e-5f, 1.0f, 1e10f}) {
       SCOPED_TRACE(testing::Message() << n << " of magnitude " << magnitude);
       const std::vector<float> x = RandomFloats(n, /*seed=*/1, magnitude);
@@ -40,7 +41,7 @@ TEST_P(NormTest, RmsNormStaysWithinTheErrorBoundOfTheReference) {
 }
 
 TEST_P(NormTest, RmsNormMayOverwriteItsInput) {
-  for (const size_t n : kSizes) {
+  for (const size_t n : kNormSizes) {
     std::vector<float> x = RandomFloats(n, /*seed=*/1, 10);
     const std::vector<float> weight = RandomFloats(n, /*seed=*/2);
     RmsNorm(x.data(), weight.data(), n, kEps, x.data());
@@ -49,7 +50,7 @@ TEST_P(NormTest, RmsNormMayOverwriteItsInput) {
 }
 
 TEST_P(NormTest, AddInPlaceAddsEachElementOnce) {
-  for (const size_t n : kSizes) {
+  for (const size_t n : kNormSizes) {
     const std::vector<float> x = RandomFloats(n, /*seed=*/3);
     std::vector<float> y = RandomFloats(n, /*seed=*/4);
     std::vector<float> expected = y;
@@ -71,7 +72,7 @@ TEST_P(NormTest, ReadsNothingPastTheEnds) {
 
 TEST(NormTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
   StoredAnswers bits("kernel_bits/norm");
-  for (const size_t n : kSizes)
+  for (const size_t n : kNormSizes)
     ExpectTargetsAgree([&] { return RunRmsNorm(n); }, bits);
   ExpectStoredBits(bits);
 }

@@ -6,7 +6,7 @@
 namespace flashelm {
 namespace {
 
-constexpr MatrixShape kShapes[] = {
+constexpr MatrixShape kQuantShapes[] = {
     {"no rows", 0, 64, 2},
     {"no columns", 3, 0, 5},
     {"no tokens", 3, 64, 0},
@@ -74,8 +74,8 @@ std::vector<float> RunReference(const WeightView& w, const MatrixShape& s,
   return out;
 }
 
-std::vector<float> RandomTokens(const MatrixShape& s, uint32_t seed,
-                                float magnitude = 1) {
+std::vector<float> RandomQuantTokens(const MatrixShape& s, uint32_t seed,
+                                     float magnitude = 1) {
   return RandomFloats(s.num_tokens * (s.num_cols + kStrideGap), seed,
                       magnitude);
 }
@@ -112,11 +112,12 @@ FLASHELM_TEST_ALL_TARGETS(QuantMatMulTest);
 
 TEST_P(QuantMatMulTest, HasTheBitsOfTheCanonicalArithmetic) {
   for (const WeightType type : kQuantTypes) {
-    for (const MatrixShape& s : kShapes) {
+    for (const MatrixShape& s : kQuantShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/1);
       for (const float magnitude : {1.0f, 3e-20f, 1e25f}) {
-        const std::vector<float> x = RandomTokens(s, /*seed=*/2, magnitude);
+        const std::vector<float> x =
+            RandomQuantTokens(s, /*seed=*/2, magnitude);
         EXPECT_TRUE(
             HaveEqualBits(RunQuantMatMul(w.view(), s, x),
                           RunReference(w.view(), s, x, HasFma(GetParam()))))
@@ -165,7 +166,7 @@ TEST_P(QuantMatMulTest, MixedSignsOfTheLargestCodesKeepTheBits) {
       const MatrixShape s = {"", 41, 512, num_tokens};
       const ConstantWeights w(s, type, type == WeightType::kQ8 ? 0x80 : 0xF0,
                               0x2E66);
-      std::vector<float> x = RandomTokens(s, /*seed=*/3);
+      std::vector<float> x = RandomQuantTokens(s, /*seed=*/3);
       for (float& value : x) value = value < 0.3f ? -1.0f : 1.0f;
       EXPECT_TRUE(
           HaveEqualBits(RunQuantMatMul(w.view(), s, x),
@@ -176,10 +177,10 @@ TEST_P(QuantMatMulTest, MixedSignsOfTheLargestCodesKeepTheBits) {
 
 TEST_P(QuantMatMulTest, StaysWithinTheErrorBoundOfTheExactProduct) {
   for (const WeightType type : kQuantTypes) {
-    for (const MatrixShape& s : kShapes) {
+    for (const MatrixShape& s : kQuantShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/4);
-      const std::vector<float> x = RandomTokens(s, /*seed=*/5);
+      const std::vector<float> x = RandomQuantTokens(s, /*seed=*/5);
       const size_t x_stride = s.num_cols + kStrideGap;
       const size_t out_stride = s.num_rows + kStrideGap;
       std::vector<double> expected(s.num_tokens * out_stride, 7.0);
@@ -214,7 +215,7 @@ TEST_P(QuantMatMulTest, OneTokenHasTheBitsItHasInABatch) {
   const MatrixShape s = {"", 37, 416, 40};
   for (const WeightType type : kQuantTypes) {
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/6);
-    const std::vector<float> x = RandomTokens(s, /*seed=*/7);
+    const std::vector<float> x = RandomQuantTokens(s, /*seed=*/7);
     const size_t x_stride = s.num_cols + kStrideGap;
     std::vector<float> alone;
     for (size_t t = 0; t < s.num_tokens; ++t) {
@@ -239,7 +240,7 @@ TEST_P(QuantMatMulTest, AnySplitOfTheRowsHasTheSameBits) {
     for (const size_t num_tokens : {1, 2, 13}) {
       const MatrixShape s = {"", 41, 160, num_tokens};
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/8);
-      const std::vector<float> x = RandomTokens(s, /*seed=*/9);
+      const std::vector<float> x = RandomQuantTokens(s, /*seed=*/9);
       const std::vector<float> whole = RunQuantMatMul(w.view(), s, x);
       const size_t out_stride = s.num_rows + kStrideGap;
       for (size_t split = 0; split <= s.num_rows; ++split) {
@@ -266,7 +267,7 @@ TEST_P(QuantMatMulTest, TokensQuantizedInPartsHaveTheSameBits) {
   for (const size_t num_tokens : {2, 3, 9}) {
     const MatrixShape s = {"", 21, 160, num_tokens};
     const RandomWeights w(s.num_rows, s.num_cols, WeightType::kQ4, 10);
-    const std::vector<float> x = RandomTokens(s, /*seed=*/11);
+    const std::vector<float> x = RandomQuantTokens(s, /*seed=*/11);
     const size_t x_stride = s.num_cols + kStrideGap;
     const size_t out_stride = s.num_rows + kStrideGap;
     const std::vector<float> expected = RunQuantMatMul(w.view(), s, x);
@@ -289,7 +290,7 @@ TEST_P(QuantMatMulTest, RowsOfBundlesHaveTheSameBits) {
   for (const WeightType type : kQuantTypes) {
     for (const size_t num_tokens : {1, 10}) {
       const MatrixShape s = {"", 51, 352, num_tokens};
-      const std::vector<float> x = RandomTokens(s, /*seed=*/12);
+      const std::vector<float> x = RandomQuantTokens(s, /*seed=*/12);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/13);
       const std::vector<float> expected = RunQuantMatMul(w.view(), s, x);
       const size_t row_bytes = RowBytes(type, s.num_cols);
@@ -313,7 +314,7 @@ TEST_P(QuantMatMulTest, ColumnsFromAGroupOnAreAProductOfTheirOwn) {
       const MatrixShape part = {"", 22, 320, num_tokens};
       const RandomWeights w(whole.num_rows, whole.num_cols, type, 14);
       const WeightView view = w.view(0, 96);
-      const std::vector<float> x = RandomTokens(part, /*seed=*/15);
+      const std::vector<float> x = RandomQuantTokens(part, /*seed=*/15);
       EXPECT_TRUE(
           HaveEqualBits(RunQuantMatMul(view, part, x),
                         RunReference(view, part, x, HasFma(GetParam()))));
@@ -406,7 +407,7 @@ TEST_P(QuantMatMulTest, ATokenThatIsNotFiniteGivesNanToItselfAlone) {
       const MatrixShape s = {"", 19, 128, num_tokens};
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/21);
       for (const float value : {nan, -nan, inf, -inf}) {
-        std::vector<float> x = RandomTokens(s, /*seed=*/22);
+        std::vector<float> x = RandomQuantTokens(s, /*seed=*/22);
         const std::vector<float> expected = RunQuantMatMul(w.view(), s, x);
         x[s.num_cols + kStrideGap + 77] = value;
         const std::vector<float> out = RunQuantMatMul(w.view(), s, x);
@@ -427,7 +428,7 @@ TEST_P(QuantMatMulTest, ScalesOfAllKindsAreConvertedExactly) {
   for (const WeightType type : kQuantTypes) {
     for (const size_t num_tokens : {1, 8}) {
       const MatrixShape s = {"", 18, 96, num_tokens};
-      const std::vector<float> x = RandomTokens(s, /*seed=*/23);
+      const std::vector<float> x = RandomQuantTokens(s, /*seed=*/23);
       // Zeros, subnormal, normal, the largest, infinity.
       for (const F16 scale :
            {0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x3555, 0xFBFF, 0x7C00}) {
@@ -444,10 +445,10 @@ TEST_P(QuantMatMulTest, ScalesOfAllKindsAreConvertedExactly) {
 TEST(QuantMatMulTargetsTest, TargetsWithFusedMultiplyAddAgreeBitForBit) {
   StoredAnswers bits("kernel_bits/quant_matmul");
   for (const WeightType type : kQuantTypes) {
-    for (const MatrixShape& s : kShapes) {
+    for (const MatrixShape& s : kQuantShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/24);
-      const std::vector<float> x = RandomTokens(s, /*seed=*/25);
+      const std::vector<float> x = RandomQuantTokens(s, /*seed=*/25);
       ExpectTargetsAgree([&] { return RunQuantMatMul(w.view(), s, x); }, bits);
     }
   }

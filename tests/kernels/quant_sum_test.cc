@@ -6,7 +6,7 @@
 namespace flashelm {
 namespace {
 
-constexpr MatrixShape kShapes[] = {
+constexpr MatrixShape kSumShapes[] = {
     {"no rows", 0, 64, 2},
     {"no columns", 3, 0, 5},
     {"no tokens", 3, 64, 0},
@@ -53,7 +53,7 @@ FLASHELM_TEST_ALL_TARGETS(QuantSumTest);
 
 TEST_P(QuantSumTest, HasTheBitsOfTheCanonicalArithmetic) {
   for (const WeightType type : kQuantTypes) {
-    for (const MatrixShape& s : kShapes) {
+    for (const MatrixShape& s : kSumShapes) {
       SCOPED_TRACE(s.name);
       const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/1,
                             /*gap_bytes=*/5, /*offset_bytes=*/3);
