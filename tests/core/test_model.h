@@ -17,12 +17,11 @@ namespace flashelm::test {
 // models/NAME of the repository.
 std::string SampleModelDirectory(const std::string& name);
 
-// What a test of the engine that goes through all encodings is given. With a
-// sanitizer, the one with the largest records and the one with the smallest:
-// kernels are tested there with all, and all else does the same with the
-// others.
+// What a test of the engine that goes through all encodings is given. With the
+// thread sanitizer, the one with the largest records and the one with the
+// smallest: threads do the same with the others.
 inline std::vector<Encoding> TestedEncodings() {
-#ifdef FLASHELM_SANITIZED
+#ifdef FLASHELM_THREAD_SANITIZED
   return {Encoding::kF32, Encoding::kQ4};
 #else
   return {Encoding::kF32, Encoding::kBf16, Encoding::kQ8, Encoding::kQ4};
