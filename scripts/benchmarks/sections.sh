@@ -65,6 +65,7 @@ set_up_mode() {
       rounds=5
       tokens=6
       min_time=0.5
+      loop_time=1.5
       step_time=4
       kernel_filter='Stream|Peak|(Decode|Prompt)/(bf16|q8|q4)/.*(layer:18|head)'
       stream_mib=2048
@@ -73,7 +74,7 @@ set_up_mode() {
       text_bytes=1000000
       selector_bytes=50000
       fractions=(0.9 0.75 0.5)
-      set_minutes 1 8 20 10 5 4 12 3 8 3 6 8 12 20 3 20 3
+      set_minutes 1 8 20 12 5 4 12 3 8 3 6 8 12 20 3 20 3
       forecast_budgets=25%,50%,75%,100%
       forecast_rounds=3
       ;;
@@ -85,6 +86,7 @@ set_up_mode() {
       rounds=2
       tokens=4
       min_time=0.05
+      loop_time=0.1
       step_time=0.5
       kernel_filter='Stream/(two_streams|prefetch_4k)|Peak|(Decode|Prompt)/(bf16|q4)/(qkv|ffn|down)/layer:18'
       stream_mib=1024
@@ -106,6 +108,7 @@ set_up_mode() {
       rounds=2
       tokens=2
       min_time=0.001
+      loop_time=0.001
       step_time=0.001
       kernel_filter='Stream/plain|Peak|(Decode|Prompt)/(bf16|q4)/(qkv|ffn|down)/layer:0/'
       stream_mib=64
@@ -216,21 +219,22 @@ section_exact_q8() { exact q8; }
 section_exact_q4() { exact q4; }
 
 section_device() {
-  local round filter='BM_RawPread.*request_kib:(512/depth:8|1024/depth:(2|4))/|BM_RawUring.*request_kib:(512/depth:(8|16)|1024/depth:(4|16))/'
+  local round
+  local filter='BM_RawPread.*request_kib:(512/depth:8|1024/depth:(2|4))/|BM_RawUring/.*request_kib:(512/depth:(8|16)|1024/depth:(4|16))/|BM_RawUringShared/'
   local file=(--file=big.bf16.felm)
   # It has to be larger than that.
   if [[ "$mode" == smoke ]]; then file=(); fi
-  echo "# In $rounds rounds:" >>"$dir/commands"
-  for ((round = 1; round <= rounds; ++round)); do
+  echo "# In $rounds rounds, and bare loops once more after the last:" \
+    >>"$dir/commands"
+  for ((round = 0; round <= rounds; ++round)); do
+    if ((round > 0)); then
+      measure "rows-$round.json" flashelm bench -m big.bf16.felm \
+        --mem-budget "$budgets" --io uring,pread -p 0 -n "$tokens" -r 1 -c 512 \
+        -o json
+    fi
     measure "bare-$round.json" read_bench "${file[@]}" \
-      --benchmark_filter="$filter" --benchmark_min_time="$min_time" \
+      --benchmark_filter="$filter" --benchmark_min_time="$loop_time" \
       --benchmark_format=json
-    measure "used-$round.json" read_bench "${file[@]}" --use \
-      --benchmark_filter="$filter" --benchmark_min_time="$min_time" \
-      --benchmark_format=json
-    measure "rows-$round.json" flashelm bench -m big.bf16.felm \
-      --mem-budget "$budgets" --io uring,pread -p 0 -n "$tokens" -r 1 -c 512 \
-      -o json
   done
 }
 
