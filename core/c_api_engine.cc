@@ -185,6 +185,12 @@ void LogOpened(EngineState& state, const flashelm_engine_options& options) {
   }
 }
 
+// What reads were given up of is left behind, and counted there.
+void NoteLeft(flashelm_session& session) {
+  std::lock_guard lock(session.stats_mutex);
+  session.stats.unanswered_bytes = 0;
+}
+
 // Goes over to a plan between the turns of sessions, none of which comes or
 // goes meanwhile. memory_bytes 0: no limit; nothing: the same plan.
 Status ChangePlan(flashelm_engine* engine,
@@ -208,7 +214,10 @@ Status ChangePlan(flashelm_engine* engine,
   for (const flashelm_session* session : state.sessions) {
     sessions.push_back(session->session.get());
   }
-  return state.engine->Replan(std::move(plan), budget_bytes, sessions);
+  FLASHELM_RETURN_IF_ERROR(
+      state.engine->Replan(std::move(plan), budget_bytes, sessions));
+  for (flashelm_session* session : state.sessions) NoteLeft(*session);
+  return OkStatus();
 }
 
 Result<flashelm_engine_options> ReadOptions(
@@ -334,6 +343,7 @@ flashelm_code flashelm_engine_close(flashelm_engine* engine) {
       }
       for (flashelm_session* session : state.sessions) {
         session->session.reset();
+        NoteLeft(*session);
       }
       state.sessions.clear();
       closed = std::move(state.engine);

@@ -42,8 +42,7 @@ Status RunInTurn(flashelm_session& session, std::span<const TokenId> tokens) {
   out.num_reads = stats.store.num_reads;
   out.read_wait_ns = stats.store.io_wait_ns;
   out.read_busy_ns = stats.store.io_busy_ns;
-  out.unanswered_bytes =
-      stats.store.unanswered_bytes + state.engine->budget().leaked_bytes();
+  out.unanswered_bytes = stats.store.unanswered_bytes;
   return status;
 }
 
@@ -172,6 +171,7 @@ flashelm_session* flashelm_session_open(flashelm_engine* engine,
       return ResourceExhausted(max_sessions,
                                " sessions are open, as many as were planned");
     }
+    session->left_bytes = state.engine->left_bytes();
     FLASHELM_ASSIGN_OR_RETURN(session->session, Session::Create(*state.engine));
     session->tokens.reserve(session->session->context());
     session->stats.used_bytes = state.engine->budget().used_bytes();
@@ -278,7 +278,9 @@ flashelm_code flashelm_session_get_stats(const flashelm_session* session,
     FLASHELM_RETURN_IF_ERROR(CheckNotNull(session, "session"));
     FLASHELM_RETURN_IF_ERROR(CheckStructSize(stats, "stats"));
     std::lock_guard lock(session->stats_mutex);
-    WriteStruct(session->stats, stats);
+    flashelm_stats now = session->stats;
+    now.unanswered_bytes += *session->left_bytes;
+    WriteStruct(now, stats);
     return OkStatus();
   });
 }

@@ -79,7 +79,8 @@ struct flashelm_session {
   // The text, of which the session has computed the beginning. Has room for the
   // whole context.
   std::vector<flashelm::TokenId> tokens;
-  bool has_logits = false;  // Of what follows the last token.
+  bool has_logits = false;               // Of what follows the last token.
+  flashelm::SharedByteCount left_bytes;  // Of the engine.
   mutable std::mutex stats_mutex;
   flashelm_stats stats{};  // Guarded by stats_mutex.
 };

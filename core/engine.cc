@@ -35,6 +35,15 @@ class RaisedLimit {
 
 }  // namespace
 
+Engine::Parts::~Parts() {
+  sparse_ffn.reset();
+  // They give their readers what these still write to.
+  bundles.reset();
+  store.reset();
+  EndReader(std::move(bundle_reader), left_bytes);
+  EndReader(std::move(reader), left_bytes);
+}
+
 WeightStoreStats Engine::Parts::Reads() const {
   WeightStoreStats total = store->stats();
   total.stream_bytes += reads_before.stream_bytes;
@@ -108,6 +117,7 @@ Result<std::unique_ptr<Engine::Parts>> Engine::MakeParts(MemoryPlan plan,
                                                          const Parts* before) {
   auto parts = std::make_unique<Parts>();
   parts->plan = std::move(plan);
+  parts->left_bytes = left_bytes_;
   const WeightFile& file = model_.weight_file();
   const ResidencyPlan& residency = parts->plan.residency;
   const ReadShape& shape = options_.read_shape;

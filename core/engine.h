@@ -50,6 +50,11 @@ class Engine {
  public:
   // What follows from a plan, and is made anew with it.
   struct Parts {
+    Parts() = default;
+    ~Parts();
+    Parts(const Parts&) = delete;
+    Parts& operator=(const Parts&) = delete;
+
     MemoryPlan plan;
     // In this order: the store uses the reader.
     std::unique_ptr<AsyncReader> reader;
@@ -59,6 +64,7 @@ class Engine {
     std::unique_ptr<BundleStore> bundles;
     std::unique_ptr<SparseFfn> sparse_ffn;
     WeightStoreStats reads_before;  // By parts before these.
+    SharedByteCount left_bytes;
 
     // Of weights and of bundles, by these and by those before.
     WeightStoreStats Reads() const;
@@ -84,11 +90,11 @@ class Engine {
   // cache of bundles keeps of each of them.
   //
   // Waits for reads in flight, at most two seconds for each of the two readers;
-  // the buffers of those that are not answered are leaked and come on top of
-  // the budget. `sessions` are all that there are; none is in a call.
-  // kResourceExhausted: the system has no memory, or does not take it back.
-  // kUnavailable, kUnimplemented: no reader could be made. After an error the
-  // plan is what it was.
+  // the buffers of those that are not answered come on top of the budget, until
+  // they are: EndReader() has them. `sessions` are all that there are; none is
+  // in a call. kResourceExhausted: the system has no memory, or does not take
+  // it back. kUnavailable, kUnimplemented: no reader could be made. After an
+  // error the plan is what it was.
   Status Replan(MemoryPlan plan, uint64_t budget_bytes,
                 std::span<Session* const> sessions);
 
@@ -112,6 +118,9 @@ class Engine {
   ThreadPool& pool() { return *pool_; }
   const Parts& parts() const { return *parts_; }
   WeightStore& store() { return *parts_->store; }
+  // Of buffers that a device may still write to, of parts that are gone.
+  // Shared, as it may not have answered when the engine is gone, too.
+  const SharedByteCount& left_bytes() const { return left_bytes_; }
   // Null: dense.
   SparseFfn* sparse_ffn() { return parts_->sparse_ffn.get(); }
   // Null also where the neurons of all layers are streamed.
@@ -143,6 +152,8 @@ class Engine {
   ModelFile model_;
   EngineOptions options_;  // Without what Create() alone needs.
   MemoryBudget budget_;
+  const SharedByteCount left_bytes_ =
+      std::make_shared<std::atomic<uint64_t>>(0);
   std::unique_ptr<SweepTrace> trace_;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<Parts> parts_;

@@ -2,13 +2,17 @@
 #ifndef FLASHELM_STORAGE_ASYNC_READER_H_
 #define FLASHELM_STORAGE_ASYNC_READER_H_
 
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
 
+#include "core/base/memory.h"
 #include "core/base/status.h"
 
 namespace flashelm {
@@ -37,16 +41,23 @@ struct ReaderStats {
   uint64_t busy_ns = 0;  // Time with at least one read in flight.
 };
 
+// Bytes that several owners count.
+using SharedByteCount = std::shared_ptr<std::atomic<uint64_t>>;
+
 // Takes reads and gives their completions, in any order. Used by one thread.
 // Nothing is allocated per read.
 //
-// A read that the device never answers stays in flight, and its target has to
-// stay valid for ever. So whoever owns targets drains the reader before they
-// go, and leaks them should that fail; a reader's destructor then leaves such
-// reads behind instead of waiting for them.
+// A read that the device does not answer stays in flight, and its target has to
+// stay valid. So whoever owns targets drains the reader before they go, and
+// gives them to the reader should that fail; then EndReader() looks after both.
 class AsyncReader {
  public:
-  virtual ~AsyncReader() = default;
+  AsyncReader() = default;
+  // Waits for nothing: reads in flight are left behind, and what was adopted is
+  // leaked.
+  virtual ~AsyncReader();
+  AsyncReader(const AsyncReader&) = delete;
+  AsyncReader& operator=(const AsyncReader&) = delete;
 
   // Starts reads, all or none of them, with as few system calls as it takes.
   // kResourceExhausted: more than depth() reads would be in flight.
@@ -71,7 +82,31 @@ class AsyncReader {
   // Waits at most so long until no read is in flight; completions are dropped.
   // Whether that was reached.
   bool Drain(std::chrono::nanoseconds timeout);
+
+  // The device gets no more requests: reads that it does not have yet fail, and
+  // the reader takes no others.
+  virtual void Stop() = 0;
+
+  // Keeps a target that reads in flight go to, charged to nothing. There are at
+  // most kMaxAdopted of them.
+  void Adopt(AlignedBuffer target);
+  uint64_t adopted_bytes() const;
+  static constexpr size_t kMaxAdopted = 4;
+
+ private:
+  friend void EndReader(std::unique_ptr<AsyncReader> reader,
+                        SharedByteCount left_bytes);
+
+  std::array<AlignedBuffer, kMaxAdopted> adopted_;
+  size_t num_adopted_ = 0;
 };
+
+// Ends a reader; null is none. If it has adopted targets, a thread takes it
+// that waits for as long as the device takes, and then ends it and gives back
+// their memory. What it refers to, such as its file, lives until then. Where
+// there is no thread to be had, all of it is leaked. `left_bytes` has the bytes
+// of such targets, for as long as they are there.
+void EndReader(std::unique_ptr<AsyncReader> reader, SharedByteCount left_bytes);
 
 // Asks the system to back memory with huge pages where it can, which has to
 // come before the memory is touched. A device that gets its targets page by

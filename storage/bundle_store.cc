@@ -88,7 +88,7 @@ BundleStore::~BundleStore() {
     reader_.RegisterBuffer({});
   } else {
     // Whatever the device still writes goes nowhere else.
-    staging_->Leak();
+    reader_.Adopt(staging_->TakeMemory());
   }
 }
 

@@ -98,8 +98,8 @@ class BundleStore {
       const WeightFile& file, std::span<const uint32_t> segments,
       const BundleStoreOptions& options, AsyncReader& reader,
       RecordVerifier& verifier, MemoryBudget& budget);
-  // Waits for reads in flight, for a while; leaks the memory of those that do
-  // not end.
+  // Waits for reads in flight, for a while; gives the memory of those that do
+  // not end to the reader, which EndReader() has to end then.
   ~BundleStore();
   BundleStore(const BundleStore&) = delete;
   BundleStore& operator=(const BundleStore&) = delete;

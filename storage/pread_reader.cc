@@ -119,20 +119,41 @@ Result<std::unique_ptr<PreadReader>> PreadReader::Create(
 PreadReader::~PreadReader() {
   {
     std::lock_guard lock(state_->mutex);
-    // No piece is begun from here on.
-    state_->stop = true;
+    EndIdle();
     for (size_t i = 0; i < workers_.size(); ++i) {
       if (state_->workers[i].is_reading) workers_[i].Detach();
     }
-    while (!state_->idle.empty()) called_.push_back(&state_->CallIdle());
   }
   WakeCalled();
   workers_.clear();
 }
 
+void PreadReader::EndIdle() {
+  state_->stop = true;
+  while (!state_->idle.empty()) called_.push_back(&state_->CallIdle());
+}
+
+void PreadReader::Stop() {
+  {
+    std::lock_guard lock(state_->mutex);
+    EndIdle();
+    const auto now = Clock::now();
+    while (state_->splitter.has_piece()) {
+      const ReadSplitter::Piece piece = state_->splitter.Begin(UINT64_MAX, now);
+      state_->splitter.End(
+          piece, 0, Cancelled(state_->file->path(), ": the reader has ended"),
+          now);
+    }
+  }
+  WakeCalled();
+}
+
 Status PreadReader::Submit(std::span<const ReadRequest> requests) {
   {
     std::lock_guard lock(state_->mutex);
+    if (state_->stop) {
+      return Cancelled(state_->file->path(), ": the reader has ended");
+    }
     FLASHELM_RETURN_IF_ERROR(state_->splitter.Add(requests));
     const ReadShape& shape = state_->tuner.shape();
     uint64_t num_wanted = 0;

@@ -33,6 +33,7 @@ class PreadReader : public AsyncReader {
   Status Submit(std::span<const ReadRequest> requests) override;
   std::optional<ReadCompletion> Wait(std::chrono::nanoseconds timeout) override;
   void RegisterBuffer(std::span<std::byte> memory) override;
+  void Stop() override;
   std::string_view name() const override { return "pread"; }
   uint32_t depth() const override;
   uint32_t num_in_flight() const override;
@@ -45,6 +46,8 @@ class PreadReader : public AsyncReader {
 
   explicit PreadReader(std::shared_ptr<State> state);
   void WakeCalled();
+  // Under the mutex: no piece is begun from here on; WakeCalled() comes next.
+  void EndIdle();
   static void WorkerLoop(State& state, uint32_t index);
 
   const std::shared_ptr<State> state_;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include "core/base/memory.h"
 #include "core/base/status.h"
@@ -29,8 +30,8 @@ class StagingArea {
   // Gives back a block from Take().
   void Give(const std::byte* block);
 
-  // Never gives the memory back: something may still write to it.
-  void Leak() { data_.Leak(); }
+  // The memory itself, for whoever outlives this; no block is used afterwards.
+  AlignedBuffer TakeMemory() { return std::move(data_); }
 
   std::span<std::byte> bytes() const { return data_.bytes(); }
 

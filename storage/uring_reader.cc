@@ -252,10 +252,19 @@ void UringReader::SubmitPrepared() {
   }
 }
 
+void UringReader::Stop() {
+  is_stopped_ = true;
+  if (broken_.ok()) Break(Cancelled(file_->path(), ": the reader has ended"));
+}
+
 void UringReader::Break(int error) {
+  Break(Unavailable(file_->path(), ": ",
+                    ErrnoStatus(error, "io_uring_enter").message()));
+}
+
+void UringReader::Break(Status why) {
   // The queue is never handed over again, so these targets stay untouched.
-  broken_ = Unavailable(file_->path(), ": ",
-                        ErrnoStatus(error, "io_uring_enter").message());
+  broken_ = std::move(why);
   const auto now = Clock::now();
   for (const uint32_t index : prepared_) EndRequest(index, broken_, now);
   prepared_.clear();
@@ -267,7 +276,7 @@ void UringReader::Break(int error) {
 
 Status UringReader::Reopen() {
   // What the old ring's kernel side still writes to has to be seen to its end.
-  if (splitter_.num_reads() > 0) return broken_;
+  if (is_stopped_ || splitter_.num_reads() > 0) return broken_;
   auto ring = Open(*file_, static_cast<uint32_t>(requests_.size()));
   if (!ring) return broken_;
   ring_ = std::move(ring->first);

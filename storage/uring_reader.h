@@ -39,6 +39,7 @@ class UringReader : public AsyncReader {
   Status Submit(std::span<const ReadRequest> requests) override;
   std::optional<ReadCompletion> Wait(std::chrono::nanoseconds timeout) override;
   void RegisterBuffer(std::span<std::byte> memory) override;
+  void Stop() override;
   std::string_view name() const override { return "uring"; }
   uint32_t depth() const override { return splitter_.max_reads(); }
   uint32_t num_in_flight() const override { return splitter_.num_reads(); }
@@ -78,6 +79,7 @@ class UringReader : public AsyncReader {
   void EndRequest(uint32_t index, Status status, Clock::time_point now);
   // Gives up the ring: whatever the kernel has not got yet fails.
   void Break(int error);
+  void Break(Status why);
   // Puts another ring in the place of one that was given up.
   Status Reopen();
   void RegisterAgain(std::span<std::byte> memory);
@@ -96,6 +98,7 @@ class UringReader : public AsyncReader {
   std::vector<uint32_t> prepared_;  // In the queue, not handed over; in order.
   std::optional<Clock::time_point> refused_since_;  // By the kernel.
   Status broken_;
+  bool is_stopped_ = false;
 };
 
 }  // namespace flashelm

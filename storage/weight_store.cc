@@ -57,15 +57,15 @@ WeightStore::~WeightStore() {
     return;
   }
   // Whatever the device still writes goes nowhere else.
-  ring_.Leak();
+  reader_->Adopt(std::move(ring_));
   for (uint32_t i = 0; i < ResidentLoader::kDepth; ++i) {
     if (!reads_.is_in_flight(row_buffer() + 1 + i)) continue;
-    resident_.Leak();
+    reader_->Adopt(std::move(resident_));
     // Others, which follow, have them as well once they are read.
-    if (is_loading_) permanent_->records.Leak();
+    if (is_loading_) reader_->Adopt(std::move(permanent_->records));
     break;
   }
-  if (reads_.is_in_flight(row_buffer())) row_.Leak();
+  if (reads_.is_in_flight(row_buffer())) reader_->Adopt(std::move(row_));
 }
 
 uint32_t WeightStore::MaxReadsInFlight(const ResidencyPlan& plan) {

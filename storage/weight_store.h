@@ -114,8 +114,8 @@ class WeightStore {
       const WeightFile& file, const ResidencyPlan& plan,
       std::span<const std::byte> weights, StandInOptions options);
 
-  // Waits for reads in flight, for a while; leaks the memory of those that do
-  // not end.
+  // Waits for reads in flight, for a while; gives the memory of those that do
+  // not end to the reader, which EndReader() has to end then.
   ~WeightStore();
   WeightStore(const WeightStore&) = delete;
   WeightStore& operator=(const WeightStore&) = delete;

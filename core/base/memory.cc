@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <utility>
 
@@ -45,8 +46,7 @@ std::byte* MapPages(size_t size) {
 Status MemoryBudget::Charge(uint64_t bytes, std::string_view what) {
   uint64_t used = used_bytes_.load();
   do {
-    const uint64_t limit =
-        SaturatingAdd(limit_bytes_.load(), leaked_bytes_.load());
+    const uint64_t limit = limit_bytes_.load();
     // Subtract, do not add: `bytes` may be huge.
     if (used > limit || bytes > limit - used) {
       return ResourceExhausted("memory budget: ", what, " needs ", bytes,
@@ -94,9 +94,12 @@ AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
   return *this;
 }
 
+void AlignedBuffer::Uncharge() {
+  if (budget_ != nullptr) std::exchange(budget_, nullptr)->Release(size_);
+}
+
 void AlignedBuffer::Leak() {
-  if (data_ == nullptr) return;
-  budget_->NoteLeak(size_);
+  assert(budget_ == nullptr);
   data_ = nullptr;
   size_ = 0;
 }
@@ -113,7 +116,7 @@ Status AlignedBuffer::Discard() {
 void AlignedBuffer::Free() {
   if (data_ == nullptr) return;
   munmap(data_, size_);
-  budget_->Release(size_);
+  Uncharge();
   data_ = nullptr;
   size_ = 0;
 }

@@ -29,16 +29,11 @@ class MemoryBudget {
   // Whoever lowers it below what is used sees to it that this does not last.
   void set_limit(uint64_t limit_bytes) { limit_bytes_.store(limit_bytes); }
   uint64_t limit_bytes() const { return limit_bytes_.load(); }
-  // Charged bytes that nobody will give back come on top of the limit, as they
-  // cannot be helped.
-  void NoteLeak(uint64_t bytes) { leaked_bytes_.fetch_add(bytes); }
-  uint64_t leaked_bytes() const { return leaked_bytes_.load(); }
   uint64_t used_bytes() const { return used_bytes_.load(); }
 
  private:
   std::atomic<uint64_t> limit_bytes_;
   std::atomic<uint64_t> used_bytes_{0};
-  std::atomic<uint64_t> leaked_bytes_{0};
 };
 
 // Zeroed memory from the operating system, whole pages, charged to a budget
@@ -57,8 +52,10 @@ class AlignedBuffer {
   AlignedBuffer(AlignedBuffer&& other) noexcept { *this = std::move(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
 
-  // Never gives the memory back: something may still write to it. It stays
-  // charged.
+  // From here on it is charged to nothing, and may outlive its budget: for
+  // memory that something may still write to, which cannot be helped.
+  void Uncharge();
+  // Never gives the memory back. Uncharged by then.
   void Leak();
 
   // Gives the pages back to the system, and what is in them is lost. The
@@ -79,7 +76,7 @@ class AlignedBuffer {
  private:
   void Free();
 
-  MemoryBudget* budget_ = nullptr;
+  MemoryBudget* budget_ = nullptr;  // Null: not charged.
   std::byte* data_ = nullptr;
   size_t size_ = 0;
 };

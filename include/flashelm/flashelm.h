@@ -320,7 +320,9 @@ FLASHELM_API flashelm_engine* flashelm_engine_open_source(
  *  FLASHELM_INVALID_ARGUMENT from then on, but for that of
  *  flashelm_session_get_stats(), and they still have to be closed.
  *  Takes at most about two seconds where the device does not answer, four with
- *  sparsity; the memory that such reads go to is never given back.
+ *  sparsity. The memory that such reads go to then stays, as the system may
+ *  still write there, with a thread that waits for them and then gives it back:
+ *  `unanswered_bytes` of a session that is still open says whether it has.
  * @engine : NULL does nothing.
  * @return : FLASHELM_INVALID_ARGUMENT  a session of it is in a call; nothing
  *           was closed. Cancel, wait for that call to return, close again. */
@@ -591,8 +593,8 @@ typedef struct flashelm_stats {
   uint64_t read_wait_ns; /* of all sessions, for reads */
   uint64_t read_busy_ns; /* with a read in flight */
   /* Of buffers that are not used, as reads of weights were given up that go
-   * there and have not been answered; also those that were left behind for it
-   * when the budget was changed. */
+   * there and have not been answered; also, as of now, of those that were left
+   * behind for it when the budget was changed or the engine closed. */
   uint64_t unanswered_bytes;
 } flashelm_stats;
 

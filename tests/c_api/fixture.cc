@@ -109,6 +109,12 @@ flashelm_generate_options Greedy(uint64_t max_tokens) {
   return options;
 }
 
+uint64_t UnansweredBytes(const flashelm_session& session) {
+  auto stats = Sized<flashelm_stats>();
+  EXPECT_EQ(flashelm_session_get_stats(&session, &stats, nullptr), FLASHELM_OK);
+  return stats.unanswered_bytes;
+}
+
 Generated Generate(flashelm_session* session, const std::string& prompt,
                    flashelm_generate_options options) {
   Generated generated;

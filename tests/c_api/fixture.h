@@ -86,6 +86,9 @@ class CallbackReader {
   int num_waiting_ = 0;
 };
 
+// As a session saw them last.
+uint64_t UnansweredBytes(const flashelm_session& session);
+
 // What a token callback saw.
 struct Generated {
   std::string text;

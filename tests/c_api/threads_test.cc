@@ -85,15 +85,9 @@ TEST_F(CApiThreadsTest, CancelEndsACallThatWaitsForTheDevice) {
     flashelm_cancel(session.get());
     caller.join();
     EXPECT_TRUE(reader.is_any_waiting()) << "no read has ended";
-    const auto unanswered_bytes = [&] {
-      auto stats = Sized<flashelm_stats>();
-      EXPECT_EQ(flashelm_session_get_stats(session.get(), &stats, nullptr),
-                FLASHELM_OK);
-      return stats.unanswered_bytes;
-    };
     // Of reads ahead, a call may be cancelled before it waits for any.
     if (!decodes) {
-      EXPECT_GT(unanswered_bytes(), 0u);
+      EXPECT_GT(UnansweredBytes(*session), 0u);
     }
     EXPECT_EQ(cancelled.code, FLASHELM_CANCELLED) << cancelled.message;
     EXPECT_EQ(cancelled.result.stop_reason, 0u);
@@ -106,11 +100,38 @@ TEST_F(CApiThreadsTest, CancelEndsACallThatWaitsForTheDevice) {
     ids.insert(ids.end(), rest.ids.begin(), rest.ids.end());
     EXPECT_EQ(ids, FirstIds(prompt));
     // All are answered by and by, and that is seen by who computes.
-    while (unanswered_bytes() > 0) {
+    while (UnansweredBytes(*session) > 0) {
       ASSERT_EQ(flashelm_truncate(session.get(), 0, nullptr), FLASHELM_OK);
       ASSERT_EQ(Generate(session.get(), prompt.text, Greedy(1)).code,
                 FLASHELM_OK);
     }
+  }
+}
+
+TEST_F(CApiThreadsTest, WhatAClosedEngineLeavesGoesOnceTheDeviceAnswers) {
+  CallbackReader reader(model_.path());
+  const flashelm_source source = reader.source();
+  flashelm_engine_options options = AtFloor(source);
+  options.read_timeout_ms = 100;
+  const uint64_t floor = LeastMemory(source, options);
+  const int num_released = reader.num_released();
+  UniqueEngine engine = OpenEngine(source, options);
+  const UniqueSession session = OpenSession(engine.get());
+  EXPECT_EQ(UnansweredBytes(*session), 0u);
+  reader.Close();
+  EXPECT_EQ(Generate(session.get(), golden_.prompts[0].text, Greedy(1)).code,
+            FLASHELM_UNAVAILABLE);
+  const uint64_t num_slot_bytes = UnansweredBytes(*session);
+  EXPECT_GT(num_slot_bytes, 0u);
+  engine.reset();
+  // The whole ring, and its slots only once.
+  EXPECT_GE(UnansweredBytes(*session), num_slot_bytes);
+  EXPECT_LT(UnansweredBytes(*session), floor);
+  EXPECT_EQ(reader.num_released(), num_released);
+  reader.Open();
+  while (UnansweredBytes(*session) > 0 ||
+         reader.num_released() == num_released) {
+    std::this_thread::yield();
   }
 }
 

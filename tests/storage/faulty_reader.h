@@ -48,6 +48,7 @@ class FaultyReader : public AsyncReader {
   void RegisterBuffer(std::span<std::byte> memory) override {
     inner_.RegisterBuffer(memory);
   }
+  void Stop() override { inner_.Stop(); }
   std::string_view name() const override { return inner_.name(); }
   uint32_t depth() const override { return inner_.depth(); }
   uint32_t num_in_flight() const override;

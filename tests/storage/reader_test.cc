@@ -459,6 +459,45 @@ TEST_P(ReaderTest, ReadsThatNeverEndAreLeftBehind) {
   EXPECT_EQ(gate.use_count(), 1);
 }
 
+TEST_P(ReaderTest, TargetsStayUntilTheDeviceHasAnsweredAndNoLonger) {
+  const auto left_bytes = std::make_shared<std::atomic<uint64_t>>(0);
+  MemoryBudget budget(uint64_t{1} << 20);
+  auto target = AlignedBuffer::Create(2 * kIoAlignment, budget, "target");
+  ASSERT_TRUE(target);
+  const std::span<std::byte> memory = target->bytes();
+  const auto gate =
+      std::make_shared<GateFile>(std::vector<std::byte>(memory.size()));
+  auto reader = Create(gate);
+  for (uint32_t i = 0; i < 2; ++i) {
+    ASSERT_TRUE(SubmitOne(*reader, i * kIoAlignment,
+                          memory.subspan(i * kIoAlignment, kIoAlignment), i)
+                    .ok());
+  }
+  EXPECT_FALSE(reader->Drain(std::chrono::milliseconds(5)));
+  reader->Adopt(std::move(*target));
+  EXPECT_EQ(budget.used_bytes(), 0u);
+  const auto begin = std::chrono::steady_clock::now();
+  EndReader(std::move(reader), left_bytes);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
+  EXPECT_EQ(*left_bytes, memory.size());
+  EXPECT_GT(gate.use_count(), 1);
+  gate->GiveAll();
+  const auto deadline = std::chrono::steady_clock::now() + kLong;
+  while ((*left_bytes > 0 || gate.use_count() > 1) &&
+         std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(*left_bytes, 0u);
+  EXPECT_EQ(gate.use_count(), 1);
+}
+
+TEST_P(ReaderTest, AReaderThatWasStoppedTakesNoReads) {
+  const auto reader = Create();
+  reader->Stop();
+  EXPECT_FALSE(SubmitOne(*reader, 0, Slot(0, kIoAlignment), 0).ok());
+  EXPECT_EQ(reader->num_in_flight(), 0u);
+}
+
 TEST_P(ReaderTest, ADeviceThatNeverAnswersCanBeReplayed) {
   const auto inner = Create();
   FaultyReader reader(*inner, {{/*read=*/1, Fault::kNever}});
