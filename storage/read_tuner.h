@@ -30,9 +30,12 @@ std::vector<ReadShape> FixedCandidates(std::vector<ReadShape> candidates,
 
 // Tries shapes while reads come as fast as the device gives them, and settles
 // on the fastest. Each is measured over a window of bytes, in several rounds,
-// since devices have moods; the median counts. A stretch in which the device
-// had nothing to do measures the caller, so it counts for nothing. The time
-// comes from outside, so the same events give the same shape. One thread.
+// since devices have moods; the median counts. Of several medians the highest
+// may be luck, so what seems to beat the first candidate has to do so again: in
+// a duel, window against window, until it has lost more often than a faster
+// shape would. A stretch in which the device had nothing to do measures the
+// caller, so it counts for nothing. The time comes from outside, so the same
+// events give the same shape. One thread.
 class ReadTuner {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
@@ -42,8 +45,12 @@ class ReadTuner {
     // Not measured after a change: as much as can be in flight from before.
     uint64_t skip_bytes = uint64_t{4} << 20;
     uint32_t num_rounds = 5;  // Odd, for a median.
-    // The first candidate stays unless another is faster by this factor.
+    // The first candidate stays unless another is faster by this factor, and
+    // then wins all but so many rounds of a duel, whose windows are larger.
     double min_gain = 1.08;
+    uint64_t duel_window_bytes = uint64_t{64} << 20;
+    uint32_t num_duel_rounds = 9;
+    uint32_t max_losses = 1;
     // Stretches in a row that were too short for a window, before the first
     // candidate is taken: the device is not the limit, or reads are few.
     uint32_t max_interruptions = 64;
@@ -65,14 +72,25 @@ class ReadTuner {
   void OnIdle();
 
  private:
+  uint64_t window_bytes() const {
+    return challenger_ == 0 ? options_.window_bytes
+                            : options_.duel_window_bytes;
+  }
   void EndWindow(TimePoint now);
-  void Settle();
+  void EndDuelWindow(double rate);
+  // The candidate with the best median: the first, if no other clearly is.
+  uint32_t Best();
+  void Settle(uint32_t candidate);
 
   std::vector<ReadShape> candidates_;
   Options options_;
   std::vector<double> rates_;  // [num_candidates][num_rounds], bytes per ns.
   uint32_t current_ = 0;
   uint32_t round_ = 0;
+  uint32_t challenger_ = 0;  // In a duel with the first candidate; 0: no duel.
+  bool is_second_window_ = false;  // Of a round of the duel,
+  double first_rate_ = 0;          // whose first window had this rate.
+  uint32_t num_losses_ = 0;        // Of the challenger.
   uint32_t num_interruptions_ = 0;
   bool is_settled_ = false;
   bool is_measuring_ = false;  // Past skip_bytes.
