@@ -52,12 +52,22 @@ struct RingShape {
 // more of them would only lie outside of caches. Small slots are used sooner
 // after they were read, large ones disturb computing less, which is the limit
 // where little streams.
+constexpr uint32_t kNumSlots = 24;
 constexpr RingShape kRingShapes[] = {
-    {uint64_t{1} << 20, 12, 6},
-    {uint64_t{512} << 10, 24, 1},
-    {uint64_t{256} << 10, 24, 1},
-    {uint64_t{128} << 10, 24, 1},
+    {uint64_t{1} << 20, kNumSlots / 2, 6},
+    {uint64_t{512} << 10, kNumSlots, 1},
+    {uint64_t{256} << 10, kNumSlots, 1},
+    {uint64_t{128} << 10, kNumSlots, 1},
 };
+// A cache that holds the ring keeps its lines, and where the device's bytes
+// come from another part of the machine, each line has to be taken back first.
+// So a ring is as large as the cache, of slots of this size, where that is not
+// more than such a cache usually has, and one part in so many of what streams:
+// then the rate makes up for the weights that go from RAM instead.
+constexpr uint64_t kLeavingSlotBytes = uint64_t{512} << 10;
+constexpr uint64_t kMaxLeftCacheBytes = uint64_t{32} << 20;
+constexpr uint64_t kLeavingShare = 16;
+
 // Activations may take one part in kBatchShare of what fixed parts leave, the
 // ring one in kRingShare: with little memory, a ring that keeps the device busy
 // is worth more than the few weights that could be pinned in its place.
@@ -380,11 +390,22 @@ class Planner {
   // the smallest where there is no such ring. Returns what the ring takes.
   uint64_t ChooseRingWithin(uint64_t room, uint64_t most) {
     const uint64_t weights = AllWeightBytes();
+    const auto streamed = [&](uint64_t ring) {
+      const uint64_t pinned = options_.pins_weights ? room - ring : 0;
+      return weights - std::min(weights, pinned);
+    };
+    if (options_.cache_bytes <= kMaxLeftCacheBytes) {
+      const uint64_t ring = ChooseRing(
+          kLeavingSlotBytes, static_cast<uint32_t>(CeilDiv(options_.cache_bytes,
+                                                           kLeavingSlotBytes)));
+      if (plan_.residency.num_slots > kNumSlots && ring <= most &&
+          ring <= streamed(ring) / kLeavingShare) {
+        return ring;
+      }
+    }
     for (const RingShape& shape : kRingShapes) {
       const uint64_t ring = ChooseRing(shape.slot_bytes, shape.num_slots);
-      if (ring > most) continue;
-      const uint64_t pinned = options_.pins_weights ? room - ring : 0;
-      if (weights - std::min(weights, pinned) <= weights / shape.max_share) {
+      if (ring <= most && streamed(ring) <= weights / shape.max_share) {
         return ring;
       }
     }

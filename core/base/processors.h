@@ -30,9 +30,12 @@ UsableProcessors FindUsableProcessors();
 UsableProcessors FindUsableProcessors(std::span<const uint32_t> processors,
                                       const std::string& system_root);
 
-// Of the cache that all cores share, however many other systems use it, too; 0
-// where nobody says.
+// Of the largest cache that a core has a part in, however many other systems
+// use it, too; 0 where nobody says.
 uint64_t LastLevelCacheBytes();
+
+// What the files say, with `system_root` as above.
+uint64_t LastLevelCacheBytes(const std::string& system_root);
 
 }  // namespace flashelm
 

@@ -155,20 +155,40 @@ std::vector<Case> Cases() {
   };
 }
 
+void WriteAll(const Files& files, const std::string& root) {
+  for (const auto& [path, content] : files) {
+    const std::filesystem::path file = root + path;
+    std::filesystem::create_directories(file.parent_path());
+    std::ofstream(file) << content;
+  }
+}
+
 TEST(ProcessorsTest, CountsWhatTheSystemSays) {
   for (const Case& c : Cases()) {
     SCOPED_TRACE(c.name);
     const test::TempDirectory root;
-    for (const auto& [path, content] : c.files) {
-      const std::filesystem::path file = root.path() + path;
-      std::filesystem::create_directories(file.parent_path());
-      std::ofstream(file) << content;
-    }
+    WriteAll(c.files, root.path());
     const UsableProcessors found =
         FindUsableProcessors(c.affinity, root.path());
     EXPECT_EQ(found.num_processors, c.num_processors);
     EXPECT_EQ(found.num_cores, c.num_cores);
   }
+}
+
+TEST(ProcessorsTest, FindsTheLargestCache) {
+  const auto cache_bytes = [](const std::vector<std::string>& sizes) {
+    Files files;
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      files[std::string(kCpu) + "0/cache/index" + std::to_string(i) + "/size"] =
+          sizes[i] + "\n";
+    }
+    const test::TempDirectory root;
+    WriteAll(files, root.path());
+    return LastLevelCacheBytes(root.path());
+  };
+  EXPECT_EQ(cache_bytes({}), 0u);
+  EXPECT_EQ(cache_bytes({"32K", "48K", "1024K", "32768K"}), uint64_t{32} << 20);
+  EXPECT_EQ(cache_bytes({"32K", "512K", "lots", "-1K"}), uint64_t{512} << 10);
 }
 
 TEST(ProcessorsTest, StaysWithinTheAffinityMask) {

@@ -149,6 +149,33 @@ TEST(PlannedModelTest, SlotsAreLargeWhereLittleStreams) {
   EXPECT_EQ(slots(0.1), std::pair(uint64_t{24}, uint64_t{1}));
 }
 
+TEST(PlannedModelTest, TheRingIsNoSmallerThanTheCacheWhereMuchStreams) {
+  constexpr uint64_t kMib = uint64_t{1} << 20;
+  const auto model = PlanModelFileOfShape("3B", Options(Encoding::kQ4));
+  ASSERT_TRUE(model);
+  PlanOptions options;
+  options.whole_process = false;
+  options.context = 512;
+  const auto ring_bytes = [&](uint64_t budget_mib, uint64_t cache_mib) {
+    options.budget_bytes = budget_mib * kMib;
+    options.cache_bytes = cache_mib * kMib;
+    const auto plan = MakePlan(*model, options);
+    EXPECT_TRUE(plan) << plan.error().message();
+    EXPECT_LE(plan->total_bytes, options.budget_bytes);
+    return plan->residency.RingBytes();
+  };
+  // Slots are whole units of records, somewhat less than half a MiB.
+  const uint64_t usual = ring_bytes(800, 0);
+  EXPECT_GT(usual, 11 * kMib);
+  EXPECT_LE(usual, 12 * kMib);
+  EXPECT_EQ(ring_bytes(800, 4), usual);
+  EXPECT_EQ(ring_bytes(800, 32), usual / 24 * 64);
+  EXPECT_EQ(ring_bytes(800, 18), usual / 24 * 36);
+  EXPECT_EQ(ring_bytes(800, 33), usual) << "no ring leaves such a cache";
+  EXPECT_EQ(ring_bytes(1400, 32), usual) << "too little streams";
+  EXPECT_LE(ring_bytes(120, 32), usual) << "too little memory";
+}
+
 TEST(PlannedModelTest, HasNoWeights) {
   const auto planned = PlanModelFileOfShape("270M", Options(Encoding::kQ8));
   ASSERT_TRUE(planned);
