@@ -294,9 +294,9 @@ Result<std::span<const std::byte>> ResidentMemory() {
 // device and of the cores share the DRAM, so this is what streaming can reach
 // where BM_RawUring is what the device can give.
 void BM_RawUringShared(benchmark::State& state) {
-  // The ring of an engine, and what it keeps in flight.
+  // The largest ring that a plan makes, and what is in flight.
   constexpr uint64_t kSize = 512 * kKib;
-  constexpr uint64_t kNumSlots = 24;
+  constexpr uint64_t kNumSlots = 64;
   constexpr uint64_t kDepth = 16;
   const auto percent = static_cast<uint64_t>(state.range(0));
   const uint64_t resident_size =
