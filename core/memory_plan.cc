@@ -59,11 +59,11 @@ constexpr RingShape kRingShapes[] = {
     {uint64_t{256} << 10, kNumSlots, 1},
     {uint64_t{128} << 10, kNumSlots, 1},
 };
-// A cache that holds the ring keeps its lines, and where the device's bytes
-// come from another part of the machine, each line has to be taken back first.
-// So a ring is as large as the cache, of slots of this size, where that is not
-// more than such a cache usually has, and one part in so many of what streams:
-// then the rate makes up for the weights that go from RAM instead.
+// A ring that the last cache could hold is filled a fifth more slowly on an
+// EPYC (docs/BENCHMARKS.md; the reason is not known). So a ring is as large as
+// the cache, of slots of this size, where that is not more than such a cache
+// usually has, and one part in so many of what streams: then the rate makes up
+// for the weights that go from RAM instead.
 constexpr uint64_t kLeavingSlotBytes = uint64_t{512} << 10;
 constexpr uint64_t kMaxLeftCacheBytes = uint64_t{32} << 20;
 constexpr uint64_t kLeavingShare = 16;
