@@ -70,48 +70,41 @@ TEST(ReadTunerTest, KeepsTheDefaultUnlessClearlyBeaten) {
   EXPECT_EQ(clear.shape(), kThree[2]);
 }
 
+// A device that takes another multiple of its time every 20 MiB.
+Device WithMoods(const Device& device, const std::function<double()>& mood) {
+  return [device, mood, in_stretch = uint64_t{0},
+          factor = 1.0](const ReadShape& shape) mutable {
+    in_stretch += shape.request_bytes;
+    if (in_stretch > 20 * kMib) {
+      in_stretch = 0;
+      factor = mood();
+    }
+    return device(shape) * factor;
+  };
+}
+
 TEST(ReadTunerTest, AFewSlowStretchesDoNotDecide) {
-  const Device device = BytesPerNs({1.0, 1.3, 1.1});
-  // Every fifth window or so, for any shape, takes three times as long.
   std::mt19937 random(5);
-  uint64_t in_stretch = 0;
-  bool is_slow = false;
   ReadTuner tuner(kThree);
-  Stream(
-      tuner,
-      [&](const ReadShape& shape) {
-        in_stretch += shape.request_bytes;
-        if (in_stretch > 20 * kMib) {
-          in_stretch = 0;
-          is_slow = random() % 6 == 0;
-        }
-        return device(shape) * (is_slow ? 3 : 1);
-      },
-      kPlenty);
+  Stream(tuner,
+         WithMoods(BytesPerNs({1.0, 1.3, 1.1}),
+                   [&] { return random() % 6 == 0 ? 3.0 : 1.0; }),
+         kPlenty);
   EXPECT_EQ(tuner.shape(), kThree[1]);
 }
 
-// Settled shapes of 100 tuners, on a device whose rate is another by up to 40 %
-// every 20 MiB.
+// Settled shapes of 100 tuners, on a device that takes 0.7 to 1.4 times as
+// long.
 std::vector<int> SettledByMoods(const Device& device) {
   std::vector<int> counts(kThree.size());
   for (unsigned seed = 0; seed < 100; ++seed) {
     std::mt19937 random(seed);
-    uint64_t in_stretch = 0;
-    double mood = 1;
     ReadTuner tuner(kThree);
-    Stream(
-        tuner,
-        [&](const ReadShape& shape) {
-          in_stretch += shape.request_bytes;
-          if (in_stretch > 20 * kMib) {
-            in_stretch = 0;
-            mood = 0.7 + 0.7 * static_cast<double>(random()) /
-                             static_cast<double>(std::mt19937::max());
-          }
-          return device(shape) * mood;
-        },
-        kPlenty);
+    const auto mood = [&] {
+      return 0.7 + 0.7 * static_cast<double>(random()) /
+                       static_cast<double>(std::mt19937::max());
+    };
+    Stream(tuner, WithMoods(device, mood), kPlenty);
     EXPECT_TRUE(tuner.is_settled());
     counts[static_cast<size_t>(std::ranges::find(kThree, tuner.shape()) -
                                kThree.begin())]++;
