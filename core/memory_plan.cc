@@ -53,18 +53,18 @@ struct RingShape {
 // after they were read, large ones disturb computing less, which is the limit
 // where little streams.
 constexpr uint32_t kNumSlots = 24;
+constexpr uint64_t kSlotBytes = uint64_t{512} << 10;
 constexpr RingShape kRingShapes[] = {
     {uint64_t{1} << 20, kNumSlots / 2, 6},
-    {uint64_t{512} << 10, kNumSlots, 1},
+    {kSlotBytes, kNumSlots, 1},
     {uint64_t{256} << 10, kNumSlots, 1},
     {uint64_t{128} << 10, kNumSlots, 1},
 };
-// A ring that the last cache could hold is filled a fifth more slowly on an
-// EPYC (docs/BENCHMARKS.md; the reason is not known). So a ring is as large as
-// the cache, of slots of this size, where that is not more than such a cache
+// A ring that the last cache could hold is, with q4 weights, filled a fifth
+// more slowly on an EPYC (docs/BENCHMARKS.md; the reason is not known). So a
+// ring is as large as the cache, where that is not more than such a cache
 // usually has, and one part in so many of what streams: then the rate makes up
 // for the weights that go from RAM instead.
-constexpr uint64_t kLeavingSlotBytes = uint64_t{512} << 10;
 constexpr uint64_t kMaxLeftCacheBytes = uint64_t{32} << 20;
 constexpr uint64_t kLeavingShare = 16;
 
@@ -396,8 +396,8 @@ class Planner {
     };
     if (options_.cache_bytes <= kMaxLeftCacheBytes) {
       const uint64_t ring = ChooseRing(
-          kLeavingSlotBytes, static_cast<uint32_t>(CeilDiv(options_.cache_bytes,
-                                                           kLeavingSlotBytes)));
+          kSlotBytes,
+          static_cast<uint32_t>(CeilDiv(options_.cache_bytes, kSlotBytes)));
       if (plan_.residency.num_slots > kNumSlots && ring <= most &&
           ring <= streamed(ring) / kLeavingShare) {
         return ring;
