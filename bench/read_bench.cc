@@ -11,7 +11,7 @@
 // --use: every byte that has arrived is looked at once, before its place is
 // read to again. Bytes that nobody looks at arrive faster where they pass
 // through the processor's caches, so this is the rate that an engine can hope
-// for. BM_RawUringShared goes further: see there.
+// for. BM_RawUringShared reads resident memory, too.
 // --small_pages: targets are not put into huge pages.
 
 #include <benchmark/benchmark.h>
@@ -290,9 +290,9 @@ Result<std::span<const std::byte>> ResidentMemory() {
 
 // Moves the bytes that decoding moves, and computes nothing: before they wait
 // for the next read, all cores read what has arrived, and resident bytes beside
-// it as they are in a model of which `resident_percent` is in RAM. Reads of the
-// device and of the cores share the DRAM, so this is what streaming can reach
-// where BM_RawUring is what the device can give.
+// it as they are in a model of which `resident_percent` is in RAM. What these
+// reads of DRAM cost the device is between this and BM_RawUring; it is no bound
+// of decoding, which has made more with other rings.
 void BM_RawUringShared(benchmark::State& state) {
   // The largest ring that a plan makes, and what is in flight.
   constexpr uint64_t kSize = 512 * kKib;

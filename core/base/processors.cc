@@ -200,9 +200,8 @@ uint64_t LastLevelCacheBytes() {
   if (const uint64_t bytes = LastLevelCacheBytes("")) return bytes;
   uint64_t most = 0;
 #ifdef _SC_LEVEL3_CACHE_SIZE
-  // An answer of the C library, which asks the processor itself, and may take
-  // one cache for as many as a virtual machine could have (glibc 2.36: 320 MiB
-  // for the 32 of an EPYC).
+  // The C library may be wrong in a virtual machine: glibc 2.36 says 320 MiB
+  // for the 32 of an EPYC.
   for (const int name : {_SC_LEVEL2_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE}) {
     // Below 0 where it is not known.
     most = std::max(most, static_cast<uint64_t>(std::max(0L, sysconf(name))));
