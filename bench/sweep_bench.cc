@@ -27,7 +27,6 @@
 #include <utility>
 #include <vector>
 
-#include "core/base/processors.h"
 #include "core/memory_plan.h"
 #include "core/model_file.h"
 #include "storage/open_reader.h"
@@ -122,7 +121,6 @@ Status RunRound(const ModelFile& model, uint64_t percent,
   options.budget_bytes = model.file_bytes() / 100 * percent;
   options.context = arguments.context;
   options.num_threads = 2;
-  options.cache_bytes = LastLevelCacheBytes();
   FLASHELM_ASSIGN_OR_RETURN(const MemoryPlan plan, MakePlan(model, options));
   const uint64_t sweep_bytes = plan.streamed_bytes_per_token;
   if (sweep_bytes == 0) {

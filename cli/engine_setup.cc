@@ -305,7 +305,6 @@ Result<EngineSetup> SetUpEngine(const ModelFile& model, const EngineArgs& args,
       args.threads == 0
           ? std::min(kMaxThreads, FindUsableProcessors().num_cores)
           : args.threads;
-  plan.cache_bytes = LastLevelCacheBytes();
   setup.options.max_trace_sweeps = needs.max_trace_sweeps;
   if (args.device_profile.empty()) {
     if (needs.measures != nullptr && plan.sparsity.is_on() &&

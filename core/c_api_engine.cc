@@ -115,7 +115,6 @@ Result<EngineOptions> EngineOptionsOf(const flashelm_engine_options& options,
       options.num_threads != 0
           ? options.num_threads
           : std::min(kMaxThreads, FindUsableProcessors().num_cores);
-  plan.cache_bytes = LastLevelCacheBytes();
   plan.max_batch = options.max_batch != 0 ? options.max_batch : kDefaultBatch;
   plan.kv_type =
       options.kv_type == FLASHELM_KV_BF16 ? KvType::kBf16 : KvType::kF32;

@@ -124,8 +124,9 @@ Result<std::unique_ptr<Engine::Parts>> Engine::MakeParts(MemoryPlan plan,
   WeightStoreOptions store_options;
   store_options.read_timeout = options_.read_timeout;
   // What the caller wants to have in flight, as far as the ring goes.
-  store_options.window_bytes = std::max(
-      store_options.window_bytes, shape.request_bytes * shape.queue_depth);
+  store_options.window_bytes =
+      std::max(WeightStore::UsualWindowBytes(residency),
+               shape.request_bytes * shape.queue_depth);
   store_options.trace = trace_.get();
   if (before != nullptr) store_options.before = before->store.get();
   if (!budget_enforced()) {

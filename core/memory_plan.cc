@@ -48,25 +48,25 @@ struct RingShape {
   uint64_t max_share;  // Where one part in so many of the weights streams.
 };
 // The first that fits is taken. Half as much again as the store reads at a
-// time: slots that are used, or wait to be, take nothing from the device, and
-// more of them would only lie outside of caches. Small slots are used sooner
-// after they were read, large ones disturb computing less, which is the limit
-// where little streams.
+// time: slots that are used, or wait to be, take nothing from the device. Small
+// slots are used sooner after they were read, large ones disturb computing
+// less, which is the limit where little streams.
 constexpr uint32_t kNumSlots = 24;
-constexpr uint64_t kSlotBytes = uint64_t{512} << 10;
 constexpr RingShape kRingShapes[] = {
     {uint64_t{1} << 20, kNumSlots / 2, 6},
-    {kSlotBytes, kNumSlots, 1},
+    {uint64_t{512} << 10, kNumSlots, 1},
     {uint64_t{256} << 10, kNumSlots, 1},
     {uint64_t{128} << 10, kNumSlots, 1},
 };
-// A ring that the last cache could hold is, with q4 weights, filled a fifth
-// more slowly on an EPYC (docs/BENCHMARKS.md; the reason is not known). So a
-// ring is as large as the cache, where that is not more than such a cache
-// usually has, and one part in so many of what streams: then the rate makes up
-// for the weights that go from RAM instead.
-constexpr uint64_t kMaxLeftCacheBytes = uint64_t{32} << 20;
-constexpr uint64_t kLeavingShare = 16;
+// A device that tells of a request's end only when it has none left stands
+// still until it gets the next: with twice the slots, half as often, which is
+// worth a tenth of the rate there (docs/BENCHMARKS.md). So there are up to
+// twice as many, where they are at most one part in so many of what streams,
+// and as far as all fixed parts but KV caches stay within what is promised.
+constexpr uint32_t kMostTimesSlots = 2;
+constexpr uint32_t kSlotSteps = 6;
+constexpr uint64_t kLargeRingShare = 16;
+constexpr uint64_t kFixedBytes = uint64_t{64} << 20;
 
 // Activations may take one part in kBatchShare of what fixed parts leave, the
 // ring one in kRingShare: with little memory, a ring that keeps the device busy
@@ -171,8 +171,12 @@ class Planner {
       ChooseBatch(std::max(std::min(left / kBatchShare, left - ring_floor),
                            ScratchBytes(1)));
       const uint64_t scratch = ScratchBytes(plan_.batch);
+      const uint64_t others = fixed - plan_.kv_cache_bytes +
+                              OverheadBytes(false) + scratch +
+                              KernelBytes(budget);
       const uint64_t ring = ChooseRingWithin(
-          left - scratch, std::min(left / kRingShare, left - scratch));
+          left - scratch, std::min(left / kRingShare, left - scratch),
+          kFixedBytes - std::min(kFixedBytes, others));
       if (options_.pins_weights) Pin(left - ring - scratch);
     }
     AddChosenLines();
@@ -387,26 +391,27 @@ class Planner {
   }
 
   // A ring of `most` bytes at most, where it and pinned weights have `room`;
-  // the smallest where there is no such ring. Returns what the ring takes.
-  uint64_t ChooseRingWithin(uint64_t room, uint64_t most) {
+  // the smallest where there is no such ring. With more slots than a shape
+  // usually has, of at most `most_larger`. Returns what the ring takes.
+  uint64_t ChooseRingWithin(uint64_t room, uint64_t most,
+                            uint64_t most_larger) {
     const uint64_t weights = AllWeightBytes();
     const auto streamed = [&](uint64_t ring) {
       const uint64_t pinned = options_.pins_weights ? room - ring : 0;
       return weights - std::min(weights, pinned);
     };
-    if (options_.cache_bytes <= kMaxLeftCacheBytes) {
-      const uint64_t ring = ChooseRing(
-          kSlotBytes,
-          static_cast<uint32_t>(CeilDiv(options_.cache_bytes, kSlotBytes)));
-      if (plan_.residency.num_slots > kNumSlots && ring <= most &&
-          ring <= streamed(ring) / kLeavingShare) {
-        return ring;
-      }
-    }
     for (const RingShape& shape : kRingShapes) {
-      const uint64_t ring = ChooseRing(shape.slot_bytes, shape.num_slots);
-      if (ring <= most && streamed(ring) <= weights / shape.max_share) {
-        return ring;
+      const uint32_t usual = shape.num_slots;
+      for (uint32_t slots = kMostTimesSlots * usual; slots >= usual;
+           slots -= usual / kSlotSteps) {
+        const uint64_t ring = ChooseRing(shape.slot_bytes, slots);
+        const uint64_t left = streamed(ring);
+        const bool is_usual = slots == usual;
+        if (ring <= (is_usual ? most : std::min(most, most_larger)) &&
+            ring <= (is_usual ? ring : left / kLargeRingShare) &&
+            left <= weights / shape.max_share) {
+          return ring;
+        }
       }
     }
     return ChooseRing(0, kMinSlots);

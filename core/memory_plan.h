@@ -46,9 +46,6 @@ struct PlanOptions {
   // one by one leave the sweep: all other weights come first, and a cache of
   // bundles takes what is left.
   SparsityOptions sparsity;
-  // Of the processor's last cache, as LastLevelCacheBytes() says; 0: not known.
-  // A ring that it could hold is filled more slowly on some machines.
-  uint64_t cache_bytes = 0;
   // What reads of single neurons cost, and those of a sweep.
   ReadCost read_cost;
   // Whether weights stay in RAM that need not. Without, every token streams all

@@ -23,7 +23,7 @@ using std::chrono::nanoseconds;
 
 // The first is what most devices like; the others are for those that differ.
 constexpr std::array<ReadShape, 6> kShapes = {{
-    {uint64_t{512} << 10, 16},
+    {uint64_t{512} << 10, 32},
     {uint64_t{512} << 10, 8},
     {uint64_t{512} << 10, 4},
     {uint64_t{256} << 10, 32},

@@ -13,6 +13,8 @@ namespace {
 // Resident records come in runs of at most about so many bytes while others
 // stream: between two runs the store sees which reads have ended.
 constexpr uint64_t kRunBytes = uint64_t{16} << 20;
+// What keeps devices busy, as far as the ring goes.
+constexpr uint64_t kLeastWindowBytes = uint64_t{8} << 20;
 // And those of a mapping in so many chunks, which are verified as they are
 // first used.
 constexpr uint64_t kMappedChunks = 16;
@@ -70,6 +72,10 @@ WeightStore::~WeightStore() {
 
 uint32_t WeightStore::MaxReadsInFlight(const ResidencyPlan& plan) {
   return plan.num_slots + ResidentLoader::kDepth + 1;
+}
+
+uint64_t WeightStore::UsualWindowBytes(const ResidencyPlan& plan) {
+  return std::max(kLeastWindowBytes, plan.RingBytes() / 3 * 2);
 }
 
 Result<std::unique_ptr<WeightStore>> WeightStore::Create(
@@ -206,8 +212,10 @@ Status WeightStore::Allocate(MemoryBudget& budget, const WeightStore* before) {
             budget, "embedding rows"));
   }
   ahead_.resize(plan_.num_slots);
-  max_reading_ = std::max<uint64_t>(
-      2, options_.window_bytes / std::max<uint64_t>(1, plan_.slot_bytes));
+  const uint64_t window = options_.window_bytes != 0 ? options_.window_bytes
+                                                     : UsualWindowBytes(plan_);
+  max_reading_ =
+      std::max<uint64_t>(2, window / std::max<uint64_t>(1, plan_.slot_bytes));
   batch_.reserve(plan_.num_slots);
   return OkStatus();
 }

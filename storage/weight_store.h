@@ -55,10 +55,9 @@ class WeightStore;
 struct WeightStoreOptions {
   // How long a read may take before the device counts as failed.
   std::chrono::nanoseconds read_timeout = std::chrono::seconds(30);
-  // Bytes of the ring to be read at a time, at least two slots. As few as keep
-  // the device busy, also while nobody takes ends from it since all compute:
-  // the other slots fill while the caller is the slower one.
-  uint64_t window_bytes = uint64_t{8} << 20;
+  // Bytes of the ring to be read at a time, at least two slots. 0:
+  // WeightStore::UsualWindowBytes().
+  uint64_t window_bytes = 0;
   // Where to note what happened when; may be null. Outlives the store.
   SweepTrace* trace = nullptr;
   // A store of the same file that the new one takes the place of, with another
@@ -89,6 +88,10 @@ class WeightStore {
 
   // Reads in flight at most, and so the least depth of the reader.
   static uint32_t MaxReadsInFlight(const ResidencyPlan& plan);
+  // As many bytes at a time as keep a device busy, also while nobody takes ends
+  // from it since all compute: 8 MiB, and of a large ring two thirds. The other
+  // slots fill while the caller is the slower one.
+  static uint64_t UsualWindowBytes(const ResidencyPlan& plan);
 
   // Charges everything to `budget`; reads only the checksum table. `file`,
   // `reader` and `budget` outlive the store.

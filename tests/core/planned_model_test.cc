@@ -144,36 +144,52 @@ TEST(PlannedModelTest, SlotsAreLargeWhereLittleStreams) {
         (plan.residency.slot_bytes + (128u << 10)) >> 18);
   };
   EXPECT_EQ(slots(0.95), std::pair(uint64_t{12}, uint64_t{4}));
-  EXPECT_EQ(slots(0.5), std::pair(uint64_t{24}, uint64_t{2}));
-  EXPECT_EQ(slots(0.25), std::pair(uint64_t{24}, uint64_t{2}));
-  EXPECT_EQ(slots(0.1), std::pair(uint64_t{24}, uint64_t{1}));
+  EXPECT_EQ(slots(0.5), std::pair(uint64_t{32}, uint64_t{2}));
+  EXPECT_EQ(slots(0.25), std::pair(uint64_t{48}, uint64_t{2}));
+  EXPECT_EQ(slots(0.1), std::pair(uint64_t{44}, uint64_t{1}));
 }
 
-TEST(PlannedModelTest, TheRingIsNoSmallerThanTheCacheWhereMuchStreams) {
+TEST(PlannedModelTest, TheRingIsLargerWhereMuchStreams) {
   constexpr uint64_t kMib = uint64_t{1} << 20;
-  const auto model = PlanModelFileOfShape("3B", Options(Encoding::kQ4));
-  ASSERT_TRUE(model);
-  PlanOptions options;
-  options.whole_process = false;
-  options.context = 512;
-  const auto ring_bytes = [&](uint64_t budget_mib, uint64_t cache_mib) {
-    options.budget_bytes = budget_mib * kMib;
-    options.cache_bytes = cache_mib * kMib;
-    const auto plan = MakePlan(*model, options);
-    EXPECT_TRUE(plan) << plan.error().message();
-    EXPECT_LE(plan->total_bytes, options.budget_bytes);
-    return plan->residency.RingBytes();
-  };
-  // Slots are whole units of records, somewhat less than half a MiB.
-  const uint64_t usual = ring_bytes(800, 0);
-  EXPECT_GT(usual, 11 * kMib);
-  EXPECT_LE(usual, 12 * kMib);
-  EXPECT_EQ(ring_bytes(800, 4), usual);
-  EXPECT_EQ(ring_bytes(800, 32), usual / 24 * 64);
-  EXPECT_EQ(ring_bytes(800, 18), usual / 24 * 36);
-  EXPECT_EQ(ring_bytes(800, 33), usual) << "no ring leaves such a cache";
-  EXPECT_EQ(ring_bytes(1400, 32), usual) << "too little streams";
-  EXPECT_LE(ring_bytes(120, 32), usual) << "too little memory";
+  for (const Encoding encoding : {Encoding::kBf16, Encoding::kQ4}) {
+    const auto model = PlanModelFileOfShape("3B", Options(encoding));
+    ASSERT_TRUE(model);
+    PlanOptions options;
+    options.whole_process = false;
+    options.context = 512;
+    const auto plan_within = [&](uint64_t bytes) {
+      options.budget_bytes = bytes;
+      auto plan = MakePlan(*model, options);
+      EXPECT_TRUE(plan) << plan.error().message();
+      EXPECT_LE(plan->total_bytes, options.budget_bytes);
+      return std::move(*plan);
+    };
+    const auto plan_with = [&](uint64_t percent) {
+      return plan_within(model->file_bytes() / 100 * percent);
+    };
+    const auto fixed_bytes = [&](const MemoryPlan& plan) {
+      return plan.total_bytes - plan.kv_cache_bytes -
+             plan.residency.ResidentBytes(model->weight_file().segments());
+    };
+    for (const uint64_t percent : {25, 50, 75}) {
+      const MemoryPlan plan = plan_with(percent);
+      const uint64_t ring = plan.residency.RingBytes();
+      // Slots are whole units of records, somewhat less than half a MiB.
+      EXPECT_GT(plan.residency.num_slots, 24u) << percent;
+      EXPECT_GT(ring, 12 * kMib) << percent;
+      EXPECT_LE(ring, 24 * kMib) << percent;
+      EXPECT_LE(ring, plan.streamed_bytes_per_token / 16) << percent;
+      EXPECT_LE(fixed_bytes(plan), 64 * kMib) << percent;
+    }
+    // Little streams, or there is little memory.
+    const MemoryPlan most = plan_with(98);
+    EXPECT_LE(most.residency.RingBytes(),
+              std::max(13 * kMib, most.streamed_bytes_per_token / 16));
+    EXPECT_LE(plan_within(120 * kMib).residency.RingBytes(), 12 * kMib);
+    // Where others take what is promised, rings are of the usual size.
+    options.max_sessions = 4;
+    EXPECT_EQ(plan_with(75).residency.num_slots, 24u);
+  }
 }
 
 TEST(PlannedModelTest, HasNoWeights) {
