@@ -11,7 +11,7 @@
 // --use: every byte that has arrived is looked at once, before its place is
 // read to again. Bytes that nobody looks at arrive faster where they pass
 // through the processor's caches, so this is the rate that an engine can hope
-// for. BM_RawUringShared reads resident memory, too.
+// for. stream_bench has loops that read resident memory, too.
 // --small_pages: targets are not put into huge pages.
 
 #include <benchmark/benchmark.h>
@@ -20,14 +20,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <random>
 #include <span>
 #include <string>
@@ -36,18 +34,12 @@
 #include <utility>
 #include <vector>
 
-#include "bench/stream_rate.h"
+#include "bench/raw_reads.h"
 #include "core/base/checked_math.h"
 #include "core/base/memory.h"
-#include "core/base/processors.h"
-#include "core/base/thread_pool.h"
 #include "core/base/types.h"
 #include "storage/file.h"
 #include "storage/open_reader.h"
-
-#ifdef FLASHELM_HAS_URING
-#include <liburing.h>
-#endif
 
 namespace flashelm {
 namespace {
@@ -56,21 +48,13 @@ constexpr uint64_t kKib = 1024;
 constexpr uint64_t kMib = kKib * kKib;
 // Of all targets together; a ring of an engine is of this size.
 constexpr uint64_t kTargetBytes = 64 * kMib;
-// Memory that stands for resident weights.
-constexpr uint64_t kResidentBytes = 1024 * kMib;
 
 struct Setting {
   std::shared_ptr<const RandomAccessFile> file;
-  uint64_t file_bytes = 0;  // Whole reads of 2 MiB.
+  ReadCursor cursor;  // Benchmarks go on where the last one ended.
   std::span<std::byte> target;
   bool small_pages = false;
   bool use = false;
-  uint64_t next_offset = 0;  // Benchmarks go on where the last one ended.
-
-  uint64_t TakeOffset(uint64_t num_bytes) {
-    if (next_offset + num_bytes > file_bytes) next_offset = 0;
-    return std::exchange(next_offset, next_offset + num_bytes);
-  }
 };
 
 Setting& TheSetting() {
@@ -99,7 +83,8 @@ void ReadThrough(benchmark::State& state, const ReaderOptions& options,
     return setting.target.subspan(tag * read_bytes, read_bytes);
   };
   const auto submit = [&](uint32_t tag) {
-    const ReadRequest request{setting.TakeOffset(read_bytes), target(tag), tag};
+    const ReadRequest request{setting.cursor.Take(read_bytes), target(tag),
+                              tag};
     return (*reader)->Submit({&request, 1});
   };
   Status status;
@@ -161,14 +146,14 @@ void BM_RawPread(benchmark::State& state) {
   std::atomic<bool> failed{false};
   for (auto _ : state) {
     std::atomic<uint64_t> next{0};
-    const uint64_t first = setting.TakeOffset(num_reads * size);
+    const uint64_t first = setting.cursor.Take(num_reads * size);
     const auto read = [&](uint64_t thread) {
       std::byte* target = setting.target.data() + thread * size;
       while (true) {
         const uint64_t i = next.fetch_add(1);
         if (i >= num_reads) return;
         const off_t at = static_cast<off_t>(first + i * size);
-        if (pread(setting.file->fd(), target, size, at) !=
+        if (pread(setting.cursor.fd, target, size, at) !=
             static_cast<ssize_t>(size)) {
           failed = true;
         }
@@ -185,83 +170,11 @@ void BM_RawPread(benchmark::State& state) {
 }
 
 #ifdef FLASHELM_HAS_URING
-// A ring that reads the file in order, `size` bytes into each of its slots.
-class RawRing {
- public:
-  RawRing(uint64_t size, uint64_t depth) : size_(size) {
-    is_open_ =
-        io_uring_queue_init(static_cast<unsigned>(depth), &ring_, 0) == 0;
-    const std::span<std::byte> target = TheSetting().target;
-    const iovec buffer{target.data(), target.size()};
-    is_fixed_ = is_open_ && io_uring_register_buffers(&ring_, &buffer, 1) == 0;
-  }
-  // Waits for what is in flight.
-  ~RawRing() {
-    while (num_in_flight_ > 0) Take();
-    if (is_open_) io_uring_queue_exit(&ring_);
-  }
-  RawRing(const RawRing&) = delete;
-  RawRing& operator=(const RawRing&) = delete;
-
-  bool is_open() const { return is_open_; }
-  bool has_failed() const { return has_failed_; }
-  std::span<std::byte> Slot(uint64_t slot) const {
-    return TheSetting().target.subspan(slot * size_, size_);
-  }
-
-  // What was prepared goes to the kernel together.
-  void Prepare(uint64_t slot) {
-    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-    const uint64_t at = TheSetting().TakeOffset(size_);
-    const int fd = TheSetting().file->fd();
-    const auto length = static_cast<unsigned>(size_);
-    if (is_fixed_) {
-      io_uring_prep_read_fixed(sqe, fd, Slot(slot).data(), length, at, 0);
-    } else {
-      io_uring_prep_read(sqe, fd, Slot(slot).data(), length, at);
-    }
-    io_uring_sqe_set_data64(sqe, slot);
-    ++num_in_flight_;
-  }
-  void Submit() { io_uring_submit(&ring_); }
-
-  // Waits for a read to end, and says which.
-  uint64_t Take() {
-    io_uring_cqe* cqe = nullptr;
-    while (io_uring_wait_cqe(&ring_, &cqe) != 0) {
-    }
-    return End(cqe);
-  }
-  // The same, of those that have ended.
-  std::optional<uint64_t> TryTake() {
-    io_uring_cqe* cqe = nullptr;
-    if (io_uring_peek_cqe(&ring_, &cqe) != 0) return std::nullopt;
-    return End(cqe);
-  }
-
-  uint64_t num_in_flight() const { return num_in_flight_; }
-
- private:
-  uint64_t End(io_uring_cqe* cqe) {
-    const uint64_t slot = cqe->user_data;
-    if (cqe->res != static_cast<int>(size_)) has_failed_ = true;
-    io_uring_cqe_seen(&ring_, cqe);
-    --num_in_flight_;
-    return slot;
-  }
-
-  const uint64_t size_;
-  io_uring ring_ = {};
-  bool is_open_ = false;
-  bool is_fixed_ = false;
-  bool has_failed_ = false;
-  uint64_t num_in_flight_ = 0;
-};
-
 void BM_RawUring(benchmark::State& state) {
   const uint64_t size = static_cast<uint64_t>(state.range(0)) * kKib;
   const uint64_t depth = static_cast<uint64_t>(state.range(1));
-  RawRing ring(size, depth);
+  Setting& setting = TheSetting();
+  RawRing ring(setting.cursor, setting.target, size, depth);
   if (!ring.is_open()) return state.SkipWithError("io_uring_setup failed");
   for (uint64_t slot = 0; slot < depth; ++slot) ring.Prepare(slot);
   ring.Submit();
@@ -274,69 +187,6 @@ void BM_RawUring(benchmark::State& state) {
   if (ring.has_failed()) return state.SkipWithError("a read failed");
   state.SetBytesProcessed(static_cast<int64_t>(state.iterations()) *
                           static_cast<int64_t>(size));
-}
-
-// Made when it is needed first.
-Result<std::span<const std::byte>> ResidentMemory() {
-  static MemoryBudget budget(UINT64_MAX);
-  static Result<AlignedBuffer> memory = [] {
-    auto buffer = AlignedBuffer::Create(kResidentBytes, budget, "resident");
-    if (buffer) FillWithWeights(buffer->bytes());
-    return buffer;
-  }();
-  if (!memory) return Unexpected(memory.error());
-  return memory->bytes();
-}
-
-// Moves the bytes that decoding moves, and computes nothing: before they wait
-// for the next read, all cores read what has arrived, and resident bytes beside
-// it as they are in a model of which `resident_percent` is in RAM. What these
-// reads of DRAM cost the device is between this and BM_RawUring; it is no bound
-// of decoding, which has made more with other rings.
-void BM_RawUringShared(benchmark::State& state) {
-  // The largest ring that a plan makes, and what is in flight.
-  constexpr uint64_t kSize = 512 * kKib;
-  constexpr uint64_t kNumSlots = 64;
-  constexpr uint64_t kDepth = 16;
-  const auto percent = static_cast<uint64_t>(state.range(0));
-  const uint64_t resident_size =
-      RoundDown(kSize * percent / (100 - percent), 2 * kIoAlignment);
-  auto resident = ResidentMemory();
-  if (!resident) {
-    return state.SkipWithError(resident.error().message().c_str());
-  }
-  auto pool = ThreadPool::Create(FindUsableProcessors().num_cores);
-  if (!pool) return state.SkipWithError(pool.error().message().c_str());
-  RawRing ring(kSize, kDepth);
-  if (!ring.is_open()) return state.SkipWithError("io_uring_setup failed");
-  const StreamForm form = {"prefetch_4k", 1, 4096, false};
-  std::array<bool, kNumSlots> has_arrived = {};
-  uint64_t num_begun = 0;
-  uint64_t num_taken = 0;
-  uint64_t at = 0;
-  const auto refill = [&] {
-    while (ring.num_in_flight() < kDepth && num_begun < num_taken + kNumSlots) {
-      ring.Prepare(num_begun++ % kNumSlots);
-    }
-    ring.Submit();
-  };
-  for (auto _ : state) {
-    refill();
-    // In order, as layers need them.
-    const uint64_t slot = num_taken % kNumSlots;
-    while (!has_arrived[slot]) has_arrived[ring.Take()] = true;
-    while (const auto other = ring.TryTake()) has_arrived[*other] = true;
-    has_arrived[slot] = false;
-    refill();
-    ReadStream(form, 0, ring.Slot(slot), **pool);
-    if (at + resident_size > resident->size()) at = 0;
-    ReadStream(form, 0, resident->subspan(at, resident_size), **pool);
-    at += resident_size;
-    ++num_taken;
-  }
-  if (ring.has_failed()) return state.SkipWithError("a read failed");
-  state.SetBytesProcessed(static_cast<int64_t>(state.iterations()) *
-                          static_cast<int64_t>(kSize));
 }
 #endif
 
@@ -367,14 +217,6 @@ void RegisterAll() {
 #ifdef FLASHELM_HAS_URING
   Grid(benchmark::RegisterBenchmark("BM_RawUring", BM_RawUring),
        {1, 2, 4, 8, 16, 32});
-  benchmark::RegisterBenchmark("BM_RawUringShared", BM_RawUringShared)
-      ->ArgName("resident_percent")
-      ->Arg(10)
-      ->Arg(25)
-      ->Arg(50)
-      ->Arg(75)
-      ->Arg(90)
-      ->UseRealTime();
 #endif
   for (const auto& [name, backend] : backends) {
     Grid(benchmark::RegisterBenchmark(
@@ -452,8 +294,10 @@ int Main(int argc, char** argv) {
     return 1;
   }
   setting.file = std::move(*file);
-  setting.file_bytes = setting.file->size_bytes() / (2 * kMib) * (2 * kMib);
-  if (setting.file_bytes < 128 * kMib) {
+  setting.cursor.fd = setting.file->fd();
+  // Whole reads of 2 MiB.
+  setting.cursor.file_bytes = RoundDown(setting.file->size_bytes(), 2 * kMib);
+  if (setting.cursor.file_bytes < 128 * kMib) {
     std::fprintf(stderr, "%s: less than 128 MiB\n", path.c_str());
     return 1;
   }

@@ -111,11 +111,11 @@ fi
 if [[ -z "$bin" ]]; then
   scripts/install-packages.sh test >&2
   note "Building build/release"
-  build release ON flashelm_cli kernel_bench read_bench sweep_bench decode_bench \
-    error_bound >&2
+  build release ON flashelm_cli kernel_bench stream_bench sweep_bench \
+    decode_bench error_bound >&2
   bin="$root/build/release/bin"
 fi
-for program in flashelm kernel_bench read_bench sweep_bench decode_bench \
+for program in flashelm kernel_bench stream_bench sweep_bench decode_bench \
   error_bound; do
   [[ -x "$bin/$program" ]] || die "$bin has no $program"
 done

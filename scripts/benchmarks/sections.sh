@@ -5,9 +5,9 @@
 # shellcheck disable=SC2034,SC2154 # Variables of benchmarks.sh and models.sh.
 
 # In the order in which the fewest files are on disk at a time.
-sections=(machine kernels exact-bf16 device sweep decode-bf16 exact-q8 decode-q8
-  exact-q4 decode-q4 forecast sparse-q4 sparse-bf16 ablation quality selectors
-  bound)
+sections=(machine kernels exact-bf16 device-bf16 sweep decode-bf16 exact-q8
+  decode-q8 exact-q4 device-q4 decode-q4 forecast sparse-q4 sparse-bf16 ablation
+  quality selectors bound)
 
 declare -A title_of=(
   [machine]="The machine"
@@ -15,7 +15,8 @@ declare -A title_of=(
   [exact-bf16]="Budgets, bf16"
   [exact-q8]="Budgets, q8"
   [exact-q4]="Budgets, q4"
-  [device]="Decoding beside bare loops that read the file"
+  [device-bf16]="Decoding beside bare loops that read the file, bf16"
+  [device-q4]="Decoding beside bare loops that read the file, q4"
   [sweep]="Sweeps through the weights beside a bare loop"
   [decode-bf16]="One decode step beside loops that read DRAM, bf16"
   [decode-q8]="One decode step beside loops that read DRAM, q8"
@@ -31,10 +32,10 @@ declare -A title_of=(
 declare -A files_of=(
   [machine]="sample.f32.felm"
   [kernels]=""
-  [exact-bf16]="big.bf16.felm" [device]="big.bf16.felm"
+  [exact-bf16]="big.bf16.felm" [device-bf16]="big.bf16.felm"
   [sweep]="big.bf16.felm" [decode-bf16]="big.bf16.felm"
   [exact-q8]="big.q8.felm" [decode-q8]="big.q8.felm"
-  [exact-q4]="big.q4.felm" [decode-q4]="big.q4.felm"
+  [exact-q4]="big.q4.felm" [device-q4]="big.q4.felm" [decode-q4]="big.q4.felm"
   [sparse-q4]="sparse.q4.felm" [sparse-bf16]="sparse.bf16.felm"
   [ablation]="sparse.bf16.felm file-order.felm rows.felm"
   [quality]="sample.f32.felm sample.bf16.felm sample.q8.felm sample.q4.felm"
@@ -56,6 +57,7 @@ set_up_mode() {
   # Of each --mem-budget list: all resident, where RAM has room for that.
   budgets=10%,25%,50%,75%,90%
   step_budgets=50%
+  stream_budgets=25%,50%,75%
   sweep_percent=25,50,75
   case "$mode" in
     full)
@@ -65,7 +67,8 @@ set_up_mode() {
       rounds=5
       tokens=6
       min_time=0.5
-      loop_time=1.5
+      stream_rounds=15
+      slice_ms=150
       step_time=4
       kernel_filter='Stream|Peak|(Decode|Prompt)/(bf16|q8|q4)/.*(layer:18|head)'
       stream_mib=2048
@@ -74,7 +77,7 @@ set_up_mode() {
       text_bytes=1000000
       selector_bytes=50000
       fractions=(0.9 0.75 0.5)
-      set_minutes 1 8 20 12 5 4 12 3 8 3 6 8 12 20 3 20 3
+      set_minutes 1 8 20 9 5 4 12 3 8 7 3 6 8 12 20 3 20 3
       forecast_budgets=25%,50%,75%,100%
       forecast_rounds=3
       ;;
@@ -83,10 +86,12 @@ set_up_mode() {
       model_name="OpenELM-270M's shapes with random weights"
       big_megabytes=(545 290 170)
       budgets=50%,75%
+      stream_budgets=50%,75%
       rounds=2
       tokens=4
       min_time=0.05
-      loop_time=0.1
+      stream_rounds=3
+      slice_ms=150
       step_time=0.5
       kernel_filter='Stream/(two_streams|prefetch_4k)|Peak|(Decode|Prompt)/(bf16|q4)/(qkv|ffn|down)/layer:18'
       stream_mib=1024
@@ -95,8 +100,8 @@ set_up_mode() {
       text_bytes=10000
       selector_bytes=4000
       fractions=(0.5)
-      set_minutes 0.1 0.2 0.4 0.4 0.2 0.2 0.4 0.2 0.3 0.2 0.3 0.3 0.4 0.5 0.2 \
-        0.4 0.2
+      set_minutes 0.1 0.2 0.4 0.4 0.2 0.2 0.4 0.2 0.3 0.3 0.2 0.3 0.3 0.4 0.5 \
+        0.2 0.4 0.2
       forecast_budgets=50%,100%
       forecast_rounds=1
       ;;
@@ -108,7 +113,8 @@ set_up_mode() {
       rounds=2
       tokens=2
       min_time=0.001
-      loop_time=0.001
+      stream_rounds=2
+      slice_ms=5
       step_time=0.001
       kernel_filter='Stream/plain|Peak|(Decode|Prompt)/(bf16|q4)/(qkv|ffn|down)/layer:0/'
       stream_mib=64
@@ -117,8 +123,8 @@ set_up_mode() {
       text_bytes=1500
       selector_bytes=600
       fractions=(0.5)
-      set_minutes 0.02 0.02 0.02 0.05 0.02 0.02 0.02 0.02 0.02 0.02 0.02 0.02 \
-        0.02 0.05 0.02 0.1 0.02
+      set_minutes 0.02 0.02 0.02 0.1 0.02 0.02 0.02 0.02 0.02 0.1 0.02 0.02 \
+        0.02 0.02 0.05 0.02 0.1 0.02
       forecast_budgets=16M,64M
       forecast_rounds=1
       ;;
@@ -134,6 +140,7 @@ set_up_mode() {
   if [[ "$mode" == smoke ]]; then
     budgets=16M
     step_budgets=2M
+    stream_budgets=3M
     sweep_percent=160
     resident=64M
     sparse_budgets=18M
@@ -218,25 +225,13 @@ section_exact_bf16() { exact bf16; }
 section_exact_q8() { exact q8; }
 section_exact_q4() { exact q4; }
 
-section_device() {
-  local round
-  local filter='BM_RawPread.*request_kib:(512/depth:8|1024/depth:(2|4))/|BM_RawUring/.*request_kib:(512/depth:(8|16)|1024/depth:(4|16))/|BM_RawUringShared/'
-  local file=(--file=big.bf16.felm)
-  # It has to be larger than that.
-  if [[ "$mode" == smoke ]]; then file=(); fi
-  echo "# In $rounds rounds, and bare loops once more after the last:" \
-    >>"$dir/commands"
-  for ((round = 0; round <= rounds; ++round)); do
-    if ((round > 0)); then
-      measure "rows-$round.json" flashelm bench -m big.bf16.felm \
-        --mem-budget "$budgets" --io uring,pread -p 0 -n "$tokens" -r 1 -c 512 \
-        -o json
-    fi
-    measure "bare-$round.json" read_bench "${file[@]}" \
-      --benchmark_filter="$filter" --benchmark_min_time="$loop_time" \
-      --benchmark_format=json
-  done
+device() { # WEIGHTS
+  measure rates.json stream_bench --model "big.$1.felm" \
+    --mem-budget "$stream_budgets" --io uring,pread \
+    --rounds "$stream_rounds" --slice-ms "$slice_ms" -o json
 }
+section_device_bf16() { device bf16; }
+section_device_q4() { device q4; }
 
 section_sweep() {
   measure sweeps.txt sweep_bench --model=big.bf16.felm \

@@ -186,63 +186,39 @@ def exact(directory):
 
 
 def device(directory):
-    files = load_all(directory, "bare-*.json")
-    loops = {}
-    for file in files:
-        for name, rate in medians(file, "bytes_per_second").items():
-            loops.setdefault(name, []).append(rate / 1e9)
-
-    def around(rates):
-        """Of each round: the loop was measured before and after it."""
-        return [(a + b) / 2 for a, b in zip(rates, rates[1:])]
-
-    # The loop that is the best over all rounds. The best of each single round
-    # would be the luckiest of seven, on a device whose rate comes and goes.
-    raw = [name for name in loops if "Shared" not in name]
-    best = max(raw, key=lambda name: statistics.median(loops[name]))
-    bare = around(loops[best])
-    shared = {re.search(r"percent:(\d+)", name).group(1): around(rates)
-              for name, rates in loops.items() if "Shared" in name}
-    rates, names = {}, []
-    for rows in load_all(directory, "rows-*.json"):
-        for row in rows:
-            name = (row["config"]["mem_budget"], row["config"]["io"])
-            if name not in names:
-                names.append(name)
-            rate = (None if row["error"] or not row["flash_bytes_per_token"]
-                    else row["flash_bytes_per_token"] * row["gen_tps"] / 1e9)
-            rates.setdefault(name, []).append(rate)
-
-    def ratios(values, others):
-        return of_rounds([a / b for a, b in zip(values, others)
-                          if a is not None])
-
-    lines = [["the bare loop", of_rounds(loops[best]), "1", "-"]]
-    for percent, values in shared.items():
-        lines.append([f"the same bytes as decoding, {percent}%",
-                      of_rounds(loops[f"BM_RawUringShared/resident_percent:"
-                                      f"{percent}/real_time"]),
-                      ratios(values, bare), "1"])
-    for name in names:
-        percent = name[0].rstrip("%")
-        lines.append([f"decoding, {name[0]}, {name[1]}",
-                      of_rounds([r for r in rates[name] if r is not None]),
-                      ratios(rates[name], bare),
-                      ratios(rates[name], shared[percent])
-                      if percent in shared else "-"])
-    file = ("a file of random bytes"
-            if files[0]["context"]["file"].endswith(".tmp")
-            else "the same file")
-    return ("Bytes from flash while decoding, and bare loops that read "
-            f"{file}, in turn; GB/s, and the ratios of each round to the loops "
-            "before and after it. The bare loop is the one with the highest "
-            f"median, `{best}`. The loop of the same bytes computes nothing, "
-            "but reads what arrives with all cores, and as much resident "
-            "memory beside it as decoding does with that budget "
-            "(`BM_RawUringShared`).\n\n"
-            + table(["reads", "GB/s", "of the bare loop",
-                     "of the loop of the same bytes"],
-                    lines))
+    lines, loops = [], []
+    for row in load(directory, "rates.json"):
+        rates = {name: [rate / 1e9 for rate in values]
+                 for name, values in row["bytes_per_second"].items()}
+        same = row["of_same_bytes"] is not None
+        lines.append([row["mem_budget"], row["io"],
+                      of_rounds(rates["decoding"]),
+                      of_rounds(rates[row["best_loop"]]),
+                      of_rounds(row["of_bare"]),
+                      of_rounds(row["same_bytes_of_bare"]) if same else "-",
+                      of_rounds(row["of_same_bytes"]) if same else "-",
+                      number(row["token_ms"], 0), number(row["compute_ms"], 0)])
+        loops.append([row["mem_budget"], row["io"]]
+                     + [("**{}**" if name == row["best_loop"] else "{}").format(
+                         number(statistics.median(values)))
+                        for name, values in rates.items()
+                        if name not in ("decoding", "same bytes")])
+    names = [name for name in row["bytes_per_second"]
+             if name not in ("decoding", "same bytes")]
+    return ("Bytes from flash while decoding, and loops that read the same file "
+            "in turn with it, in tenths of a second between tokens and in a "
+            "random order; ratios of each round. The bare loop is the one with "
+            "the highest median. The loop of the same bytes computes nothing, "
+            "but reads what arrives with all cores, and as much resident memory "
+            "beside it as decoding does with that budget. Computing is what a "
+            "token takes without waiting for reads, so it is part of them or "
+            "beside them.\n\n"
+            + table(["budget", "reader", "decoding, GB/s", "bare loop, GB/s",
+                     "decoding, of it", "same bytes, of it",
+                     "decoding, of the same bytes", "ms a token",
+                     "of them computing"], lines)
+            + "\nThe bare loops, medians in GB/s:\n\n"
+            + table(["budget", "reader"] + names, loops))
 
 
 def sweep(directory):
@@ -400,7 +376,8 @@ SECTIONS = {
     "exact-bf16": exact,
     "exact-q8": exact,
     "exact-q4": exact,
-    "device": device,
+    "device-bf16": device,
+    "device-q4": device,
     "sweep": sweep,
     "decode-bf16": decode,
     "decode-q8": decode,
