@@ -406,12 +406,11 @@ class Planner {
            slots -= usual / kSlotSteps) {
         const uint64_t ring = ChooseRing(shape.slot_bytes, slots);
         const uint64_t left = streamed(ring);
-        const bool is_usual = slots == usual;
-        if (ring <= (is_usual ? most : std::min(most, most_larger)) &&
-            ring <= (is_usual ? ring : left / kLargeRingShare) &&
-            left <= weights / shape.max_share) {
-          return ring;
-        }
+        const uint64_t limit =
+            slots == usual
+                ? most
+                : std::min({most, most_larger, left / kLargeRingShare});
+        if (ring <= limit && left <= weights / shape.max_share) return ring;
       }
     }
     return ChooseRing(0, kMinSlots);
