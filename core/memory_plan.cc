@@ -12,6 +12,7 @@
 #include "core/kv_cache.h"
 #include "core/neuron_frequency.h"
 #include "core/neuron_selector.h"
+#include "core/pins.h"
 #include "core/scratch.h"
 #include "core/sparse_ffn.h"
 #include "core/sparse_switch.h"
@@ -459,37 +460,10 @@ class Planner {
     residency.slot_bytes = 0;
   }
 
-  // The same part of every segment, in whole units, and what rounding left
-  // over unit by unit.
   void Pin(uint64_t bytes) {
-    std::vector<uint64_t>& resident = plan_.residency.resident_records;
-    const uint64_t total = AllWeightBytes();
-    const double part = static_cast<double>(bytes) / static_cast<double>(total);
-    uint64_t left = bytes;
-    ForEachStreamable([&](uint32_t index) {
-      const Segment& segment = segments_[index];
-      const auto wanted = static_cast<uint64_t>(
-          part * static_cast<double>(segment.num_records));
-      resident[index] = std::min(RoundDown(wanted, segment.unit_records()),
-                                 segment.num_records);
-      left -= std::min(left, resident[index] * segment.stride_bytes);
-    });
-    bool pinned_more = true;
-    while (pinned_more) {
-      pinned_more = false;
-      ForEachStreamable([&](uint32_t index) {
-        const Segment& segment = segments_[index];
-        const uint64_t more = std::min(segment.unit_records(),
-                                       segment.num_records - resident[index]);
-        const uint64_t more_bytes =
-            RoundUp(more * segment.stride_bytes, kIoAlignment);
-        if (more > 0 && more_bytes <= left) {
-          resident[index] += more;
-          left -= more_bytes;
-          pinned_more = true;
-        }
-      });
-    }
+    std::vector<uint32_t> order = plan_.residency.sweep;
+    order.push_back(plan_.residency.head);
+    PinEvenly(segments_, order, bytes, plan_.residency);
   }
 
   Result<MemoryPlan> Infeasible(uint64_t fixed) const {
