@@ -33,10 +33,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -54,7 +54,6 @@
 #include "core/base/thread_pool.h"
 #include "core/base/types.h"
 #include "storage/file.h"
-#include "storage/weight_store.h"
 
 namespace flashelm {
 namespace {
