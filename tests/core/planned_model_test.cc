@@ -155,7 +155,9 @@ TEST(PlannedModelTest, TheRingIsLargerWhereMuchStreams) {
     const auto model = PlanModelFileOfShape("3B", Options(encoding));
     ASSERT_TRUE(model);
     PlanOptions options;
+    // Not beside a sanitizer's code and stacks.
     options.whole_process = false;
+    options.io = IoBackend::kUring;
     options.context = 512;
     const auto plan_within = [&](uint64_t bytes) {
       options.budget_bytes = bytes;
