@@ -219,13 +219,8 @@ int Main(int argc, char** argv) {
   benchmark::Initialize(&num_words, words.data());
   if (benchmark::ReportUnrecognizedArguments(num_words, words.data())) return 2;
 
-  std::unique_ptr<SmallModel> small;
-  if (flags.model.empty()) {
-    auto written = SmallModel::Write();
-    if (!written) return Fail(written.error());
-    small = std::move(*written);
-    flags.model = small->path();
-  }
+  const auto small = SmallModel::WriteUnlessGiven(flags.model);
+  if (!small) return Fail(small.error());
   const uint32_t num_threads =
       flags.threads != 0 ? flags.threads : FindUsableProcessors().num_cores;
   MemoryBudget budget(UINT64_MAX);
@@ -238,8 +233,8 @@ int Main(int argc, char** argv) {
   FillWithWeights(memory->bytes());
   Setting& setting = TheSetting();
   setting.stream.emplace(memory->bytes(), **pool);
-  benchmark::AddCustomContext("model",
-                              small ? "small, of random weights" : flags.model);
+  benchmark::AddCustomContext(
+      "model", *small ? "small, of random weights" : flags.model);
   benchmark::AddCustomContext("simd", std::string(SimdTargetName()));
   benchmark::AddCustomContext("threads", std::to_string(num_threads));
   benchmark::AddCustomContext("stream_mib", std::to_string(flags.stream_mib));

@@ -11,7 +11,7 @@
 // --use: every byte that has arrived is looked at once, before its place is
 // read to again. Bytes that nobody looks at arrive faster where they pass
 // through the processor's caches, so this is the rate that an engine can hope
-// for. stream_bench has loops that read resident memory, too.
+// for. stream_bench has a loop that reads resident memory, too.
 // --small_pages: targets are not put into huge pages.
 
 #include <benchmark/benchmark.h>
@@ -46,7 +46,7 @@ namespace {
 
 constexpr uint64_t kKib = 1024;
 constexpr uint64_t kMib = kKib * kKib;
-// Of all targets together; a ring of an engine is of this size.
+// Of all targets together: the most that a shape of a grid has in flight.
 constexpr uint64_t kTargetBytes = 64 * kMib;
 
 struct Setting {

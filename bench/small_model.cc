@@ -38,6 +38,15 @@ Result<std::unique_ptr<SmallModel>> SmallModel::Write() {
   return model;
 }
 
+Result<std::unique_ptr<SmallModel>> SmallModel::WriteUnlessGiven(
+    std::string& path) {
+  std::unique_ptr<SmallModel> small;
+  if (!path.empty()) return small;
+  FLASHELM_ASSIGN_OR_RETURN(small, Write());
+  path = small->path();
+  return small;
+}
+
 SmallModel::~SmallModel() {
   std::error_code ignored;
   std::filesystem::remove_all(directory_, ignored);

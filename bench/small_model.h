@@ -15,6 +15,9 @@ class SmallModel {
  public:
   // kResourceExhausted: no directory can be made, or there is no room in it.
   static Result<std::unique_ptr<SmallModel>> Write();
+  // The same where `path` is empty, which then is that file's; null elsewhere.
+  static Result<std::unique_ptr<SmallModel>> WriteUnlessGiven(
+      std::string& path);
   ~SmallModel();
   SmallModel(const SmallModel&) = delete;
   SmallModel& operator=(const SmallModel&) = delete;

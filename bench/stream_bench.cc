@@ -282,7 +282,8 @@ Contestant Loops::SameBytes(double ratio) {
 #endif
 }
 
-// What a decode step reads is what it needs, and what the next one begins with.
+// The first step does not count: the ring was filled while others were
+// measured.
 Result<double> Decode(Decoder& decoder, Seconds& step_time) {
   FLASHELM_RETURN_IF_ERROR(decoder.Step());
   const uint64_t before = decoder.stats().store.stream_bytes;
@@ -350,10 +351,10 @@ Result<cli::Json> MeasureCase(const cli::EngineArgs& args, const Flags& flags,
   }
   if (isatty(STDERR_FILENO) != 0) std::fputc('\n', stderr);
   const SessionStats stats = cli::Difference(decoder->stats(), before);
-  const auto per_token_ms = [&](uint64_t total_ns) {
-    return static_cast<double>(total_ns) * 1e-6 /
-           static_cast<double>(stats.num_tokens);
-  };
+  cli::Measurement measurement;
+  measurement.decode = stats;
+  cli::Json record;
+  cli::AddMeasurementKeys(measurement, record);
   const auto best = std::max_element(
       all.begin(), all.begin() + static_cast<ptrdiff_t>(num_bare),
       [](const Contestant& a, const Contestant& b) {
@@ -369,9 +370,7 @@ Result<cli::Json> MeasureCase(const cli::EngineArgs& args, const Flags& flags,
       same.measure ? cli::Json(Ratios(all[num_bare].rates, best->rates))
                    : cli::Json(nullptr);
   json["token_ms"] = *cli::Median(step_ms);
-  json["io_wait_ms"] = per_token_ms(stats.store.io_wait_ns);
-  json["compute_ms"] = per_token_ms(
-      stats.total_ns - std::min(stats.total_ns, stats.store.io_wait_ns));
+  for (const char* key : {"io_wait_ms", "compute_ms"}) json[key] = record[key];
   for (const Contestant& contestant : all) {
     json["bytes_per_second"][contestant.name] = contestant.rates;
   }
@@ -476,13 +475,8 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  std::unique_ptr<SmallModel> small;
-  if (flags.model.empty()) {
-    auto written = SmallModel::Write();
-    if (!written) return Fail(written.error());
-    small = std::move(*written);
-    flags.model = small->path();
-  }
+  const auto small = SmallModel::WriteUnlessGiven(flags.model);
+  if (!small) return Fail(small.error());
   const Status status = Run(flags);
   return status.ok() ? 0 : Fail(status);
 }
