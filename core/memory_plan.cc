@@ -59,9 +59,9 @@ constexpr RingShape kRingShapes[] = {
     {uint64_t{256} << 10, kNumSlots, 1},
     {uint64_t{128} << 10, kNumSlots, 1},
 };
-// A device that tells of a request's end only when it has none left stands
-// still until it gets the next: with twice the slots, half as often, which is
-// worth a tenth of the rate there (docs/BENCHMARKS.md). So there are up to
+// Twice the slots, and twice as much in flight, are worth a tenth of the rate
+// on a device that tells of ends only when it has no request left
+// (docs/BENCHMARKS.md, also for what that does not explain). So there are up to
 // twice as many, where they are at most one part in so many of what streams,
 // and as far as all fixed parts but KV caches stay within what is promised.
 constexpr uint32_t kMostTimesSlots = 2;
