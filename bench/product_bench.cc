@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -72,7 +73,7 @@ class Tokens {
 
   void Multiply(const WeightView& w, size_t num_rows, uint32_t thread,
                 float* out, size_t out_stride,
-                const std::byte* next = nullptr) const {
+                std::span<const std::byte> next = {}) const {
     if (IsQuantized(w.type)) {
       QuantMatMul(w, num_rows, num_cols_, quantized_.bytes(), num_tokens_,
                   workspace(thread), out, out_stride, next);
@@ -85,7 +86,7 @@ class Tokens {
   // The columns of w, which may be fewer than a token's, to `sums`.
   void AddDown(const WeightView& w, size_t num_rows, size_t num_cols,
                const float* factors, size_t factors_stride, uint32_t thread,
-               float* sums, const std::byte* next = nullptr) const {
+               float* sums, std::span<const std::byte> next = {}) const {
     if (IsQuantized(w.type)) {
       AddQuantRows(w, num_rows, num_cols, factors, factors_stride, num_tokens_,
                    workspace(thread), sums, num_cols_, next);
@@ -199,20 +200,19 @@ void RunFfn(benchmark::State& state, const Matrix& matrix, WeightType type,
     const std::byte* records = setting.Take(num_rows * stride);
     setting.pool->ParallelFor(
         num_rows, kGrain, [&](size_t begin, size_t end, uint32_t thread) {
+          // As in core/transformer.cc.
           float gate[kQuantSumRows], up[kQuantSumRows];
+          const uint64_t third = stride / 3;
+          FetchCursor ahead({records + begin * stride, (end - begin) * stride});
           for (size_t r = begin; r < end; r += step) {
             const std::byte* at = records + r * stride;
             const size_t count = std::min(step, end - r);
-            // As in core/transformer.cc.
-            const uint64_t third = stride / 3;
-            const std::byte* fetched =
-                at + std::max(count * third, kBytesAhead);
             for (size_t i = 0; i < count; i += kGateStep) {
               const size_t rows = std::min(kGateStep, count - i);
               const auto multiply = [&](size_t part, float* out) {
                 tokens.Multiply(PartOf(at + i * stride, matrix, type, part),
-                                rows, thread, out + i, 0, fetched);
-                fetched += rows * third;
+                                rows, thread, out + i, 0,
+                                ahead.Advance(rows * third));
               };
               multiply(0, gate);
               multiply(1, up);
@@ -220,7 +220,7 @@ void RunFfn(benchmark::State& state, const Matrix& matrix, WeightType type,
             GluActivate(Activation::kSilu, gate, up, count, gate);
             tokens.AddDown(PartOf(at, matrix, type, 2), count, cols, gate, 0,
                            thread, sums.floats() + thread * cols,
-                           end - r < 2 * step ? nullptr : fetched);
+                           ahead.Advance(count * third));
           }
         });
   }

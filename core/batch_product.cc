@@ -23,7 +23,7 @@ void BatchProduct::SetTokens(bool for_quantized, const float* x,
 
 void BatchProduct::Rows(const WeightView& w, size_t num_rows, uint32_t part,
                         float* out, size_t out_stride,
-                        const std::byte* next) const {
+                        std::span<const std::byte> next) const {
   if (IsQuantized(w.type)) {
     QuantMatMul(w, num_rows, num_cols_, scratch_.quantized, num_tokens_,
                 scratch_.workspace(part), out, out_stride, next);

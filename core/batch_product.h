@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "core/base/checked_math.h"
 #include "core/base/thread_pool.h"
@@ -15,18 +16,22 @@ namespace flashelm {
 
 // Work below this, in bytes of weights times tokens, is done before it would
 // have been handed to another thread.
-inline constexpr uint64_t kMinBytesPerThread = uint64_t{128} << 10;
+inline constexpr uint64_t kMinBytesPerThread = uint64_t{32} << 10;
 
 // Parts of a loop begin at multiples of this: results then fill cache lines,
 // columns are whole groups of quantized weights, and rows fill the tiles that
-// kernels multiply batches in.
+// kernels multiply batches in. Rows for one token have no tiles.
 inline constexpr uint64_t kMinGrain = 32;
+inline constexpr uint64_t kMinGrainOfOneToken = 16;
 
-// Items of `bytes` each that are worth a thread of their own.
-inline size_t GrainFor(uint64_t bytes, size_t num_tokens) {
-  return RoundUp(
-      kMinBytesPerThread / std::max<uint64_t>(1, bytes * num_tokens) + 1,
-      kMinGrain);
+// How many of `count` items of `bytes` each a thread takes: even shares for as
+// many threads as they are worth.
+inline size_t GrainFor(uint64_t count, uint64_t bytes, size_t num_tokens,
+                       uint32_t num_threads, uint64_t min_grain = kMinGrain) {
+  const uint64_t work_bytes = count * bytes * num_tokens;
+  const uint64_t shares =
+      std::clamp<uint64_t>(work_bytes / kMinBytesPerThread, 1, num_threads);
+  return RoundUp(CeilDiv(count, shares), min_grain);
 }
 
 // Brings a batch into the form that the kernels of an encoding take, once, and
@@ -45,9 +50,9 @@ class BatchProduct {
 
   // out[t * out_stride + r] = row r of w times token t. `part` is that of the
   // loop of the pool which this is called from. `next`: memory that will be
-  // read soon, as much as w's rows take, or null; a single token fetches it.
+  // read soon, which a single token fetches meanwhile; may be empty.
   void Rows(const WeightView& w, size_t num_rows, uint32_t part, float* out,
-            size_t out_stride, const std::byte* next = nullptr) const;
+            size_t out_stride, std::span<const std::byte> next = {}) const;
 
   size_t num_cols() const { return num_cols_; }
   size_t num_tokens() const { return num_tokens_; }

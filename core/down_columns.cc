@@ -11,7 +11,7 @@ namespace flashelm {
 void AddDownColumns(const WeightView& w, size_t num_rows, size_t num_cols,
                     const float* factors, size_t factors_stride,
                     size_t num_tokens, std::byte* workspace, float* sum,
-                    size_t sum_stride, const std::byte* next) {
+                    size_t sum_stride, std::span<const std::byte> next) {
   if (IsQuantized(w.type)) {
     AddQuantRows(w, num_rows, num_cols, factors, factors_stride, num_tokens,
                  workspace, sum, sum_stride, next);

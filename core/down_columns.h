@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "core/scratch.h"
 #include "kernels/weight_view.h"
@@ -20,7 +21,7 @@ namespace flashelm {
 void AddDownColumns(const WeightView& w, size_t num_rows, size_t num_cols,
                     const float* factors, size_t factors_stride,
                     size_t num_tokens, std::byte* workspace, float* sum,
-                    size_t sum_stride, const std::byte* next = nullptr);
+                    size_t sum_stride, std::span<const std::byte> next = {});
 
 // The same for pieces of a range. Quantized columns are added in whole blocks:
 // what has come of a block is kept until the rest of it comes. Owns nothing:

@@ -365,7 +365,8 @@ void NeuronSelector::Select(uint32_t layer, uint32_t position,
     const Workspace shared = WorkspaceOf(0);
     for (size_t t = 0; t < num_tokens; ++t) {
       Prepare(layer, scratch.normed + t * model_dim, shared);
-      pool_.ParallelFor(ffn_dim, GrainFor(ScoreBytes(layer), 1),
+      pool_.ParallelFor(ffn_dim,
+                        GrainFor(ffn_dim, ScoreBytes(layer), 1, num_threads),
                         [&](size_t begin, size_t end) {
                           Score(layer, position_of(t), begin, end, shared);
                         });

@@ -84,16 +84,15 @@ void MultiplyRows(std::span<const Bundle> bundles, const PartRef& part,
   const auto view = [&](size_t i) {
     return ViewOfPart(bundles[i].data, part, stride_bytes);
   };
-  const size_t ahead =
-      kApartBytesAhead /
-          (RowBytes(WeightTypeOf(part.encoding), product.num_cols()) + 1) +
-      1;
+  const size_t row_bytes =
+      RowBytes(WeightTypeOf(part.encoding), product.num_cols());
+  const size_t ahead = kApartBytesAhead / (row_bytes + 1) + 1;
   for (size_t i = 0; i < bundles.size();) {
     size_t count = CountSideBySide(bundles.subspan(i), stride_bytes);
-    const std::byte* next = nullptr;
+    std::span<const std::byte> next;
     if (product.num_tokens() == 1 && count < kMinRunRows) {
       count = 1;
-      if (i + ahead < bundles.size()) next = view(i + ahead).data;
+      if (i + ahead < bundles.size()) next = {view(i + ahead).data, row_bytes};
     }
     product.Rows(view(i), count, thread, out + i, kFfnTile, next);
     i += count;
@@ -255,7 +254,9 @@ void SparseFfn::AddBundles(std::span<const Bundle> bundles,
   const size_t model_dim = model_.config().model_dim;
   const WeightType type = WeightTypeOf(weights.down.encoding);
   pool_.ParallelFor(
-      model_dim, GrainFor(ElementsBytes(type, bundles.size()), num_tokens_),
+      model_dim,
+      GrainFor(model_dim, ElementsBytes(type, bundles.size()), num_tokens_,
+               pool_.num_threads()),
       [&](size_t begin, size_t end) {
         if (num_tokens_ == 1) {
           AddRowsOf(bundles, weights.down, begin, end, scratch.gate,

@@ -25,6 +25,10 @@ constexpr size_t kMaxFfnStep = kQuantSumRows;
 // Of these, neurons whose gates are multiplied before their ups.
 constexpr size_t kFfnGateStep = 8;
 
+// What a thread takes of the bundles of a single token before all of them add
+// down columns, which are still in its second-level cache then.
+constexpr uint64_t kFfnPieceBytes = uint64_t{512} << 10;
+
 // Products of a weight and an activation after which it is asked whether
 // anybody still wants them: some 3 ms where two cores make 170 billion a
 // second.
@@ -37,6 +41,10 @@ constexpr uint64_t kMinGateBytes = uint64_t{512} << 10;
 
 bool IsQuantized(const PartRef& part) {
   return IsQuantized(WeightTypeOf(part.encoding));
+}
+
+uint64_t MinGrain(size_t num_tokens) {
+  return num_tokens == 1 ? kMinGrainOfOneToken : kMinGrain;
 }
 
 // Part `part` of the record `skip` records into a run.
@@ -161,7 +169,8 @@ void Transformer::RotateAndStoreKeys(uint32_t layer, size_t num_tokens,
   const float* key_norm = Norm(weights_.layers[layer].key_norm);
   const size_t head_dim = config_.head_dim;
   const size_t grain =
-      GrainFor(config_.qkv_dim(layer_config) * sizeof(float), 1);
+      GrainFor(num_tokens, config_.qkv_dim(layer_config) * sizeof(float), 1,
+               pool_.num_threads());
   pool_.ParallelFor(num_tokens, grain, [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
       float* queries = s_.qkv + t * s_.qkv_stride;
@@ -278,13 +287,15 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
   }
   std::fill_n(s_.partial, num_tokens * model_dim, 0.0f);
   const uint32_t tile = FfnTile(num_tokens);
+  const uint32_t piece = num_tokens == 1 ? FfnPiece(layer) : tile;
   for (uint32_t neuron = 0; neuron < ffn_dim;) {
     FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
                               store_.Next(weights.down.segment, neuron));
     const auto run_end =
         static_cast<uint32_t>(run.first_record + run.num_records);
     while (neuron < run_end) {
-      uint32_t end = std::min(neuron + tile - neuron % tile, run_end);
+      uint32_t end =
+          std::min({neuron + piece, neuron + tile - neuron % tile, run_end});
       if (num_tokens == 1 && observer_ == nullptr) {
         const uint32_t ranges = WholeRanges(layer, neuron, run_end);
         if (ranges > 0) {
@@ -300,6 +311,7 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
       FLASHELM_RETURN_IF_ERROR(CheckCancelled());
       FfnNeurons(layer, run, neuron, end - neuron, num_tokens);
       neuron = end;
+      if (neuron < run_end) FLASHELM_RETURN_IF_ERROR(store_.KeepReading());
     }
   }
   if (observer_ == nullptr) return OkStatus();
@@ -332,6 +344,15 @@ Status Transformer::SparseFfnBlock(uint32_t layer, size_t num_tokens,
   return sparse_->Finish(product_, s_);
 }
 
+// Neurons of a single token that threads share out at a time: whole blocks.
+uint32_t Transformer::FfnPiece(uint32_t layer) const {
+  const uint64_t stride =
+      segments_[weights_.layers[layer].down.segment].stride_bytes;
+  const uint64_t neurons = pool_.num_threads() * kFfnPieceBytes / stride;
+  return static_cast<uint32_t>(std::max<uint64_t>(1, neurons / kQuantSumRows) *
+                               kQuantSumRows);
+}
+
 // Neurons [first, first + count) of one tile. Threads share the neurons, then
 // the columns, so that each sum runs over neurons in order.
 void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
@@ -340,11 +361,23 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
   const LayerWeights& weights = weights_.layers[layer];
   const uint64_t skip = first - run.first_record;
   const uint64_t stride = segments_[weights.down.segment].stride_bytes;
-  const size_t grain = GrainFor(stride, num_tokens);
+  const size_t grain = GrainFor(count, stride, num_tokens, pool_.num_threads(),
+                                MinGrain(num_tokens));
   const uint32_t tile = FfnTile(num_tokens);
   pool_.ParallelFor(count, grain, [&](size_t begin, size_t end, uint32_t part) {
     float* gate = s_.gate + first % tile + begin;
     float* up = s_.up + first % tile + begin;
+    if (num_tokens == 1 && observer_ == nullptr) {
+      // Down columns, too, which are still near when they are added.
+      FetchCursor ahead(
+          {run.data + (skip + begin) * stride, (end - begin) * stride});
+      const uint64_t share =
+          stride / std::max(1, int{!weights.has_split_gate()} +
+                                   int{!weights.has_split_down()});
+      ActivateForOneToken(weights, run, skip + begin, end - begin, part, share,
+                          ahead, gate, up);
+      return;
+    }
     const auto multiply = [&](const PartRef& matrix, float* out) {
       product_.Rows(ViewOf(run, skip + begin, matrix, stride), end - begin,
                     part, out, tile);
@@ -379,7 +412,8 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
   const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
   const WeightView down = ViewOf(run, skip, weights.down, stride);
   const size_t column_grain =
-      GrainFor(ElementsBytes(down.type, count), num_tokens);
+      GrainFor(model_dim, ElementsBytes(down.type, count), num_tokens,
+               pool_.num_threads());
   pool_.ParallelFor(
       model_dim, column_grain, [&](size_t begin, size_t end, uint32_t part) {
         const uint32_t last = first + count;
@@ -401,28 +435,22 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
       });
 }
 
-// Neurons [first, first + count) of a run. Their bundles, and those after them,
-// are fetched in their order, as evenly as they are multiplied. Ahead are at
-// least as many bytes as the columns of down take, which come last.
-void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
-                                       const RecordRun& run, size_t first,
-                                       size_t count, uint32_t part,
-                                       float* sum) {
+// gate[i] = act(g_i . b) (u_i . b) for neurons [first, first + count) of a run,
+// for a single token; `up` is overwritten. Fetches what is ahead, as if each
+// gate and each up took `share` bytes.
+void Transformer::ActivateForOneToken(const LayerWeights& weights,
+                                      const RecordRun& run, size_t first,
+                                      size_t count, uint32_t part,
+                                      uint64_t share, FetchCursor& ahead,
+                                      float* gate, float* up) {
   const uint64_t stride = segments_[weights.down.segment].stride_bytes;
   const bool has_gate = !weights.has_split_gate();
   const bool has_up = !weights.has_split_down();
-  const uint64_t share =
-      stride / (1 + static_cast<uint64_t>(has_gate) + uint64_t{has_up});
-  const std::byte* fetched =
-      run.data + first * stride + std::max(count * share, kBytesAhead);
-  float gate[kMaxFfnStep];
-  float up[kMaxFfnStep];
   for (size_t i = 0; i < count; i += kFfnGateStep) {
     const size_t rows = std::min(kFfnGateStep, count - i);
     const auto multiply = [&](const PartRef& matrix, float* out) {
       product_.Rows(ViewOf(run, first + i, matrix, stride), rows, part, out + i,
-                    0, fetched);
-      fetched += rows * share;
+                    0, ahead.Advance(rows * share));
     };
     if (has_gate) multiply(weights.gate, gate);
     if (has_up) multiply(weights.up, up);
@@ -430,10 +458,23 @@ void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
   const size_t neuron = run.first_record + first;
   GluActivate(activation_, has_gate ? gate : s_.gates + neuron,
               has_up ? up : s_.ups + neuron, count, gate);
-  const bool has_next = first + 2 * count <= run.num_records;
+}
+
+// Neurons [first, first + count) of a run, whose bundles pass through a core's
+// caches once, in their order.
+void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
+                                       const RecordRun& run, size_t first,
+                                       size_t count, uint32_t part,
+                                       FetchCursor& ahead, float* sum) {
+  const uint64_t stride = segments_[weights.down.segment].stride_bytes;
+  const uint64_t share = stride / (1 + int{!weights.has_split_gate()} +
+                                   int{!weights.has_split_down()});
+  float gate[kMaxFfnStep];
+  float up[kMaxFfnStep];
+  ActivateForOneToken(weights, run, first, count, part, share, ahead, gate, up);
   AddDownColumns(ViewOf(run, first, weights.down, stride), count,
                  config_.model_dim, gate, 0, 1, nullptr, sum, 0,
-                 has_next ? fetched : nullptr);
+                 ahead.Advance(count * share));
 }
 
 // How many whole ranges begin at `neuron` and end by `end`, of those the most
@@ -473,13 +514,15 @@ Result<uint32_t> Transformer::FfnRangesOfOneToken(uint32_t layer,
   Status status;  // Of the caller's part.
   pool_.ParallelFor(
       num_ranges, grain, [&](size_t begin, size_t end, uint32_t part) {
+        FetchCursor ahead({run.data + begins[begin] * stride,
+                           (begins[end] - begins[begin]) * stride});
         for (size_t range = begin; range < end; ++range) {
           float* sum = s_.ranges + range * model_dim;
           std::fill_n(sum, model_dim, 0.0f);
           const size_t last = begins[range + 1];
           for (size_t i = begins[range]; i < last; i += step) {
             AddNeuronsOfOneToken(weights, run, i, std::min(step, last - i),
-                                 part, sum);
+                                 part, ahead, sum);
           }
           if (part == 0 && status.ok()) status = store_.KeepReading();
         }
@@ -548,7 +591,9 @@ Status Transformer::MatMulRuns(const PartRef& matrix, uint64_t num_rows,
       while (first < last) {
         FLASHELM_RETURN_IF_ERROR(CheckCancelled());
         const uint64_t count = std::min(step, last - first);
-        pool_.ParallelFor(count, GrainFor(stride, num_tokens),
+        pool_.ParallelFor(count,
+                          GrainFor(count, stride, num_tokens,
+                                   pool_.num_threads(), MinGrain(num_tokens)),
                           [&](size_t begin, size_t end, uint32_t part) {
                             product_.Rows(
                                 ViewOf(run, first + begin, matrix, stride),

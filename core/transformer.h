@@ -15,6 +15,7 @@
 #include "core/scratch.h"
 #include "core/sparse_ffn.h"
 #include "kernels/activation.h"
+#include "kernels/prefetch.h"
 #include "kernels/weight_view.h"
 #include "storage/weight_store.h"
 
@@ -58,11 +59,16 @@ class Transformer {
   void RotateAndStoreKeys(uint32_t layer, size_t num_tokens, uint32_t position);
   void AttendToCache(uint32_t layer, size_t num_tokens, uint32_t position);
   void AttendOfOneToken(uint32_t layer, uint32_t position, float scale);
+  uint32_t FfnPiece(uint32_t layer) const;
   void FfnNeurons(uint32_t layer, const RecordRun& run, uint32_t first,
                   uint32_t count, size_t num_tokens);
   void AddNeuronsOfOneToken(const LayerWeights& weights, const RecordRun& run,
                             size_t first, size_t count, uint32_t part,
-                            float* sum);
+                            FetchCursor& ahead, float* sum);
+  void ActivateForOneToken(const LayerWeights& weights, const RecordRun& run,
+                           size_t first, size_t count, uint32_t part,
+                           uint64_t share, FetchCursor& ahead, float* gate,
+                           float* up);
   uint32_t WholeRanges(uint32_t layer, uint32_t neuron, uint32_t end) const;
   Result<uint32_t> FfnRangesOfOneToken(uint32_t layer, const RecordRun& run,
                                        uint32_t neuron, uint32_t num_ranges);

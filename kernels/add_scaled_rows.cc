@@ -106,7 +106,7 @@ HWY_NOINLINE void AddRows(const std::byte* const* rows, size_t scales_offset,
 template <class W>
 HWY_INLINE void AddRowsToToken(const WeightView& w, size_t num_rows,
                                size_t num_groups, const float* scale, float* y,
-                               const std::byte* next) {
+                               std::span<const std::byte> next) {
   LineFetcher fetcher(next, num_rows * num_groups * kGroupBytes<W>);
   const size_t scales_offset = kIsQuantized<W> ? w.scales - w.data : 0;
   const std::byte* rows[2 * kAddedRows];
@@ -119,8 +119,7 @@ HWY_INLINE void AddRowsToToken(const WeightView& w, size_t num_rows,
   for (; num_rows - i >= kAddedRows; i += kAddedRows) {
     find_rows(2 * kAddedRows);
     AddRows<W, kAddedRows>(rows, scales_offset, num_groups, scale + i, y,
-                           next == nullptr ? rows + kAddedRows : nullptr,
-                           fetcher);
+                           next.empty() ? rows + kAddedRows : nullptr, fetcher);
   }
   for (; i < num_rows; ++i) {
     find_rows(1);
@@ -315,7 +314,7 @@ HWY_INLINE void AddScaledRowsOf(const WeightView& w, size_t num_rows,
                                 size_t num_cols, const float* scale,
                                 size_t scale_stride, size_t num_tokens,
                                 float* y, size_t y_stride,
-                                const std::byte* next) {
+                                std::span<const std::byte> next) {
   const size_t num_groups = num_cols / kQuantGroup;
   if (num_tokens == 1) {
     AddRowsToToken<W>(w, num_rows, num_groups, scale, y, next);
@@ -332,7 +331,7 @@ HWY_INLINE void AddScaledRowsOf(const WeightView& w, size_t num_rows,
 
 void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
                    const float* scale, size_t scale_stride, size_t num_tokens,
-                   float* y, size_t y_stride, const std::byte* next) {
+                   float* y, size_t y_stride, std::span<const std::byte> next) {
   WithEncoding(w.type, [&](auto encoding) {
     AddScaledRowsOf<decltype(encoding)>(w, num_rows, num_cols, scale,
                                         scale_stride, num_tokens, y, y_stride,
@@ -375,7 +374,7 @@ HWY_EXPORT(AddScaledRows);
 
 void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
                    const float* scale, size_t scale_stride, size_t num_tokens,
-                   float* y, size_t y_stride, const std::byte* next) {
+                   float* y, size_t y_stride, std::span<const std::byte> next) {
   HWY_DYNAMIC_DISPATCH(AddScaledRows)
   (w, num_rows, num_cols, scale, scale_stride, num_tokens, y, y_stride, next);
 }

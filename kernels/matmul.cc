@@ -32,7 +32,7 @@ template <class W>
 HWY_NOINLINE void MatMulByRow(const WeightView& w, size_t num_rows,
                               size_t num_cols, const float* x, size_t x_stride,
                               size_t num_tokens, float* out, size_t out_stride,
-                              const std::byte* next) {
+                              std::span<const std::byte> next) {
   RowFetcher fetcher(w.data, w.stride_bytes, num_cols * sizeof(W), num_rows,
                      next);
   for (size_t r = 0; r < num_rows; ++r) {
@@ -159,7 +159,8 @@ HWY_INLINE void MatMulBatch(const WeightView& w, size_t num_rows,
 template <class W>
 HWY_INLINE void MatMulOf(const WeightView& w, size_t num_rows, size_t num_cols,
                          const float* x, size_t x_stride, size_t num_tokens,
-                         float* out, size_t out_stride, const std::byte* next) {
+                         float* out, size_t out_stride,
+                         std::span<const std::byte> next) {
   constexpr size_t kMinBatch = 3;
   if (num_tokens < kMinBatch || num_cols == 0 || num_cols % kNumPartials != 0) {
     MatMulByRow<W>(w, num_rows, num_cols, x, x_stride, num_tokens, out,
@@ -172,7 +173,7 @@ HWY_INLINE void MatMulOf(const WeightView& w, size_t num_rows, size_t num_cols,
 
 void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
             const float* x, size_t x_stride, size_t num_tokens, float* out,
-            size_t out_stride, const std::byte* next) {
+            size_t out_stride, std::span<const std::byte> next) {
   if (w.type == WeightType::kBf16) {
     MatMulOf<Bf16>(w, num_rows, num_cols, x, x_stride, num_tokens, out,
                    out_stride, next);
@@ -192,7 +193,7 @@ HWY_EXPORT(MatMul);
 
 void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
             const float* x, size_t x_stride, size_t num_tokens, float* out,
-            size_t out_stride, const std::byte* next) {
+            size_t out_stride, std::span<const std::byte> next) {
   HWY_DYNAMIC_DISPATCH(MatMul)
   (w, num_rows, num_cols, x, x_stride, num_tokens, out, out_stride, next);
 }

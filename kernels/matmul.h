@@ -17,6 +17,7 @@
 #define FLASHELM_KERNELS_MATMUL_H_
 
 #include <cstddef>
+#include <span>
 
 #include "kernels/weight_view.h"
 
@@ -27,15 +28,15 @@ namespace flashelm {
 //   x    [num_tokens, num_cols]  token t begins at x + t * x_stride
 //   out  [num_tokens, num_rows]  token t begins at out + t * out_stride;
 //                                overlaps neither input
-//   next  memory that will be read soon, as much as w's rows take, or null for
-//         rows that follow each other; one token fetches it meanwhile
+//   next  memory that will be read soon, which one token fetches meanwhile;
+//         empty for rows of w alone
 // Sizes may be 0; no columns give zeros. Nothing past the end of a row or of a
 // token is read. Differs from reference::MatMul by at most
 // (num_cols / 32 + 7) epsilon times the sum of the magnitudes added, plus
 // num_cols times the least subnormal.
 void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
             const float* x, size_t x_stride, size_t num_tokens, float* out,
-            size_t out_stride, const std::byte* next = nullptr);
+            size_t out_stride, std::span<const std::byte> next = {});
 
 // y[t * y_stride + d] += scale[t * scale_stride + i] * w[i][d], one fused
 // multiply-add per row, rows i ascending, for every d on its own. So the rows
@@ -54,7 +55,8 @@ void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
 // times the least subnormal.
 void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
                    const float* scale, size_t scale_stride, size_t num_tokens,
-                   float* y, size_t y_stride, const std::byte* next = nullptr);
+                   float* y, size_t y_stride,
+                   std::span<const std::byte> next = {});
 
 // The same for one token and rows that lie anywhere, with the same bits: row i
 // begins at rows[i], its scales `scales_offset` bytes behind that. Many rows at

@@ -5,11 +5,15 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <span>
 
 namespace flashelm {
 
 // Of all processors that matter here, in bytes.
 inline constexpr size_t kCacheLine = 64;
+
+// Lines are fetched two by two.
+inline constexpr size_t kLinePair = 2 * kCacheLine;
 
 // Fetches a line into the second-level cache, and no nearer: the first level
 // waits for two dozen lines at a time (Zen 4), which is 15 GB/s from DRAM. Any
@@ -30,26 +34,31 @@ size_t FetchStreams();
 // Granite Rapids reads a fifth more slowly with twice as much.
 inline constexpr size_t kBytesAhead = size_t{96} << 10;
 
-// Fetches memory a line at a time, while other memory is worked on.
+// Fetches memory a line at a time, evenly while other memory is worked on.
 class LineFetcher {
  public:
   // Fetches nothing.
   LineFetcher() = default;
 
-  // `num_bytes` from `begin` on, in whole pairs of lines; none from null.
-  LineFetcher(const std::byte* begin, size_t num_bytes)
-      : at_(begin), pairs_left_(begin == nullptr ? 0 : num_bytes / kPairBytes) {
+  // Fetches `memory`, in whole pairs of lines, while `work_bytes` are worked
+  // on.
+  LineFetcher(std::span<const std::byte> memory, size_t work_bytes)
+      : at_(memory.data()),
+        pairs_left_(memory.size() / kLinePair),
+        rate_(work_bytes == 0
+                  ? 0
+                  : (memory.size() * kRateUnit + work_bytes - 1) / work_bytes) {
     if (FetchStreams() > 1) {  // One line of each half in turn.
       to_second_ = pairs_left_ * kCacheLine;
       step_ = kCacheLine;
     }
   }
 
-  // Fetches about `num_bytes` more.
+  // So many bytes of the work are done.
   __attribute__((always_inline)) void Advance(size_t num_bytes) {
-    due_ += num_bytes;
-    while (due_ >= kPairBytes && pairs_left_ > 0) {
-      due_ -= kPairBytes;
+    due_ += num_bytes * rate_;
+    while (due_ >= kLinePair * kRateUnit && pairs_left_ > 0) {
+      due_ -= kLinePair * kRateUnit;
       --pairs_left_;
       FetchLine(at_);
       FetchLine(at_ + to_second_);
@@ -58,13 +67,40 @@ class LineFetcher {
   }
 
  private:
-  static constexpr size_t kPairBytes = 2 * kCacheLine;
+  static constexpr size_t kRateUnit = 8;
 
   const std::byte* at_ = nullptr;
   size_t to_second_ = kCacheLine;
-  size_t step_ = kPairBytes;
+  size_t step_ = kLinePair;
   size_t pairs_left_ = 0;
-  size_t due_ = 0;  // Bytes.
+  size_t rate_ = 0;  // Bytes per byte of work, times kRateUnit.
+  size_t due_ = 0;   // Bytes, times kRateUnit.
+};
+
+// Memory that is worked on in order, and what of it is to be fetched meanwhile:
+// `ahead` bytes before they are needed. That lead is won at the beginning,
+// where twice as much is fetched as is worked on; nothing past the end is.
+class FetchCursor {
+ public:
+  explicit FetchCursor(std::span<const std::byte> memory,
+                       size_t ahead = kBytesAhead)
+      : memory_(memory), ahead_(ahead) {}
+
+  // What to fetch while the next `num_bytes` are worked on.
+  std::span<const std::byte> Advance(size_t num_bytes) {
+    worked_ += num_bytes;
+    const size_t due = std::min(worked_ + ahead_, memory_.size()) - fetched_;
+    const size_t count = std::min(due, 2 * num_bytes) / kLinePair * kLinePair;
+    const auto next = memory_.subspan(fetched_, count);
+    fetched_ += count;
+    return next;
+  }
+
+ private:
+  std::span<const std::byte> memory_;
+  size_t ahead_;
+  size_t worked_ = 0;
+  size_t fetched_ = 0;
 };
 
 // What is fetched while the rows of a matrix are worked on in order: `next`,
@@ -72,15 +108,16 @@ class LineFetcher {
 // itself that are still to come.
 class RowFetcher {
  public:
-  // Rows of `row_bytes` at data + r * stride_bytes; `next`: as much memory as
-  // they take, or null.
+  // Rows of `row_bytes` at data + r * stride_bytes; `next` may be empty.
   RowFetcher(const std::byte* data, size_t stride_bytes, size_t row_bytes,
-             size_t num_rows, const std::byte* next)
+             size_t num_rows, std::span<const std::byte> next)
       : data_(data),
         stride_bytes_(stride_bytes),
         row_bytes_(row_bytes),
-        num_rows_(num_rows) {
-    if (next != nullptr) {
+        num_rows_(num_rows),
+        apart_(stride_bytes != row_bytes),
+        cursor_({data, apart_ ? 0 : num_rows * row_bytes}) {
+    if (!next.empty()) {
       lines_ = LineFetcher(next, num_rows * row_bytes);
       rows_left_ = num_rows;
     }
@@ -94,20 +131,31 @@ class RowFetcher {
   }
 
  private:
+  // Some rows at a time, so that they may be fetched in two streams: few at
+  // first, until there is a lead.
   void BeginRows(size_t r) {
-    const bool apart = stride_bytes_ != row_bytes_;
-    const size_t ahead =
-        (apart ? kBytesAhead / 6 : kBytesAhead) / (row_bytes_ + 1) + 1;
-    rows_left_ = apart ? 1 : ahead;
-    const size_t first = std::min(num_rows_, r + ahead);
-    lines_ = LineFetcher(data_ + first * stride_bytes_,
-                         std::min(rows_left_, num_rows_ - first) * row_bytes_);
+    if (apart_) {
+      const size_t ahead = kBytesAhead / 6 / (row_bytes_ + 1) + 1;
+      rows_left_ = 1;
+      lines_ = LineFetcher(
+          {data_ + std::min(num_rows_ - 1, r + ahead) * stride_bytes_,
+           row_bytes_},
+          row_bytes_);
+      return;
+    }
+    rows_left_ = step_bytes_ / (row_bytes_ + 1) + 1;
+    lines_ = LineFetcher(cursor_.Advance(rows_left_ * row_bytes_),
+                         rows_left_ * row_bytes_);
+    step_bytes_ = std::min(2 * step_bytes_, kBytesAhead);
   }
 
   const std::byte* data_;
   size_t stride_bytes_;
   size_t row_bytes_;
   size_t num_rows_;
+  bool apart_;
+  FetchCursor cursor_;
+  size_t step_bytes_ = kBytesAhead / 32;
   size_t rows_left_ = 0;  // That `lines_` is for.
   LineFetcher lines_;
 };

@@ -94,7 +94,7 @@ template <WeightType kType, bool kDotProduct>
 HWY_NOINLINE void QuantDots(const WeightView& w, size_t num_rows,
                             size_t num_cols, const TokenBlock* tokens,
                             size_t num_tokens, float* out, size_t out_stride,
-                            const std::byte* next) {
+                            std::span<const std::byte> next) {
   const size_t num_groups = num_cols / kQuantGroup;
   const size_t num_blocks = NumBlocks(num_groups);
   const size_t row_bytes = RowBytes(kType, num_cols);
@@ -115,7 +115,8 @@ HWY_INLINE void QuantMatMulOf(const WeightView& w, size_t num_rows,
                               size_t num_cols, const TokenBlock* tokens,
                               size_t num_tokens,
                               [[maybe_unused]] std::byte* workspace, float* out,
-                              size_t out_stride, const std::byte* next) {
+                              size_t out_stride,
+                              std::span<const std::byte> next) {
 #if FLASHELM_HAS_QUANT_BATCH
   if (num_tokens >= kMinBatchTokens<kType> && num_rows >= kMinBatchRows) {
     QuantBatch<kType, kDotProduct>(w, num_rows, num_cols, tokens, num_tokens,
@@ -130,7 +131,7 @@ HWY_INLINE void QuantMatMulOf(const WeightView& w, size_t num_rows,
 void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
                  const std::byte* tokens, size_t num_tokens,
                  std::byte* workspace, float* out, size_t out_stride,
-                 const std::byte* next) {
+                 std::span<const std::byte> next) {
   const auto* blocks = reinterpret_cast<const TokenBlock*>(tokens);
   WithDotProduct([&](auto dot_product) HWY_ATTR {
     constexpr bool kDotProduct = decltype(dot_product)::value;
@@ -174,7 +175,7 @@ size_t QuantMatMulWorkspaceBytes(size_t num_cols) {
 void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
                  const std::byte* tokens, size_t num_tokens,
                  std::byte* workspace, float* out, size_t out_stride,
-                 const std::byte* next) {
+                 std::span<const std::byte> next) {
   HWY_DYNAMIC_DISPATCH(QuantMatMul)
   (w, num_rows, num_cols, tokens, num_tokens, workspace, out, out_stride, next);
 }

@@ -38,6 +38,7 @@
 #define FLASHELM_KERNELS_QUANT_MATMUL_H_
 
 #include <cstddef>
+#include <span>
 
 #include "kernels/weight_view.h"
 
@@ -67,15 +68,15 @@ size_t QuantMatMulWorkspaceBytes(size_t num_cols);
 //   workspace  [QuantMatMulWorkspaceBytes(num_cols)]  64-byte aligned; one for
 //              each thread
 //   out        [num_tokens, num_rows]  overlaps no input
-//   next       memory that will be read soon, as much as w's rows take, or null
-//              for rows that follow each other; one token fetches it meanwhile
+//   next       memory that will be read soon, which one token fetches
+//              meanwhile; empty for rows of w alone
 // Sizes may be 0; no columns give zeros. num_cols is a multiple of 32. Nothing
 // past the end of a row's codes or scales is read. Batches are fastest where
 // num_rows is a multiple of 32, and far slower where it is below 16.
 void QuantMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
                  const std::byte* tokens, size_t num_tokens,
                  std::byte* workspace, float* out, size_t out_stride,
-                 const std::byte* next = nullptr);
+                 std::span<const std::byte> next = {});
 
 }  // namespace flashelm
 

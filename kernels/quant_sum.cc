@@ -413,13 +413,13 @@ HWY_INLINE void FetchNextStrip(const WeightView& w, size_t num_rows,
 template <WeightType kType, bool kDotProduct>
 HWY_NOINLINE void AddRowsToOne(const WeightView& w, size_t num_rows,
                                size_t num_cols, const float* factors, float* y,
-                               const std::byte* next) {
+                               std::span<const std::byte> next) {
   constexpr size_t kCols = kStripGroups * kQuantGroup;
   Strip strip;
   LineFetcher fetcher(next, num_rows * RowBytes(kType, num_cols));
   for (size_t row = 0; row < num_rows; row += kQuantSumRows) {
     for (size_t col = 0; col < num_cols; col += kCols) {
-      if (next == nullptr) {
+      if (next.empty()) {
         FetchNextStrip<kType>(w, num_rows, num_cols, row, col);
       }
       LoadStrip<kType>(Submatrix(w, row, col),
@@ -435,7 +435,8 @@ HWY_INLINE void AddQuantRowsOf(const WeightView& w, size_t num_rows,
                                size_t num_cols, const float* factors,
                                size_t factors_stride, size_t num_tokens,
                                [[maybe_unused]] std::byte* workspace, float* y,
-                               size_t y_stride, const std::byte* next) {
+                               size_t y_stride,
+                               std::span<const std::byte> next) {
 #if FLASHELM_HAS_QUADS
   if (num_tokens > 1) {
     AddRowsToBatch<kType, kDotProduct>(
@@ -462,7 +463,7 @@ size_t QuantSumWorkspaceBytes() {
 void AddQuantRows(const WeightView& w, size_t num_rows, size_t num_cols,
                   const float* factors, size_t factors_stride,
                   size_t num_tokens, std::byte* workspace, float* y,
-                  size_t y_stride, const std::byte* next) {
+                  size_t y_stride, std::span<const std::byte> next) {
   WithDotProduct([&](auto dot_product) HWY_ATTR {
     constexpr bool kDotProduct = decltype(dot_product)::value;
     if (w.type == WeightType::kQ4) {
@@ -493,7 +494,7 @@ size_t QuantSumWorkspaceBytes() {
 void AddQuantRows(const WeightView& w, size_t num_rows, size_t num_cols,
                   const float* factors, size_t factors_stride,
                   size_t num_tokens, std::byte* workspace, float* y,
-                  size_t y_stride, const std::byte* next) {
+                  size_t y_stride, std::span<const std::byte> next) {
   HWY_DYNAMIC_DISPATCH(AddQuantRows)
   (w, num_rows, num_cols, factors, factors_stride, num_tokens, workspace, y,
    y_stride, next);

@@ -29,6 +29,7 @@
 #define FLASHELM_KERNELS_QUANT_SUM_H_
 
 #include <cstddef>
+#include <span>
 
 #include "kernels/weight_view.h"
 
@@ -49,15 +50,15 @@ size_t QuantSumWorkspaceBytes();
 //   workspace  [QuantSumWorkspaceBytes()]  64-byte aligned, one a thread; null
 //              will do for a single token
 //   y          [num_tokens, num_cols]  overlaps neither input
-//   next       memory that will be read soon, as much as w's rows take, or null
-//              for rows that follow each other; one token fetches it meanwhile
+//   next       memory that will be read soon, which one token fetches
+//              meanwhile; empty for rows of w alone
 // Sizes may be 0; num_cols is a multiple of 32. Nothing past the end of a row's
 // codes or scales is read. Uses 8 KiB of stack. Batches are fastest with 256
 // rows.
 void AddQuantRows(const WeightView& w, size_t num_rows, size_t num_cols,
                   const float* factors, size_t factors_stride,
                   size_t num_tokens, std::byte* workspace, float* y,
-                  size_t y_stride, const std::byte* next = nullptr);
+                  size_t y_stride, std::span<const std::byte> next = {});
 
 }  // namespace flashelm
 
