@@ -188,6 +188,9 @@ Json ToJson(const Outcome& outcome, const PlanArgs& args) {
       has_slowdown ? Json(read->read_slowdown) : Json(nullptr);
   json["compute_slowdown"] =
       has_slowdown ? Json(read->compute_slowdown) : Json(nullptr);
+  const double streaming = outcome.row.compute.streaming_bytes_per_second;
+  json["streaming_bytes_per_second"] =
+      streaming > 0 ? Json(streaming) : Json(nullptr);
   json["forecast"] = {{"read_ms", OrNull(forecast.read_ms)},
                       {"compute_ms", forecast.compute_ms},
                       {"token_ms", OrNull(forecast.token_ms)},
@@ -329,6 +332,10 @@ void PrintRates(const Outcome& outcome) {
         std::max(1.0, read->read_slowdown),
         std::max(1.0, read->compute_slowdown));
   }
+  if (outcome.row.compute.streaming_bytes_per_second > 0) {
+    fmt::print("  together   {:7.2f} GB/s of weights, tried now\n",
+               outcome.row.compute.streaming_bytes_per_second / 1e9);
+  }
 }
 
 void PrintForecast(const Outcome& outcome) {
@@ -427,6 +434,13 @@ Status RunPlan(const PlanArgs& args) {
     FLASHELM_ASSIGN_OR_RETURN(
         each.compute,
         MeasureComputing(model.file, *each.plan, options, weights));
+    if (!device || device->source != ReadRate::Source::kMeasured ||
+        options.sparsity.is_on() || each.plan->streamed_bytes_per_token == 0) {
+      continue;
+    }
+    FLASHELM_ASSIGN_OR_RETURN(
+        each.compute.streaming_bytes_per_second,
+        MeasureStreaming(model.file, *each.plan, options, weights));
   }
   Outcome outcome{model, setup, rows, row, {}, {}, {}, own_bytes};
   outcome.columns = ColumnsOf(args, model.is_there, options, device);

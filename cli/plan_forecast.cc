@@ -176,6 +176,14 @@ Result<ComputeRate> MeasureComputing(const ModelFile& model,
   return MeasureComputeRate(model, plan, weights, RateOptions(plan, options));
 }
 
+Result<double> MeasureStreaming(const ModelFile& model, const MemoryPlan& plan,
+                                const PlanOptions& options,
+                                StandInWeights& weights) {
+  ComputeRateOptions rate = RateOptions(plan, options);
+  rate.duration = std::chrono::milliseconds(400);
+  return MeasureStreamingRate(model, plan, weights, rate, options.io);
+}
+
 Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,
                     const std::optional<SparseForecast>& sparse,
                     const std::optional<ReadRate>& read,
@@ -198,6 +206,10 @@ Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,
         static_cast<double>(RateWithin(*read, model, plan).bytes_per_second);
     input.read_slowdown = read->read_slowdown;
     input.compute_slowdown = read->compute_slowdown;
+    if (read->source == ReadRate::Source::kMeasured &&
+        compute.streaming_bytes_per_second > 0) {
+      input.streaming_bytes_per_second = compute.streaming_bytes_per_second;
+    }
   }
   input.compute_bytes_per_second = compute.bytes_per_second;
   input.batch_compute_bytes_per_second = compute.batch_bytes_per_second;

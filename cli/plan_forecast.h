@@ -69,6 +69,13 @@ Result<ComputeRate> MeasureComputing(const ModelFile& model,
                                      const PlanOptions& options,
                                      StandInWeights& weights);
 
+// What generating makes with what the plan streams read from the file: bytes of
+// weights per second, of tokens for half a second, or up to two where one takes
+// long. Errors as MeasureStreamingRate().
+Result<double> MeasureStreaming(const ModelFile& model, const MemoryPlan& plan,
+                                const PlanOptions& options,
+                                StandInWeights& weights);
+
 // With `read` nothing, only of what reads nothing.
 Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,
                     const std::optional<SparseForecast>& sparse,

@@ -17,6 +17,7 @@
 #include "core/kv_cache.h"
 #include "core/scratch.h"
 #include "core/transformer.h"
+#include "storage/open_reader.h"
 #include "storage/weight_store.h"
 
 namespace flashelm {
@@ -49,12 +50,22 @@ class StandInModel {
  public:
   static Result<std::unique_ptr<StandInModel>> Create(
       const ModelFile& model, const MemoryPlan& plan, StandInWeights& weights,
-      const ComputeRateOptions& options) {
+      const ComputeRateOptions& options,
+      std::optional<IoBackend> io = std::nullopt) {
     std::unique_ptr<StandInModel> made(new StandInModel);
     made->weights_ = weights.Within(model, plan);
+    if (io) FLASHELM_RETURN_IF_ERROR(made->OpenReaderFor(model, plan, *io));
     FLASHELM_RETURN_IF_ERROR(made->Allocate(model, plan, options));
     return made;
   }
+
+  ~StandInModel() {
+    // Reads that do not end keep their targets in the reader.
+    store_.reset();
+    EndReader(std::move(reader_), std::make_shared<std::atomic<uint64_t>>(0));
+  }
+  StandInModel(const StandInModel&) = delete;
+  StandInModel& operator=(const StandInModel&) = delete;
 
   // Bytes of weights times tokens, per second, until is_done(the time that went
   // by), which is asked between runs of weights.
@@ -91,18 +102,56 @@ class StandInModel {
     return Measure(num_tokens, is_done);
   }
 
+  // The same of tokens that are generated one after the other, up to the end of
+  // one, but no longer than a few times `time`.
+  Result<double> MeasureTokens(std::chrono::nanoseconds time) {
+    constexpr int kMostTimes = 4;
+    static constexpr uint32_t kOnly[] = {0};
+    num_bytes_ = 0;
+    const auto begin = Clock::now();
+    const auto elapsed = [begin] { return Clock::now() - begin; };
+    is_over_ = [&] { return num_bytes_ > 0 && elapsed() >= kMostTimes * time; };
+    const CancelToken never;
+    Status status;
+    while (status.ok() && elapsed() < time) {
+      // Rows anywhere: some are resident, others are read.
+      token_ = (token_ * 7919 + 13) % vocab_size_;
+      status =
+          transformer_->Forward({&token_, 1}, std::min(kPosition, context_ - 1),
+                                kOnly, never, scratch_.logits);
+    }
+    if (!status.ok() && status.code() != StatusCode::kCancelled) {
+      return Unexpected(status);
+    }
+    const std::chrono::duration<double> seconds = elapsed();
+    return static_cast<double>(num_bytes_) / seconds.count();
+  }
+
   uint64_t buffer_bytes() const { return weights_.size(); }
 
  private:
   StandInModel() = default;
 
+  // As an engine has it.
+  Status OpenReaderFor(const ModelFile& model, const MemoryPlan& plan,
+                       IoBackend io) {
+    FLASHELM_ASSIGN_OR_RETURN(
+        reader_, OpenReader(model.weight_file().shared_file(),
+                            {io, WeightStore::MaxReadsInFlight(plan.residency),
+                             plan.num_io_threads}));
+    return OkStatus();
+  }
+
   Status Allocate(const ModelFile& model, const MemoryPlan& plan,
                   const ComputeRateOptions& options) {
     const ModelConfig& config = model.config();
+    vocab_size_ = config.vocab_size;
     FLASHELM_ASSIGN_OR_RETURN(
         store_, WeightStore::CreateStandIn(
                     model.weight_file(), plan.residency, weights_,
-                    {[this] { return is_over_(); }, &num_bytes_}));
+                    {[this] { return is_over_(); }, &num_bytes_, reader_.get(),
+                     &budget_}));
+    store_->RegisterBuffers();
     FLASHELM_ASSIGN_OR_RETURN(pool_, ThreadPool::Create(options.num_threads));
     const uint32_t batch =
         std::clamp(options.batch, 1u, std::min(kMaxTokens, plan.context));
@@ -129,12 +178,15 @@ class StandInModel {
   std::span<const std::byte> weights_;
   std::function<bool()> is_over_;
   uint64_t num_bytes_ = 0;
+  std::unique_ptr<AsyncReader> reader_;  // Null: nothing is read.
   std::unique_ptr<WeightStore> store_;
   std::unique_ptr<ThreadPool> pool_;
   KvCache cache_;
   Scratch scratch_;
   uint32_t context_ = 0;
   std::vector<TokenId> tokens_;
+  TokenId token_ = 1;
+  TokenId vocab_size_ = 1;
   std::optional<Transformer> transformer_;
 };
 
@@ -184,6 +236,20 @@ Result<ComputeRate> MeasureComputeRate(const ModelFile& model,
   FLASHELM_ASSIGN_OR_RETURN(rate.batch_bytes_per_second,
                             stand_in->Measure(options.batch, options.duration));
   return rate;
+}
+
+Result<double> MeasureStreamingRate(const ModelFile& model,
+                                    const MemoryPlan& plan,
+                                    StandInWeights& weights,
+                                    const ComputeRateOptions& options,
+                                    IoBackend io) {
+  FLASHELM_ASSIGN_OR_RETURN(
+      const auto stand_in,
+      StandInModel::Create(model, plan, weights, options, io));
+  // The ring fills, threads wake, and the reader finds its shape.
+  const auto first = stand_in->MeasureTokens(options.duration / 2);
+  if (!first) return first;
+  return stand_in->MeasureTokens(options.duration);
 }
 
 Result<double> MeasureComputeSlowdown(const ModelFile& model,

@@ -30,6 +30,8 @@ struct ComputeRate {
   // Weights times tokens, with many tokens at once.
   double batch_bytes_per_second = 0;
   uint64_t buffer_bytes = 0;  // That were gone through.
+  // The first one while what is not resident is read; 0: not measured.
+  double streaming_bytes_per_second = 0;
 };
 
 // Memory that stands in for the weights of a model, whatever they are. Filled
@@ -65,6 +67,16 @@ Result<ComputeRate> MeasureComputeRate(const ModelFile& model,
                                        const MemoryPlan& plan,
                                        StandInWeights& weights,
                                        const ComputeRateOptions& options);
+
+// The same for generated tokens with what the plan streams read from the file,
+// as a run reads it, by `io`: bytes of all weights that tokens go through, per
+// second. For some tokens, or a part of one where it takes long; within
+// options.duration or a few times that. Errors as above and of reading.
+Result<double> MeasureStreamingRate(const ModelFile& model,
+                                    const MemoryPlan& plan,
+                                    StandInWeights& weights,
+                                    const ComputeRateOptions& options,
+                                    IoBackend io);
 
 // How many times longer computing takes while `action` runs on this thread; for
 // options.duration it is measured alone before. Errors as above, and those of

@@ -46,6 +46,9 @@ Forecast MakeForecast(const ForecastInput& input) {
     return forecast;
   }
   forecast.token_ms = TogetherMs(input, *forecast.read_ms, forecast.compute_ms);
+  if (input.streamed_bytes > 0 && input.streaming_bytes_per_second) {
+    forecast.token_ms = ms(weights, *input.streaming_bytes_per_second);
+  }
   forecast.gen_tps = 1000 / *forecast.token_ms;
   forecast.sweep_ms =
       TogetherMs(input, *forecast.sweep_read_ms, forecast.sweep_compute_ms);

@@ -26,6 +26,10 @@ struct ForecastInput {
   // not known, so that the forecast is a bound.
   double read_slowdown = 1;
   double compute_slowdown = 1;
+  // Weights of generated tokens that were read and computed in the plan's way,
+  // where that was tried: it says what a token takes, and the rates above no
+  // more than where its time goes.
+  std::optional<double> streaming_bytes_per_second;
 };
 
 // Reading goes on through the end of a token, so that each of both is done at

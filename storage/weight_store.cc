@@ -24,6 +24,14 @@ constexpr uint64_t kDroppedRunBytes = uint64_t{8} << 20;
 // How long a destructor waits for a device that does not answer.
 constexpr std::chrono::nanoseconds kLastWait = std::chrono::seconds(2);
 
+Status CheckDepth(const WeightFile& file, const ResidencyPlan& plan,
+                  const AsyncReader& reader) {
+  const uint32_t most = WeightStore::MaxReadsInFlight(plan);
+  if (reader.depth() >= most) return OkStatus();
+  return InvalidArgument(file.path(), ": a reader of depth ", reader.depth(),
+                         " for ", most, " reads in flight");
+}
+
 }  // namespace
 
 uint64_t WeightStoreOverheadBytes(const WeightFile& file,
@@ -82,10 +90,7 @@ Result<std::unique_ptr<WeightStore>> WeightStore::Create(
     const WeightFile& file, const ResidencyPlan& plan, AsyncReader& reader,
     MemoryBudget& budget, const WeightStoreOptions& options) {
   FLASHELM_RETURN_IF_ERROR(CheckResidencyPlan(file, plan));
-  if (reader.depth() < MaxReadsInFlight(plan)) {
-    return InvalidArgument(file.path(), ": a reader of depth ", reader.depth(),
-                           " for ", MaxReadsInFlight(plan), " reads in flight");
-  }
+  FLASHELM_RETURN_IF_ERROR(CheckDepth(file, plan, reader));
   std::unique_ptr<WeightStore> store(
       new WeightStore(file, plan, &reader, options));
   FLASHELM_RETURN_IF_ERROR(store->Allocate(budget, options.before));
@@ -131,9 +136,15 @@ Result<std::unique_ptr<WeightStore>> WeightStore::CreateStandIn(
                              segment.stride_bytes, " bytes");
     }
   }
-  std::unique_ptr<WeightStore> store(new WeightStore(file, plan, nullptr, {}));
+  AsyncReader* const reader = options.reader;
+  std::unique_ptr<WeightStore> store(new WeightStore(file, plan, reader, {}));
   store->stand_in_ = weights;
   store->stand_in_options_ = std::move(options);
+  if (reader != nullptr) {
+    FLASHELM_RETURN_IF_ERROR(CheckDepth(file, plan, *reader));
+    FLASHELM_RETURN_IF_ERROR(
+        store->AllocateRing(*store->stand_in_options_.budget));
+  }
   return store;
 }
 
@@ -149,9 +160,6 @@ const std::byte* WeightStore::StandIn(const Segment& segment,
 
 Result<RecordRun> WeightStore::NextStandIn(uint32_t segment,
                                            uint64_t first_record) {
-  if (stand_in_options_.is_over && stand_in_options_.is_over()) {
-    return Unexpected(Fail(Cancelled("the measurement is over")));
-  }
   const Segment& info = file_.segments()[segment];
   const SegmentResidency::Piece piece =
       sequence_.Residency(segment).PieceAt(first_record);
@@ -201,9 +209,13 @@ Status WeightStore::Allocate(MemoryBudget& budget, const WeightStore* before) {
         before != nullptr && IsPermanent(i) ? plan_.resident_records[i] : 0);
     next += RunPageBytes(segments[i], plan_.resident_records[i]);
   }
+  return AllocateRing(budget);
+}
+
+Status WeightStore::AllocateRing(MemoryBudget& budget) {
   FLASHELM_ASSIGN_OR_RETURN(
       ring_, AlignedBuffer::Create(plan_.RingBytes(), budget, "read ring"));
-  const Segment& head = segments[plan_.head];
+  const Segment& head = file_.segments()[plan_.head];
   if (plan_.resident_records[plan_.head] < head.num_records) {
     FLASHELM_ASSIGN_OR_RETURN(
         row_,
@@ -322,7 +334,7 @@ Status WeightStore::BeginSweep(bool with_head) {
   if (taken_.sweep != sequence_.sweep() + 1) {
     return Fail(Internal(file_.path(), ": a sweep begins inside another"));
   }
-  if (!stand_in_.empty()) {
+  if (reader_ == nullptr && !stand_in_.empty()) {
     sequence_.Begin(with_head);
     return OkStatus();
   }
@@ -338,7 +350,7 @@ Status WeightStore::BeginSweep(bool with_head) {
 }
 
 Status WeightStore::EndSweep() {
-  if (!stand_in_.empty()) {
+  if (reader_ == nullptr && !stand_in_.empty()) {
     taken_ = submitted_ = sequence_.NextSweep();
     return OkStatus();
   }
@@ -363,7 +375,12 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
         Fail(Cancelled("stopped before ", file_.segments()[segment].Describe(),
                        " record ", first_record)));
   }
-  if (!stand_in_.empty()) return NextStandIn(segment, first_record);
+  if (stand_in_options_.is_over && stand_in_options_.is_over()) {
+    return Unexpected(Fail(Cancelled("the measurement is over")));
+  }
+  if (reader_ == nullptr && !stand_in_.empty()) {
+    return NextStandIn(segment, first_record);
+  }
   const bool streams = plan_.num_slots > 0;
   if (options_.trace != nullptr) {
     // One clock reading per run, of some 50 microseconds.
@@ -384,6 +401,7 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
       sequence_.Residency(segment).PieceAt(first_record);
   uint64_t count = piece.num_records;
   if (piece.is_resident) {
+    if (!stand_in_.empty()) return NextStandIn(segment, first_record);
     const std::byte* data =
         resident_data_[segment] + piece.first_resident * info.stride_bytes;
     if (reader_ == nullptr) {
@@ -436,10 +454,12 @@ Result<RecordRun> WeightStore::NextStreamed(uint32_t segment,
   // the oldest one is left to would have less and less to do.
   Status status = reads_.WaitFor(slot, [this] { return FillRing(); });
   if (status.ok()) {
-    status =
-        verifier().VerifyOnce(segment, first_record, count, SlotData(slot));
+    status = Verify(segment, first_record, count, SlotData(slot));
   }
   if (!status.ok()) return Unexpected(Fail(std::move(status)));
+  if (stand_in_options_.num_bytes != nullptr) {
+    *stand_in_options_.num_bytes += count * info.stride_bytes;
+  }
   held_slot_ = TakeAhead();
   taken_.record += count;
   reuse_tuner_.OnTaken(count * info.stride_bytes, SlotReads::Clock::now());
@@ -506,7 +526,9 @@ Status WeightStore::ChooseRowBuffer() {
 Result<const std::byte*> WeightStore::FindHeadRecord(uint64_t record) {
   const uint32_t index = plan_.head;
   const Segment& head = file_.segments()[index];
-  if (!stand_in_.empty()) return StandIn(head, record, 1);
+  if (reader_ == nullptr && !stand_in_.empty()) {
+    return StandIn(head, record, 1);
+  }
   // The whole checksum unit: also what a page run needs to be.
   const uint64_t unit = head.unit_records();
   const uint64_t first = RoundDown(record, unit);
@@ -514,6 +536,7 @@ Result<const std::byte*> WeightStore::FindHeadRecord(uint64_t record) {
   const SegmentResidency::Piece piece =
       sequence_.Residency(index).PieceAt(record);
   if (piece.is_resident) {
+    if (!stand_in_.empty()) return StandIn(head, record, 1);
     if (reader_ == nullptr) {
       FLASHELM_RETURN_IF_ERROR(verifier().VerifyOnce(
           index, first, count,
@@ -535,7 +558,7 @@ Result<const std::byte*> WeightStore::FindHeadRecord(uint64_t record) {
     }
     if (status.ok()) status = reads_.WaitFor(row_tag_);
     if (status.ok()) {
-      status = verifier().VerifyOnce(index, first, count, RowData());
+      status = Verify(index, first, count, RowData());
     }
     if (!status.ok()) {
       ForgetRow();

@@ -74,6 +74,10 @@ struct StandInOptions {
   // Counts bytes of records handed out by Next(); may be null. Outlives the
   // store.
   uint64_t* num_bytes = nullptr;
+  // Where both are there, what the plan streams is read from the file, through
+  // a ring charged to `budget`; both outlive the store. Null: nothing is read.
+  AsyncReader* reader = nullptr;
+  MemoryBudget* budget = nullptr;
 };
 
 // Reads go ahead of the caller by the whole ring, across the end of a sweep
@@ -108,11 +112,11 @@ class WeightStore {
   static Result<std::unique_ptr<WeightStore>> CreateMapped(
       const WeightFile& file, const ResidencyPlan& plan, MemoryBudget& budget,
       const WeightStoreOptions& options = {});
-  // A store without a file behind it, to measure computing alone with a plan:
-  // it hands out records as the plan's runs and chunks would come, but all of
-  // them lie in `weights`, one over the other, whose bytes stand in for any.
-  // Nothing is verified. `weights` outlives it, and holds two of any record at
-  // least.
+  // A store to measure with, which loads nothing: it hands out records as the
+  // plan's runs and chunks would come, but all that are resident, or all that
+  // there are, lie in `weights`, one over the other, whose bytes stand in for
+  // any. Nothing is verified. `weights` outlives it, and holds two of any
+  // record at least. Errors as Create(), but for checksums.
   static Result<std::unique_ptr<WeightStore>> CreateStandIn(
       const WeightFile& file, const ResidencyPlan& plan,
       std::span<const std::byte> weights, StandInOptions options);
@@ -190,6 +194,13 @@ class WeightStore {
   };
 
   Status Allocate(MemoryBudget& budget, const WeightStore* before);
+  Status AllocateRing(MemoryBudget& budget);
+  // Compares a record of the file with its checksum, unless nothing is.
+  Status Verify(uint32_t segment, uint64_t first_record, uint64_t count,
+                const std::byte* data) {
+    if (!stand_in_.empty()) return OkStatus();
+    return verifier().VerifyOnce(segment, first_record, count, data);
+  }
   // Whether a segment's records are in permanent_.
   bool IsPermanent(uint32_t segment) const {
     return !sequence_.Contains(segment);
@@ -237,7 +248,7 @@ class WeightStore {
   WeightStoreOptions options_;
   SweepSequence sequence_;
 
-  std::span<const std::byte> stand_in_;  // Empty: there is a file.
+  std::span<const std::byte> stand_in_;  // Empty: of a file alone.
   StandInOptions stand_in_options_;
   FileMapping mapping_;
   std::shared_ptr<Permanent> permanent_;

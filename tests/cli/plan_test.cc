@@ -56,18 +56,22 @@ TEST_F(PlanTest, ForecastFollowsFromItsRates) {
   const double read_ms =
       1000 * streamed / plan["read_bytes_per_second"].get<double>();
   EXPECT_NEAR(forecast["read_ms"].get<double>(), read_ms, read_ms * 1e-9);
+  const double gen_tps = plan["streaming_bytes_per_second"].get<double>() /
+                         plan["weight_bytes"].get<double>();
+  EXPECT_NEAR(forecast["gen_tps"].get<double>(), gen_tps, gen_tps * 1e-9);
   // Both at once until one has no more to do, the rest of the other alone.
-  const double compute_ms = forecast["compute_ms"].get<double>();
+  const double sweep_read_ms = forecast["sweep_read_ms"].get<double>();
+  const double compute_ms = forecast["sweep_compute_ms"].get<double>();
   const double slow_read_ms =
-      read_ms * std::max(1.0, plan["read_slowdown"].get<double>());
+      sweep_read_ms * std::max(1.0, plan["read_slowdown"].get<double>());
   const double slow_compute_ms =
       compute_ms * std::max(1.0, plan["compute_slowdown"].get<double>());
   const double both_ms = std::min(slow_read_ms, slow_compute_ms);
-  const double token_ms = std::min(
-      read_ms + compute_ms, both_ms + read_ms * (1 - both_ms / slow_read_ms) +
-                                compute_ms * (1 - both_ms / slow_compute_ms));
-  EXPECT_NEAR(forecast["gen_tps"].get<double>(), 1000 / token_ms,
-              1e-6 / token_ms);
+  const double sweep_ms =
+      std::min(sweep_read_ms + compute_ms,
+               both_ms + sweep_read_ms * (1 - both_ms / slow_read_ms) +
+                   compute_ms * (1 - both_ms / slow_compute_ms));
+  EXPECT_NEAR(forecast["sweep_ms"].get<double>(), sweep_ms, sweep_ms * 1e-6);
   EXPECT_GT(forecast["prompt_tps"].get<double>(), 0);
 }
 
@@ -75,6 +79,7 @@ TEST_F(PlanTest, NothingIsReadToMeasureWhatIsNeverRead) {
   const json plan = PlanFor("1000G");  // Above any RAM: takes what it needs.
   EXPECT_EQ(plan["flash_bytes_bound_per_token"], 0);
   EXPECT_TRUE(plan["read_bytes_per_second"].is_null());
+  EXPECT_TRUE(plan["streaming_bytes_per_second"].is_null());
   EXPECT_EQ(plan["forecast"]["read_ms"], 0);
   EXPECT_GT(plan["forecast"]["gen_tps"].get<double>(), 0);
 }
@@ -110,6 +115,7 @@ TEST_F(PlanTest, HasTheAgreedKeys) {
                           "read_rate_source",
                           "read_slowdown",
                           "compute_slowdown",
+                          "streaming_bytes_per_second",
                           "kept_fraction",
                           "cached_bundles",
                           "streamed_layers",

@@ -61,6 +61,18 @@ TEST(ForecastTest, WhatSlowsEachOtherTakesLonger) {
   EXPECT_DOUBLE_EQ(*MakeForecast(input).token_ms, 300) << "nothing is read";
 }
 
+TEST(ForecastTest, WhatWasTriedSaysWhatATokenTakes) {
+  ForecastInput input = Input();
+  input.streaming_bytes_per_second = 1.5e9;
+  const Forecast forecast = MakeForecast(input);
+  EXPECT_DOUBLE_EQ(*forecast.token_ms, 4000);
+  EXPECT_DOUBLE_EQ(*forecast.gen_tps, 0.25);
+  EXPECT_DOUBLE_EQ(*forecast.read_ms, 3000);
+  EXPECT_DOUBLE_EQ(*forecast.sweep_ms, *MakeForecast(Input()).sweep_ms);
+  input.streamed_bytes = 0;
+  EXPECT_DOUBLE_EQ(*MakeForecast(input).token_ms, 300);
+}
+
 TEST(ForecastTest, TokensOfAPromptShareASweep) {
   const Forecast forecast = MakeForecast(Input());
   EXPECT_DOUBLE_EQ(forecast.sweep_compute_ms, 6000);
@@ -140,6 +152,26 @@ TEST_F(RatesTest, EveryEncodingHasARate) {
     ASSERT_TRUE(rate) << rate.error().message();
     EXPECT_GT(rate->bytes_per_second, 0);
     EXPECT_GT(rate->batch_bytes_per_second, 0);
+  }
+}
+
+// Half of it resident, half read.
+TEST_F(RatesTest, StreamingIsTriedWithEveryReader) {
+  ASSERT_TRUE(model_);
+  ComputeRateOptions options;
+  options.num_threads = 2;
+  options.duration = std::chrono::milliseconds(3);
+  auto weights = StandInWeights::Create(*model_);
+  ASSERT_TRUE(weights);
+  MemoryPlan plan = PlanOf(*model_);
+  plan.num_io_threads = 2;
+  ASSERT_GT(plan.streamed_bytes_per_token, 0u);
+  ASSERT_LT(plan.streamed_bytes_per_token, plan.weight_bytes);
+  for (const IoBackend io : {IoBackend::kAuto, IoBackend::kPread}) {
+    const auto rate =
+        MeasureStreamingRate(*model_, plan, *weights, options, io);
+    ASSERT_TRUE(rate) << rate.error().message();
+    EXPECT_GT(*rate, 0);
   }
 }
 

@@ -342,6 +342,49 @@ TEST(WeightStoreTest, ReadingGoesOnWhereTheCallerAsksForIt) {
       Ok(rig.Compare(rig.plan.sweep[0], 0, run->num_records, run->data)));
 }
 
+TEST(WeightStoreStandInTest, ReadsWhatStreamsWithAReader) {
+  std::mt19937_64 random(4);
+  std::vector<std::byte> bytes;
+  for (const Segment& segment : SharedSegments()) {
+    bytes.resize(std::max(bytes.size(), 3 * segment.stride_bytes));
+  }
+  for (int round = 0; round < 20; ++round) {
+    Rig rig(SharedTestModel(), RandomPlan(SharedSegments(), random));
+    uint64_t num_bytes = 0;
+    auto created = WeightStore::CreateStandIn(
+        rig.weights, rig.plan, bytes,
+        {{}, &num_bytes, rig.reader.get(), &rig.budget});
+    ASSERT_TRUE(created) << created.error().message();
+    rig.store = std::move(*created);
+    std::vector<uint32_t> steps = rig.plan.sweep;
+    steps.push_back(rig.plan.head);
+    uint64_t expected_bytes = 0;
+    for (int sweep = 0; sweep < 2; ++sweep) {
+      ASSERT_TRUE(Ok(rig.store->BeginSweep(true)));
+      for (const uint32_t index : steps) {
+        const Segment& segment = SharedSegments()[index];
+        const auto residency = rig.plan.Residency(SharedSegments(), index);
+        for (uint64_t record = 0; record < segment.num_records;) {
+          const auto run = rig.store->Next(index, record);
+          ASSERT_TRUE(run) << run.error().message();
+          const bool is_stand_in = run->data >= bytes.data() &&
+                                   run->data < bytes.data() + bytes.size();
+          ASSERT_EQ(is_stand_in, residency.PieceAt(record).is_resident);
+          if (!is_stand_in) {
+            ASSERT_TRUE(
+                Ok(rig.Compare(index, record, run->num_records, run->data)));
+          }
+          record += run->num_records;
+          expected_bytes += run->num_records * segment.stride_bytes;
+        }
+      }
+      ASSERT_TRUE(Ok(rig.store->EndSweep()));
+      EXPECT_TRUE(rig.store->FindHeadRecord(sweep));
+    }
+    EXPECT_EQ(num_bytes, expected_bytes);
+  }
+}
+
 TEST(WeightStoreStandInTest, HandsOutTheRunsOfAPlanUntilItIsOver) {
   const std::vector<Segment>& segments = SharedSegments();
   const WeightFile weights =
