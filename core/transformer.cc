@@ -17,7 +17,7 @@
 namespace flashelm {
 namespace {
 
-// Neurons whose bundles pass through a core's caches together, with as many
+// Neurons whose bundles pass through a core's caches together, with others
 // that are being fetched; where they are quantized, a block of those that down
 // columns are added in.
 constexpr size_t kFfnStep = 16;
@@ -25,8 +25,8 @@ constexpr size_t kMaxFfnStep = kQuantSumRows;
 // Of these, neurons whose gates are multiplied before their ups.
 constexpr size_t kFfnGateStep = 8;
 
-// What a thread takes of the bundles of a single token before all of them add
-// down columns, which are still in its second-level cache then.
+// About what a thread takes of the bundles of a single token before all of them
+// add down columns, which are still in their second-level caches then.
 constexpr uint64_t kFfnPieceBytes = uint64_t{512} << 10;
 
 // Products of a weight and an activation after which it is asked whether
@@ -344,7 +344,8 @@ Status Transformer::SparseFfnBlock(uint32_t layer, size_t num_tokens,
   return sparse_->Finish(product_, s_);
 }
 
-// Neurons of a single token that threads share out at a time: whole blocks.
+// Neurons of a single token that threads share out at a time: as many as whole
+// blocks have.
 uint32_t Transformer::FfnPiece(uint32_t layer) const {
   const uint64_t stride =
       segments_[weights_.layers[layer].down.segment].stride_bytes;
@@ -368,7 +369,8 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
     float* gate = s_.gate + first % tile + begin;
     float* up = s_.up + first % tile + begin;
     if (num_tokens == 1 && observer_ == nullptr) {
-      // Down columns, too, which are still near when they are added.
+      // Of bundles their down columns, too, which are still near when they are
+      // added.
       FetchCursor ahead(
           {run.data + (skip + begin) * stride, (end - begin) * stride});
       const uint64_t share =
@@ -514,8 +516,11 @@ Result<uint32_t> Transformer::FfnRangesOfOneToken(uint32_t layer,
   Status status;  // Of the caller's part.
   pool_.ParallelFor(
       num_ranges, grain, [&](size_t begin, size_t end, uint32_t part) {
+        // At least as many bytes as the columns of down take, which come last
+        // of a step.
         FetchCursor ahead({run.data + begins[begin] * stride,
-                           (begins[end] - begins[begin]) * stride});
+                           (begins[end] - begins[begin]) * stride},
+                          std::max<uint64_t>(step * stride / 3, kBytesAhead));
         for (size_t range = begin; range < end; ++range) {
           float* sum = s_.ranges + range * model_dim;
           std::fill_n(sum, model_dim, 0.0f);

@@ -63,8 +63,8 @@ HWY_INLINE void AddRowsToGroup(const std::byte* const* rows,
   }
 }
 
-// kRows rows, whose scales are `scales_offset` behind where they begin. As many
-// bytes as they take are fetched meanwhile: by `fetcher` where it has something
+// kRows rows, whose scales are `scales_offset` behind where they begin. Other
+// memory is fetched meanwhile: by `fetcher` where it has something
 // to fetch, or of as many rows at `next_rows`, unless that is null.
 template <class W, size_t kRows>
 HWY_NOINLINE void AddRows(const std::byte* const* rows, size_t scales_offset,

@@ -137,10 +137,12 @@ class RowFetcher {
     if (apart_) {
       const size_t ahead = kBytesAhead / 6 / (row_bytes_ + 1) + 1;
       rows_left_ = 1;
-      lines_ = LineFetcher(
-          {data_ + std::min(num_rows_ - 1, r + ahead) * stride_bytes_,
-           row_bytes_},
-          row_bytes_);
+      if (r + ahead >= num_rows_) {
+        lines_ = LineFetcher();
+        return;
+      }
+      lines_ = LineFetcher({data_ + (r + ahead) * stride_bytes_, row_bytes_},
+                           row_bytes_);
       return;
     }
     rows_left_ = step_bytes_ / (row_bytes_ + 1) + 1;
