@@ -203,7 +203,8 @@ void RunFfn(benchmark::State& state, const Matrix& matrix, WeightType type,
           // As in core/transformer.cc.
           float gate[kQuantSumRows], up[kQuantSumRows];
           const uint64_t third = stride / 3;
-          FetchCursor ahead({records + begin * stride, (end - begin) * stride});
+          FetchCursor ahead({records + begin * stride, (end - begin) * stride},
+                            std::max<uint64_t>(step * third, kBytesAhead));
           for (size_t r = begin; r < end; r += step) {
             const std::byte* at = records + r * stride;
             const size_t count = std::min(step, end - r);

@@ -188,9 +188,8 @@ Json ToJson(const Outcome& outcome, const PlanArgs& args) {
       has_slowdown ? Json(read->read_slowdown) : Json(nullptr);
   json["compute_slowdown"] =
       has_slowdown ? Json(read->compute_slowdown) : Json(nullptr);
-  const double streaming = outcome.row.compute.streaming_bytes_per_second;
   json["streaming_bytes_per_second"] =
-      streaming > 0 ? Json(streaming) : Json(nullptr);
+      OrNull(outcome.row.compute.streaming_bytes_per_second);
   json["forecast"] = {{"read_ms", OrNull(forecast.read_ms)},
                       {"compute_ms", forecast.compute_ms},
                       {"token_ms", OrNull(forecast.token_ms)},
@@ -332,9 +331,9 @@ void PrintRates(const Outcome& outcome) {
         std::max(1.0, read->read_slowdown),
         std::max(1.0, read->compute_slowdown));
   }
-  if (outcome.row.compute.streaming_bytes_per_second > 0) {
+  if (const auto rate = outcome.row.compute.streaming_bytes_per_second) {
     fmt::print("  together   {:7.2f} GB/s of weights, tried now\n",
-               outcome.row.compute.streaming_bytes_per_second / 1e9);
+               *rate / 1e9);
   }
 }
 

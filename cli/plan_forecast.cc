@@ -206,8 +206,7 @@ Forecast ForecastOf(const ModelFile& model, const MemoryPlan& plan,
         static_cast<double>(RateWithin(*read, model, plan).bytes_per_second);
     input.read_slowdown = read->read_slowdown;
     input.compute_slowdown = read->compute_slowdown;
-    if (read->source == ReadRate::Source::kMeasured &&
-        compute.streaming_bytes_per_second > 0) {
+    if (read->source == ReadRate::Source::kMeasured) {
       input.streaming_bytes_per_second = compute.streaming_bytes_per_second;
     }
   }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "core/base/memory.h"
@@ -30,8 +31,8 @@ struct ComputeRate {
   // Weights times tokens, with many tokens at once.
   double batch_bytes_per_second = 0;
   uint64_t buffer_bytes = 0;  // That were gone through.
-  // The first one while what is not resident is read; 0: not measured.
-  double streaming_bytes_per_second = 0;
+  // The first one while what is not resident is read, where that was measured.
+  std::optional<double> streaming_bytes_per_second;
 };
 
 // Memory that stands in for the weights of a model, whatever they are. Filled

@@ -47,6 +47,12 @@ uint64_t MinGrain(size_t num_tokens) {
   return num_tokens == 1 ? kMinGrainOfOneToken : kMinGrain;
 }
 
+// Parts that a bundle has: down, and gate and up unless they are elsewhere.
+uint64_t NumParts(const LayerWeights& weights) {
+  return 1 + uint64_t{!weights.has_split_gate()} +
+         uint64_t{!weights.has_split_down()};
+}
+
 // Part `part` of the record `skip` records into a run.
 WeightView ViewOf(const RecordRun& run, uint64_t skip, const PartRef& part,
                   uint64_t stride_bytes) {
@@ -374,8 +380,7 @@ void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
       FetchCursor ahead(
           {run.data + (skip + begin) * stride, (end - begin) * stride});
       const uint64_t share =
-          stride / std::max(1, int{!weights.has_split_gate()} +
-                                   int{!weights.has_split_down()});
+          stride / std::max<uint64_t>(1, NumParts(weights) - 1);
       ActivateForOneToken(weights, run, skip + begin, end - begin, part, share,
                           ahead, gate, up);
       return;
@@ -469,8 +474,7 @@ void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
                                        size_t count, uint32_t part,
                                        FetchCursor& ahead, float* sum) {
   const uint64_t stride = segments_[weights.down.segment].stride_bytes;
-  const uint64_t share = stride / (1 + int{!weights.has_split_gate()} +
-                                   int{!weights.has_split_down()});
+  const uint64_t share = stride / NumParts(weights);
   float gate[kMaxFfnStep];
   float up[kMaxFfnStep];
   ActivateForOneToken(weights, run, first, count, part, share, ahead, gate, up);
@@ -518,9 +522,10 @@ Result<uint32_t> Transformer::FfnRangesOfOneToken(uint32_t layer,
       num_ranges, grain, [&](size_t begin, size_t end, uint32_t part) {
         // At least as many bytes as the columns of down take, which come last
         // of a step.
-        FetchCursor ahead({run.data + begins[begin] * stride,
-                           (begins[end] - begins[begin]) * stride},
-                          std::max<uint64_t>(step * stride / 3, kBytesAhead));
+        FetchCursor ahead(
+            {run.data + begins[begin] * stride,
+             (begins[end] - begins[begin]) * stride},
+            std::max<uint64_t>(step * stride / NumParts(weights), kBytesAhead));
         for (size_t range = begin; range < end; ++range) {
           float* sum = s_.ranges + range * model_dim;
           std::fill_n(sum, model_dim, 0.0f);

@@ -334,7 +334,7 @@ Status WeightStore::BeginSweep(bool with_head) {
   if (taken_.sweep != sequence_.sweep() + 1) {
     return Fail(Internal(file_.path(), ": a sweep begins inside another"));
   }
-  if (reader_ == nullptr && !stand_in_.empty()) {
+  if (is_only_stand_in()) {
     sequence_.Begin(with_head);
     return OkStatus();
   }
@@ -350,7 +350,7 @@ Status WeightStore::BeginSweep(bool with_head) {
 }
 
 Status WeightStore::EndSweep() {
-  if (reader_ == nullptr && !stand_in_.empty()) {
+  if (is_only_stand_in()) {
     taken_ = submitted_ = sequence_.NextSweep();
     return OkStatus();
   }
@@ -378,7 +378,7 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
   if (stand_in_options_.is_over && stand_in_options_.is_over()) {
     return Unexpected(Fail(Cancelled("the measurement is over")));
   }
-  if (reader_ == nullptr && !stand_in_.empty()) {
+  if (is_only_stand_in()) {
     return NextStandIn(segment, first_record);
   }
   const bool streams = plan_.num_slots > 0;
@@ -526,7 +526,7 @@ Status WeightStore::ChooseRowBuffer() {
 Result<const std::byte*> WeightStore::FindHeadRecord(uint64_t record) {
   const uint32_t index = plan_.head;
   const Segment& head = file_.segments()[index];
-  if (reader_ == nullptr && !stand_in_.empty()) {
+  if (is_only_stand_in()) {
     return StandIn(head, record, 1);
   }
   // The whole checksum unit: also what a page run needs to be.

@@ -212,6 +212,10 @@ class WeightStore {
                      uint64_t first_resident);
   // Reads that were given up may still write to where others would go.
   Status WaitForLoads();
+  // Whether no record comes from a file.
+  bool is_only_stand_in() const {
+    return reader_ == nullptr && !stand_in_.empty();
+  }
   // Of stand_in_: the bytes of so many records.
   const std::byte* StandIn(const Segment& segment, uint64_t first_record,
                            uint64_t count) const;
