@@ -67,7 +67,8 @@ class LineFetcher {
   }
 
  private:
-  static constexpr size_t kRateUnit = 8;
+  // Fine enough for fetches to last as long as the work.
+  static constexpr size_t kRateUnit = 64;
 
   const std::byte* at_ = nullptr;
   size_t to_second_ = kCacheLine;
