@@ -200,7 +200,7 @@ void RunFfn(benchmark::State& state, const Matrix& matrix, WeightType type,
     const std::byte* records = setting.Take(num_rows * stride);
     setting.pool->ParallelFor(
         num_rows, kGrain, [&](size_t begin, size_t end, uint32_t thread) {
-          // As in core/transformer.cc.
+          // As in core/dense_ffn.cc.
           float gate[kQuantSumRows], up[kQuantSumRows];
           const uint64_t third = stride / 3;
           FetchCursor ahead({records + begin * stride, (end - begin) * stride},

@@ -22,7 +22,9 @@ inline constexpr uint64_t kMinBytesPerThread = uint64_t{32} << 10;
 // columns are whole groups of quantized weights, and rows fill the tiles that
 // kernels multiply batches in. Rows for one token have no tiles.
 inline constexpr uint64_t kMinGrain = 32;
-inline constexpr uint64_t kMinGrainOfOneToken = 16;
+constexpr uint64_t MinGrain(size_t num_tokens) {
+  return num_tokens == 1 ? 16 : kMinGrain;
+}
 
 // How many of `count` items of `bytes` each a thread takes: even shares for as
 // many threads as they are worth.

@@ -80,12 +80,11 @@ class StandInModel {
     const auto begin = Clock::now();
     // Asked before each run, when those before have been computed.
     is_over_ = [&] { return num_bytes_ > 0 && is_done(Clock::now() - begin); };
-    const CancelToken never;
     Status status;
     while (status.ok()) {
       status = transformer_->Forward(tokens,
                                      std::min(kPosition, context_ - num_tokens),
-                                     wanted, never, scratch_.logits);
+                                     wanted, scratch_.logits);
     }
     if (status.code() != StatusCode::kCancelled) return Unexpected(status);
     const std::chrono::duration<double> elapsed = Clock::now() - begin;
@@ -111,14 +110,13 @@ class StandInModel {
     const auto begin = Clock::now();
     const auto elapsed = [begin] { return Clock::now() - begin; };
     is_over_ = [&] { return num_bytes_ > 0 && elapsed() >= kMostTimes * time; };
-    const CancelToken never;
     Status status;
     while (status.ok() && elapsed() < time) {
       // Rows anywhere: some are resident, others are read.
       token_ = (token_ * 7919 + 13) % vocab_size_;
       status =
           transformer_->Forward({&token_, 1}, std::min(kPosition, context_ - 1),
-                                kOnly, never, scratch_.logits);
+                                kOnly, scratch_.logits);
     }
     if (!status.ok() && status.code() != StatusCode::kCancelled) {
       return Unexpected(status);

@@ -341,6 +341,10 @@ Result<ModelWeights> FindWeights(const ModelConfig& config,
   return weights;
 }
 
+Activation ActivationOf(const ModelConfig& config) {
+  return config.activation == "relu" ? Activation::kRelu : Activation::kSilu;
+}
+
 WeightType WeightTypeOf(Encoding encoding) {
   switch (encoding) {
     case Encoding::kF32:

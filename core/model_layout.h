@@ -10,6 +10,7 @@
 
 #include "core/base/status.h"
 #include "core/model_config.h"
+#include "kernels/activation.h"
 #include "kernels/weight_view.h"
 #include "storage/weight_file.h"
 #include "storage/weight_format.h"
@@ -69,7 +70,9 @@ struct PartRef {
   Encoding encoding = Encoding::kF32;
 };
 
-// The encoding as kernels know it. For parts that FindWeights() found.
+// The activation and an encoding as kernels know them.
+Activation ActivationOf(const ModelConfig& config);
+// For parts that FindWeights() found.
 WeightType WeightTypeOf(Encoding encoding);
 
 // That part of records which begin at `records`, every `stride_bytes`.

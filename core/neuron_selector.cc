@@ -205,8 +205,7 @@ NeuronSelector::NeuronSelector(const ModelFile& model,
       options_(options),
       weights_(weights),
       pool_(pool),
-      activation_(model.config().activation == "relu" ? Activation::kRelu
-                                                      : Activation::kSilu),
+      activation_(ActivationOf(model.config())),
       layout_(LayoutOf(model, options)) {}
 
 Status NeuronSelector::OpenPredictors() {

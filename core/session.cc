@@ -127,7 +127,7 @@ Status Session::Run(std::span<const TokenId> tokens,
     try {
       status = parts.transformer.Forward(
           tokens.subspan(first, count),
-          position_ + static_cast<uint32_t>(first), parts.wanted, cancel,
+          position_ + static_cast<uint32_t>(first), parts.wanted,
           parts.scratch.logits + first_row * vocab_size);
     } catch (...) {
       // No memory for a message. The next call begins a sweep of its own.

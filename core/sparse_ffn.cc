@@ -168,8 +168,7 @@ SparseFfn::SparseFfn(const ModelFile& model, const MemoryPlan& plan,
       weights_(weights),
       bundles_(bundles),
       pool_(pool),
-      activation_(model.config().activation == "relu" ? Activation::kRelu
-                                                      : Activation::kSilu) {
+      activation_(ActivationOf(model.config())) {
   uint32_t num_apart = 0;
   for (uint32_t i = 0; i < model.config().num_layers(); ++i) {
     if (plan.streams_neurons(i)) {

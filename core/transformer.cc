@@ -1,7 +1,6 @@
 #include "core/transformer.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 
@@ -10,24 +9,10 @@
 #include "kernels/float_types.h"
 #include "kernels/matmul.h"
 #include "kernels/norm.h"
-#include "kernels/prefetch.h"
-#include "kernels/quant_sum.h"
 #include "kernels/rope.h"
 
 namespace flashelm {
 namespace {
-
-// Neurons whose bundles pass through a core's caches together, with others
-// that are being fetched; where they are quantized, a block of those that down
-// columns are added in.
-constexpr size_t kFfnStep = 16;
-constexpr size_t kMaxFfnStep = kQuantSumRows;
-// Of these, neurons whose gates are multiplied before their ups.
-constexpr size_t kFfnGateStep = 8;
-
-// About what a thread takes of the bundles of a single token before all of them
-// add down columns, which are still in their second-level caches then.
-constexpr uint64_t kFfnPieceBytes = uint64_t{512} << 10;
 
 // Products of a weight and an activation after which it is asked whether
 // anybody still wants them: some 3 ms where two cores make 170 billion a
@@ -41,16 +26,6 @@ constexpr uint64_t kMinGateBytes = uint64_t{512} << 10;
 
 bool IsQuantized(const PartRef& part) {
   return IsQuantized(WeightTypeOf(part.encoding));
-}
-
-uint64_t MinGrain(size_t num_tokens) {
-  return num_tokens == 1 ? kMinGrainOfOneToken : kMinGrain;
-}
-
-// Parts that a bundle has: down, and gate and up unless they are elsewhere.
-uint64_t NumParts(const LayerWeights& weights) {
-  return 1 + uint64_t{!weights.has_split_gate()} +
-         uint64_t{!weights.has_split_down()};
 }
 
 // Part `part` of the record `skip` records into a run.
@@ -73,15 +48,11 @@ Transformer::Transformer(const ModelFile& model, WeightStore& store,
       s_(scratch),
       sparse_(sparse),
       product_(pool, scratch),
-      down_columns_(scratch, config_.model_dim),
-      activation_(config_.activation == "relu" ? Activation::kRelu
-                                               : Activation::kSilu) {}
+      dense_(model, store, pool, scratch) {}
 
 Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
-                            std::span<const uint32_t> wanted,
-                            const CancelToken& cancel, float* logits) {
+                            std::span<const uint32_t> wanted, float* logits) {
   const size_t num_tokens = tokens.size();
-  cancel_ = &cancel;
   // Before the sweep's reads begin: rows are looked up one by one, and each
   // would wait behind all of them.
   if (observer_ != nullptr) observer_->BeginBatch(num_tokens);
@@ -100,13 +71,6 @@ Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
     FLASHELM_RETURN_IF_ERROR(OutputHead(wanted, logits));
   }
   return store_.EndSweep();
-}
-
-// Between pieces of work: the sweep is over where nobody wants it any more.
-Status Transformer::CheckCancelled() {
-  if (!cancel_->IsCancelled()) return OkStatus();
-  store_.Abort(StatusCode::kCancelled);
-  return Cancelled("stopped between two parts of a layer");
 }
 
 // x = E[token]
@@ -262,20 +226,20 @@ void Transformer::AttendOfOneToken(uint32_t layer, uint32_t position,
   }
 }
 
-// x += sum over neurons i of act(g_i . b) (u_i . b) d_i, with b = RMSNorm(x):
-// range by range, each summed from zero with its neurons in order.
+// x += sum over neurons i of act(g_i . b) (u_i . b) d_i, with b = RMSNorm(x).
 Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
                              uint32_t position) {
+  NormTokens(weights_.layers[layer].ffn_norm, num_tokens);
+  if (sparse_ == nullptr) return DenseFfnBlock(layer, num_tokens);
+  Status status = SparseFfnBlock(layer, num_tokens, position);
+  if (!status.ok()) store_.Abort(status.code());
+  return status;
+}
+
+Status Transformer::DenseFfnBlock(uint32_t layer, size_t num_tokens) {
   const LayerWeights& weights = weights_.layers[layer];
   const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
   const size_t model_dim = config_.model_dim;
-
-  NormTokens(weights.ffn_norm, num_tokens);
-  if (sparse_ != nullptr) {
-    Status status = SparseFfnBlock(layer, num_tokens, position);
-    if (!status.ok()) store_.Abort(status.code());
-    return status;
-  }
   if (weights.has_split_gate()) {
     FLASHELM_RETURN_IF_ERROR(MatMulAll(weights.gate, ffn_dim, model_dim,
                                        s_.normed, model_dim, num_tokens,
@@ -291,35 +255,7 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
   if (observer_ != nullptr) {
     observer_->OnInputs(layer, num_tokens, s_.normed, model_dim);
   }
-  std::fill_n(s_.partial, num_tokens * model_dim, 0.0f);
-  const uint32_t tile = FfnTile(num_tokens);
-  const uint32_t piece = num_tokens == 1 ? FfnPiece(layer) : tile;
-  for (uint32_t neuron = 0; neuron < ffn_dim;) {
-    FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
-                              store_.Next(weights.down.segment, neuron));
-    const auto run_end =
-        static_cast<uint32_t>(run.first_record + run.num_records);
-    while (neuron < run_end) {
-      uint32_t end =
-          std::min({neuron + piece, neuron + tile - neuron % tile, run_end});
-      if (num_tokens == 1 && observer_ == nullptr) {
-        const uint32_t ranges = WholeRanges(layer, neuron, run_end);
-        if (ranges > 0) {
-          FLASHELM_ASSIGN_OR_RETURN(
-              neuron, FfnRangesOfOneToken(layer, run, neuron, ranges));
-          continue;
-        }
-        const uint32_t range_end = FfnRangeEnd(ffn_dim, neuron);
-        if (range_end < end && WholeRanges(layer, range_end, run_end) > 0) {
-          end = range_end;
-        }
-      }
-      FLASHELM_RETURN_IF_ERROR(CheckCancelled());
-      FfnNeurons(layer, run, neuron, end - neuron, num_tokens);
-      neuron = end;
-      if (neuron < run_end) FLASHELM_RETURN_IF_ERROR(store_.KeepReading());
-    }
-  }
+  FLASHELM_RETURN_IF_ERROR(dense_.Add(layer, product_, observer_));
   if (observer_ == nullptr) return OkStatus();
   Status status = observer_->EndLayer(layer);
   if (!status.ok()) store_.Abort(status.code());
@@ -348,200 +284,6 @@ Status Transformer::SparseFfnBlock(uint32_t layer, size_t num_tokens,
   product_.SetTokens(IsQuantized(weights.up), s_.normed, model_dim, model_dim,
                      num_tokens);
   return sparse_->Finish(product_, s_);
-}
-
-// Neurons of a single token that threads share out at a time: as many as whole
-// blocks have.
-uint32_t Transformer::FfnPiece(uint32_t layer) const {
-  const uint64_t stride =
-      segments_[weights_.layers[layer].down.segment].stride_bytes;
-  const uint64_t neurons = pool_.num_threads() * kFfnPieceBytes / stride;
-  return static_cast<uint32_t>(std::max<uint64_t>(1, neurons / kQuantSumRows) *
-                               kQuantSumRows);
-}
-
-// Neurons [first, first + count) of one tile. Threads share the neurons, then
-// the columns, so that each sum runs over neurons in order.
-void Transformer::FfnNeurons(uint32_t layer, const RecordRun& run,
-                             uint32_t first, uint32_t count,
-                             size_t num_tokens) {
-  const LayerWeights& weights = weights_.layers[layer];
-  const uint64_t skip = first - run.first_record;
-  const uint64_t stride = segments_[weights.down.segment].stride_bytes;
-  const size_t grain = GrainFor(count, stride, num_tokens, pool_.num_threads(),
-                                MinGrain(num_tokens));
-  const uint32_t tile = FfnTile(num_tokens);
-  pool_.ParallelFor(count, grain, [&](size_t begin, size_t end, uint32_t part) {
-    float* gate = s_.gate + first % tile + begin;
-    float* up = s_.up + first % tile + begin;
-    if (num_tokens == 1 && observer_ == nullptr) {
-      // Of bundles their down columns, too, which are still near when they are
-      // added.
-      FetchCursor ahead(
-          {run.data + (skip + begin) * stride, (end - begin) * stride});
-      const uint64_t share =
-          stride / std::max<uint64_t>(1, NumParts(weights) - 1);
-      ActivateForOneToken(weights, run, skip + begin, end - begin, part, share,
-                          ahead, gate, up);
-      return;
-    }
-    const auto multiply = [&](const PartRef& matrix, float* out) {
-      product_.Rows(ViewOf(run, skip + begin, matrix, stride), end - begin,
-                    part, out, tile);
-    };
-    const auto copy = [&](const float* all, float* out) {
-      for (size_t t = 0; t < num_tokens; ++t) {
-        std::copy_n(all + t * s_.gates_stride + first + begin, end - begin,
-                    out + t * tile);
-      }
-    };
-    if (weights.has_split_gate()) {
-      copy(s_.gates, gate);
-    } else {
-      multiply(weights.gate, gate);
-    }
-    if (weights.has_split_down()) {
-      copy(s_.ups, up);
-    } else {
-      multiply(weights.up, up);
-    }
-    if (observer_ != nullptr) {
-      observer_->OnGates(layer, first + static_cast<uint32_t>(begin),
-                         end - begin, num_tokens, gate, tile);
-    }
-    for (size_t t = 0; t < num_tokens; ++t) {
-      GluActivate(activation_, gate + t * tile, up + t * tile, end - begin,
-                  gate + t * tile);
-    }
-  });
-
-  const size_t model_dim = config_.model_dim;
-  const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
-  const WeightView down = ViewOf(run, skip, weights.down, stride);
-  const size_t column_grain =
-      GrainFor(model_dim, ElementsBytes(down.type, count), num_tokens,
-               pool_.num_threads());
-  pool_.ParallelFor(
-      model_dim, column_grain, [&](size_t begin, size_t end, uint32_t part) {
-        const uint32_t last = first + count;
-        for (uint32_t neuron = first; neuron < last;) {
-          const uint32_t range_end = FfnRangeEnd(ffn_dim, neuron);
-          const uint32_t next = std::min(range_end, last);
-          down_columns_.Add({Submatrix(down, neuron - first, 0), neuron, next,
-                             /*ends_range=*/next == range_end},
-                            begin, end, part, s_.gate, num_tokens,
-                            s_.partial + begin);
-          neuron = next;
-          if (neuron < range_end) continue;
-          for (size_t t = 0; t < num_tokens; ++t) {
-            float* sum = s_.partial + t * model_dim + begin;
-            AddInPlace(sum, end - begin, s_.x + t * model_dim + begin);
-            std::fill_n(sum, end - begin, 0.0f);
-          }
-        }
-      });
-}
-
-// gate[i] = act(g_i . b) (u_i . b) for neurons [first, first + count) of a run,
-// for a single token; `up` is overwritten. Fetches what is ahead, as if each
-// gate and each up took `share` bytes.
-void Transformer::ActivateForOneToken(const LayerWeights& weights,
-                                      const RecordRun& run, size_t first,
-                                      size_t count, uint32_t part,
-                                      uint64_t share, FetchCursor& ahead,
-                                      float* gate, float* up) {
-  const uint64_t stride = segments_[weights.down.segment].stride_bytes;
-  const bool has_gate = !weights.has_split_gate();
-  const bool has_up = !weights.has_split_down();
-  for (size_t i = 0; i < count; i += kFfnGateStep) {
-    const size_t rows = std::min(kFfnGateStep, count - i);
-    const auto multiply = [&](const PartRef& matrix, float* out) {
-      product_.Rows(ViewOf(run, first + i, matrix, stride), rows, part, out + i,
-                    0, ahead.Advance(rows * share));
-    };
-    if (has_gate) multiply(weights.gate, gate);
-    if (has_up) multiply(weights.up, up);
-  }
-  const size_t neuron = run.first_record + first;
-  GluActivate(activation_, has_gate ? gate : s_.gates + neuron,
-              has_up ? up : s_.ups + neuron, count, gate);
-}
-
-// Neurons [first, first + count) of a run, whose bundles pass through a core's
-// caches once, in their order.
-void Transformer::AddNeuronsOfOneToken(const LayerWeights& weights,
-                                       const RecordRun& run, size_t first,
-                                       size_t count, uint32_t part,
-                                       FetchCursor& ahead, float* sum) {
-  const uint64_t stride = segments_[weights.down.segment].stride_bytes;
-  const uint64_t share = stride / NumParts(weights);
-  float gate[kMaxFfnStep];
-  float up[kMaxFfnStep];
-  ActivateForOneToken(weights, run, first, count, part, share, ahead, gate, up);
-  AddDownColumns(ViewOf(run, first, weights.down, stride), count,
-                 config_.model_dim, gate, 0, 1, nullptr, sum, 0,
-                 ahead.Advance(count * share));
-}
-
-// How many whole ranges begin at `neuron` and end by `end`, of those the most
-// that keep all threads busy.
-uint32_t Transformer::WholeRanges(uint32_t layer, uint32_t neuron,
-                                  uint32_t end) const {
-  const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
-  if (neuron > 0 && FfnRangeEnd(ffn_dim, neuron - 1) != neuron) return 0;
-  uint32_t count = 0;
-  for (uint32_t at = neuron; at < end; ++count) {
-    at = FfnRangeEnd(ffn_dim, at);
-    if (at > end) break;
-  }
-  const bool is_layer = neuron == 0 && end == ffn_dim;
-  return is_layer ? count : count - count % pool_.num_threads();
-}
-
-// Whole ranges, which begin at `neuron`, for a single token: a thread goes
-// through the bundles of its ranges once, from gate to down, and waits for
-// nobody. Returns where they end.
-Result<uint32_t> Transformer::FfnRangesOfOneToken(uint32_t layer,
-                                                  const RecordRun& run,
-                                                  uint32_t neuron,
-                                                  uint32_t num_ranges) {
-  const LayerWeights& weights = weights_.layers[layer];
-  const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
-  const uint64_t stride = segments_[weights.down.segment].stride_bytes;
-  const size_t model_dim = config_.model_dim;
-  std::array<size_t, kFfnRanges + 1> begins;  // In the run.
-  for (uint32_t range = 0; range <= num_ranges; ++range) {
-    begins[range] = neuron - run.first_record;
-    if (range < num_ranges) neuron = FfnRangeEnd(ffn_dim, neuron);
-  }
-  const size_t grain = std::max<uint64_t>(
-      1, kMinBytesPerThread * kFfnRanges / (stride * ffn_dim));
-  const size_t step = IsQuantized(weights.down) ? kMaxFfnStep : kFfnStep;
-  Status status;  // Of the caller's part.
-  pool_.ParallelFor(
-      num_ranges, grain, [&](size_t begin, size_t end, uint32_t part) {
-        // At least as many bytes as the columns of down take, which come last
-        // of a step.
-        FetchCursor ahead(
-            {run.data + begins[begin] * stride,
-             (begins[end] - begins[begin]) * stride},
-            std::max<uint64_t>(step * stride / NumParts(weights), kBytesAhead));
-        for (size_t range = begin; range < end; ++range) {
-          float* sum = s_.ranges + range * model_dim;
-          std::fill_n(sum, model_dim, 0.0f);
-          const size_t last = begins[range + 1];
-          for (size_t i = begins[range]; i < last; i += step) {
-            AddNeuronsOfOneToken(weights, run, i, std::min(step, last - i),
-                                 part, ahead, sum);
-          }
-          if (part == 0 && status.ok()) status = store_.KeepReading();
-        }
-      });
-  FLASHELM_RETURN_IF_ERROR(status);
-  for (uint32_t range = 0; range < num_ranges; ++range) {
-    AddInPlace(s_.ranges + range * model_dim, model_dim, s_.x);
-  }
-  return neuron;
 }
 
 // normed = RMSNorm(x)
@@ -599,7 +341,7 @@ Status Transformer::MatMulRuns(const PartRef& matrix, uint64_t num_rows,
       const uint64_t last = first + std::min(max_rows, run.num_records - first);
       const uint64_t done_from = first;
       while (first < last) {
-        FLASHELM_RETURN_IF_ERROR(CheckCancelled());
+        FLASHELM_RETURN_IF_ERROR(store_.CheckCancelled());
         const uint64_t count = std::min(step, last - first);
         pool_.ParallelFor(count,
                           GrainFor(count, stride, num_tokens,

@@ -5,18 +5,14 @@
 #include <cstdint>
 #include <span>
 
-#include "core/base/cancel.h"
 #include "core/base/thread_pool.h"
 #include "core/batch_product.h"
-#include "core/down_columns.h"
+#include "core/dense_ffn.h"
 #include "core/ffn_observer.h"
 #include "core/kv_cache.h"
 #include "core/model_file.h"
 #include "core/scratch.h"
 #include "core/sparse_ffn.h"
-#include "kernels/activation.h"
-#include "kernels/prefetch.h"
-#include "kernels/weight_view.h"
 #include "storage/weight_store.h"
 
 namespace flashelm {
@@ -38,40 +34,27 @@ class Transformer {
   // `position`, position + 1, ... of the cache, which holds all positions
   // before. `wanted`, ascending indices into `tokens`, says whose logits to
   // compute; they go to `logits`, [wanted.size(), vocab_size].
-  // Reads every layer once. kUnavailable: a read failed. kCancelled: as asked.
+  // Reads every layer once. kUnavailable: a read failed. kCancelled: as the
+  // store's token asked.
   // After an error the cache's positions from `position` on are undefined.
   Status Forward(std::span<const TokenId> tokens, uint32_t position,
-                 std::span<const uint32_t> wanted, const CancelToken& cancel,
-                 float* logits);
+                 std::span<const uint32_t> wanted, float* logits);
 
   // Whom to tell what the FFN of each layer does; may be null. Outlives the
   // next calls. A sparse FFN tells nothing.
   void set_observer(FfnObserver* observer) { observer_ = observer; }
 
  private:
-  Status CheckCancelled();
   Status Embed(std::span<const TokenId> tokens);
   Status AttentionBlock(uint32_t layer, size_t num_tokens, uint32_t position);
   Status FfnBlock(uint32_t layer, size_t num_tokens, uint32_t position);
+  Status DenseFfnBlock(uint32_t layer, size_t num_tokens);
   Status SparseFfnBlock(uint32_t layer, size_t num_tokens, uint32_t position);
   Status OutputHead(std::span<const uint32_t> wanted, float* logits);
 
   void RotateAndStoreKeys(uint32_t layer, size_t num_tokens, uint32_t position);
   void AttendToCache(uint32_t layer, size_t num_tokens, uint32_t position);
   void AttendOfOneToken(uint32_t layer, uint32_t position, float scale);
-  uint32_t FfnPiece(uint32_t layer) const;
-  void FfnNeurons(uint32_t layer, const RecordRun& run, uint32_t first,
-                  uint32_t count, size_t num_tokens);
-  void AddNeuronsOfOneToken(const LayerWeights& weights, const RecordRun& run,
-                            size_t first, size_t count, uint32_t part,
-                            FetchCursor& ahead, float* sum);
-  void ActivateForOneToken(const LayerWeights& weights, const RecordRun& run,
-                           size_t first, size_t count, uint32_t part,
-                           uint64_t share, FetchCursor& ahead, float* gate,
-                           float* up);
-  uint32_t WholeRanges(uint32_t layer, uint32_t neuron, uint32_t end) const;
-  Result<uint32_t> FfnRangesOfOneToken(uint32_t layer, const RecordRun& run,
-                                       uint32_t neuron, uint32_t num_ranges);
   template <class Run>
   void ForTokens(size_t num_tokens, const Run& run);
   void NormTokens(const PartRef& weights, size_t num_tokens);
@@ -99,10 +82,8 @@ class Transformer {
   Scratch& s_;
   SparseFfn* const sparse_;  // Computes the FFN where it is not null.
   FfnObserver* observer_ = nullptr;
-  const CancelToken* cancel_ = nullptr;  // Of the call.
   BatchProduct product_;
-  DownColumns down_columns_;
-  const Activation activation_;
+  DenseFfn dense_;
 };
 
 }  // namespace flashelm

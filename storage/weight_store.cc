@@ -369,6 +369,11 @@ Status WeightStore::KeepReading() {
   return status.ok() ? status : Fail(std::move(status));
 }
 
+Status WeightStore::CheckCancelled() {
+  if (!reads_.is_cancelled()) return OkStatus();
+  return Fail(Cancelled("stopped between two parts of a layer"));
+}
+
 Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
   if (reads_.is_cancelled()) {
     return Unexpected(

@@ -166,6 +166,9 @@ class WeightStore {
   // Errors as Next().
   Status KeepReading();
 
+  // The same without reading, for callers that look at what is resident.
+  Status CheckCancelled();
+
   // Gives up the current sweep, if there is one. Once cancelled it does not
   // wait for the device, whatever the token says by now.
   void Abort(StatusCode why = StatusCode::kInternal);
