@@ -5,8 +5,8 @@
 namespace flashelm::test {
 namespace {
 
-// With a sanitizer, which looks closer and is slow, a hundred will do.
-#ifdef FLASHELM_SANITIZED
+// In an emulator, where they would take an hour, a hundred will do.
+#ifdef FLASHELM_FOREIGN_MEMORY
 constexpr int kCycles = 100;
 #else
 constexpr int kCycles = 1000;
