@@ -12,6 +12,7 @@
 #include "core/base/checked_math.h"
 #include "core/base/types.h"
 #include "core/batch_product.h"
+#include "kernels/prefetch.h"
 #include "predictor/active_set.h"
 #include "predictor/gate_selector.h"
 #include "predictor/predictor_file.h"
@@ -19,8 +20,6 @@
 
 namespace flashelm {
 namespace {
-
-constexpr uint64_t kCacheLineBytes = 64;
 
 PredictorKind KindOf(Selector selector) {
   return selector == Selector::kLowBit ? PredictorKind::kLowBit
@@ -110,7 +109,7 @@ NeuronSelector::WorkspaceLayout NeuronSelector::LayoutOf(
                                    ffn_dim, model.config().model_dim));
   }
   const auto after = [](uint64_t begin, uint64_t bytes) {
-    return begin + RoundUp(bytes, kCacheLineBytes);
+    return begin + RoundUp(bytes, kCacheLine);
   };
   layout.sorted = after(0, layout.max_ffn_dim * sizeof(float));
   layout.ids = after(layout.sorted, 2 * layout.max_ffn_dim * sizeof(float));

@@ -6,13 +6,13 @@
 #include "core/base/checked_math.h"
 #include "core/base/types.h"
 #include "kernels/attention.h"
+#include "kernels/prefetch.h"
 #include "kernels/quant_matmul.h"
 
 namespace flashelm {
 namespace {
 
-constexpr uint64_t kCacheLineBytes = 64;
-constexpr uint64_t kFloatsPerCacheLine = kCacheLineBytes / sizeof(float);
+constexpr uint64_t kFloatsPerCacheLine = kCacheLine / sizeof(float);
 
 uint64_t MaxQkvDim(const ModelConfig& config) {
   uint64_t most = 0;
@@ -97,14 +97,14 @@ uint64_t QuantizedBytes(const ModelConfig& config, const ScratchShape& shape) {
 uint64_t KeptRowsBytes(const ModelConfig& config, const ScratchShape& shape) {
   if (!shape.has_quantized) return 0;
   return RoundUp(kQuantSumRows * RowBytes(WeightType::kQ8, config.model_dim),
-                 kCacheLineBytes);
+                 kCacheLine);
 }
 
 uint64_t WorkspaceBytes(const ModelConfig& config, const ScratchShape& shape) {
   if (!shape.has_quantized || shape.batch == 1) return 0;
   return RoundUp(std::max(QuantMatMulWorkspaceBytes(MaxCols(config)),
                           QuantSumWorkspaceBytes()),
-                 kCacheLineBytes);
+                 kCacheLine);
 }
 
 uint64_t BufferBytes(const ModelConfig& config, const ScratchShape& shape) {
