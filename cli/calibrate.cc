@@ -112,7 +112,8 @@ Result<SpoolOptions> PlanSpool(const CalibrateArgs& args,
   SpoolOptions options;
   options.beside = args.output;
   options.num_tokens = NumPositions(num_tokens, args.n_ctx);
-  options.max_samples = args.max_samples.value_or(options.max_samples);
+  options.max_samples =
+      args.max_samples.value_or(ActivationSpool::UsualSamples(model.config()));
   options.max_batch = args.engine.batch;
   if (options.num_tokens < kMinTrainingSamples) {
     return InvalidArgument(args.file, ": ", num_tokens,

@@ -80,6 +80,18 @@ uint64_t ActivationSpool::FileBytes(const ModelConfig& config,
   return total;
 }
 
+uint32_t ActivationSpool::UsualSamples(const ModelConfig& config) {
+  constexpr uint64_t kLeast = 4096;
+  constexpr uint64_t kMost = 16384;
+  constexpr uint64_t kFileBytes = uint64_t{1} << 30;
+  uint64_t sample_bytes = 0;
+  for (uint32_t i = 0; i < config.num_layers(); ++i) {
+    sample_bytes += RecordBytes(config, i);
+  }
+  return static_cast<uint32_t>(
+      std::clamp(kFileBytes / sample_bytes, kLeast, kMost));
+}
+
 ActivationSpool::ActivationSpool(const ModelConfig& config,
                                  SpoolOptions options, ScratchFile file)
     : config_(config),

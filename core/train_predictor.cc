@@ -106,8 +106,11 @@ LowBitGate::Shape LowBitShape(const ModelConfig& config, uint32_t layer,
 
 LowRankPredictor::Shape LowRankShape(const ModelConfig& config, uint32_t layer,
                                      uint32_t rank) {
-  return {WeightType::kBf16, config.layers[layer].ffn_dim, config.model_dim,
-          rank};
+  // Four bits and four times the rank choose better than 16.
+  const bool is_quantized =
+      rank % kQuantGroup == 0 && config.model_dim % kQuantGroup == 0;
+  return {is_quantized ? WeightType::kQ4 : WeightType::kBf16,
+          config.layers[layer].ffn_dim, config.model_dim, rank};
 }
 
 // A threshold for the samples that are not for measuring, or some of them.
@@ -193,21 +196,30 @@ std::vector<uint32_t> Ranks(const ModelConfig& config, uint32_t layer,
       options.max_share * static_cast<double>(Bf16FfnBytes(config, layer)));
   const uint32_t most =
       std::min(config.model_dim, config.layers[layer].ffn_dim);
-  const uint64_t per_rank = bytes(2) - bytes(1);
-  if (bytes(1) > limit) return {};
+  // In whole groups, or where there is no room for one, in ones.
+  const uint32_t step = config.model_dim % kQuantGroup == 0 &&
+                                most >= kQuantGroup &&
+                                bytes(kQuantGroup) <= limit
+                            ? kQuantGroup
+                            : 1;
+  if (bytes(step) > limit) return {};
+  const uint64_t per_step = bytes(2 * step) - bytes(step);
   const auto largest = static_cast<uint32_t>(
-      std::min<uint64_t>(most, (limit - bytes(1)) / per_rank + 1));
+      std::min<uint64_t>(most / step, (limit - bytes(step)) / per_step + 1) *
+      step);
   std::vector<uint32_t> ranks;
-  for (uint32_t rank = kMinRank; rank < largest; rank *= 2) {
+  for (uint32_t rank = std::max(kMinRank, step); rank < largest; rank *= 2) {
     ranks.push_back(rank);
   }
   ranks.push_back(largest);
   return ranks;
 }
 
-LowRankTrainerOptions TrainerOptions(const PredictorOptions& options,
+LowRankTrainerOptions TrainerOptions(const ModelConfig& config,
+                                     const PredictorOptions& options,
                                      uint32_t layer, uint32_t rank) {
   LowRankTrainerOptions trainer;
+  trainer.type = LowRankShape(config, layer, rank).type;
   trainer.rank = rank;
   trainer.num_epochs = options.num_epochs;
   trainer.recall_target = options.recall_target;
@@ -217,10 +229,11 @@ LowRankTrainerOptions TrainerOptions(const PredictorOptions& options,
   return trainer;
 }
 
-// Whether a predictor keeps little enough to be worth its bytes.
+// Whether a predictor keeps little enough to be worth its bytes: on other texts
+// it will keep a little more.
 bool IsSharp(const ThresholdChoice& choice) {
   const double active = choice.precision * choice.kept_fraction / choice.recall;
-  return choice.kept_fraction <= std::min(2 * active, (1 + active) / 2);
+  return choice.kept_fraction <= std::min(1.75 * active, (1 + active) / 2);
 }
 
 Result<LayerPredictor> MakeLowRank(const ModelFile& model,
@@ -249,7 +262,8 @@ Result<LayerPredictor> MakeLowRank(const ModelFile& model,
   TrainingSource source(samples);
   TrainedLowRank best;
   for (size_t i = 0; i < ranks.size(); ++i) {
-    LowRankTrainerOptions trainer = TrainerOptions(options, layer, ranks[i]);
+    LowRankTrainerOptions trainer =
+        TrainerOptions(config, options, layer, ranks[i]);
     trainer.progress = [&](const LowRankProgress& progress) {
       if (!options.progress) return;
       const double done = static_cast<double>(progress.epoch + 1) /
@@ -301,13 +315,13 @@ uint64_t LayerBytes(const ModelConfig& config, uint32_t layer,
     const std::vector<uint32_t> ranks = Ranks(config, layer, options);
     const uint32_t rank = ranks.empty() ? 0 : ranks.back();
     if (rank == 0) return 0;
-    result_bytes =
-        LowRankPredictor::NumBytes(LowRankShape(config, layer, rank));
-    prepared_floats = rank;
-    total +=
-        ffn_dim * config.model_dim * sizeof(float) + 2 * result_bytes +
-        LowRankTrainerBytes(static_cast<uint32_t>(ffn_dim), config.model_dim,
-                            num_samples, TrainerOptions(options, layer, rank));
+    const LowRankPredictor::Shape shape = LowRankShape(config, layer, rank);
+    result_bytes = LowRankPredictor::NumBytes(shape);
+    prepared_floats = LowRankPredictor::PreparedFloats(shape);
+    total += ffn_dim * config.model_dim * sizeof(float) + 2 * result_bytes +
+             LowRankTrainerBytes(static_cast<uint32_t>(ffn_dim),
+                                 config.model_dim, num_samples,
+                                 TrainerOptions(config, options, layer, rank));
   }
   result_bytes += kPredictorHeaderBytes;
   return total + num_threads * prepared_floats * sizeof(float);

@@ -39,7 +39,7 @@ struct LowRankProgress {
 };
 
 struct LowRankTrainerOptions {
-  WeightType type = WeightType::kBf16;  // Or kF32: of the two matrices.
+  WeightType type = WeightType::kBf16;  // Of the two matrices.
   uint32_t rank = 128;
   uint32_t num_epochs = 4;  // 0 gives the start.
   uint32_t batch_samples = 64;

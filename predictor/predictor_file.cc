@@ -18,6 +18,16 @@ struct Header {
 };
 static_assert(sizeof(Header) == kPredictorHeaderBytes);
 
+// Their indices are what a file has.
+constexpr std::array kMatrixTypes = {WeightType::kF32, WeightType::kBf16,
+                                     WeightType::kQ8, WeightType::kQ4};
+
+uint32_t CodeOf(WeightType type) {
+  return static_cast<uint32_t>(
+      std::find(kMatrixTypes.begin(), kMatrixTypes.end(), type) -
+      kMatrixTypes.begin());
+}
+
 std::vector<std::byte> Join(const Header& header,
                             std::span<const std::byte> weights) {
   std::vector<std::byte> bytes(kPredictorHeaderBytes + weights.size());
@@ -53,7 +63,7 @@ std::vector<std::byte> StorePredictor(const LowRankPredictor::Shape& shape,
                                       float threshold,
                                       std::span<const std::byte> weights) {
   return Join({static_cast<uint32_t>(PredictorKind::kLowRank), shape.rank,
-               shape.type == WeightType::kBf16 ? 1u : 0u, threshold},
+               CodeOf(shape.type), threshold},
               weights);
 }
 
@@ -79,9 +89,15 @@ uint64_t MaxPreparedFloats(uint64_t num_bytes, uint32_t num_neurons,
         most, LowBitGate::PreparedFloats({bits, num_neurons, model_dim}));
   }
   // The rank is largest where numbers are smallest.
-  const uint64_t bytes_per_rank =
-      2 * (uint64_t{num_neurons} + uint64_t{model_dim});
-  return std::max(most, num_bytes / std::max<uint64_t>(1, bytes_per_rank));
+  const uint64_t bytes_per_group =
+      RowBytes(WeightType::kQ4, kQuantGroup) *
+      std::max<uint64_t>(1, uint64_t{num_neurons} + uint64_t{model_dim});
+  const auto rank = static_cast<uint32_t>(
+      std::min<uint64_t>((num_bytes / bytes_per_group + 1) * kQuantGroup,
+                         LowRankPredictor::kMaxDim));
+  return std::max<uint64_t>(
+      most, LowRankPredictor::PreparedFloats(
+                {WeightType::kQ4, num_neurons, model_dim, rank}));
 }
 
 Result<StoredPredictor> OpenPredictor(std::span<const std::byte> bytes,
@@ -108,10 +124,10 @@ Result<StoredPredictor> OpenPredictor(std::span<const std::byte> bytes,
           std::make_unique<LowBitGate>(shape, weights, header.threshold)};
     }
     case uint32_t{static_cast<uint8_t>(PredictorKind::kLowRank)}: {
+      if (header.type >= kMatrixTypes.size()) break;
       const LowRankPredictor::Shape shape = {
-          header.type == 1 ? WeightType::kBf16 : WeightType::kF32, num_neurons,
-          model_dim, header.width};
-      if (header.type > 1 || !LowRankPredictor::IsValid(shape)) break;
+          kMatrixTypes.at(header.type), num_neurons, model_dim, header.width};
+      if (!LowRankPredictor::IsValid(shape)) break;
       if (weights.size() != LowRankPredictor::NumBytes(shape)) {
         return WrongSize(name, weights.size(),
                          LowRankPredictor::NumBytes(shape));
@@ -125,7 +141,8 @@ Result<StoredPredictor> OpenPredictor(std::span<const std::byte> bytes,
                   header.width, " and type ", header.type, " for ", num_neurons,
                   " neurons of ", model_dim,
                   " inputs; expected kind 1 of 1 or 2 bits, or kind 2 of a "
-                  "rank above 0 and type 0 or 1");
+                  "rank above 0 and type 0 to 3, of whole groups of ",
+                  kQuantGroup, " where it is quantized");
 }
 
 }  // namespace flashelm

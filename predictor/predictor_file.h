@@ -24,7 +24,7 @@ std::string_view PredictorKindName(PredictorKind kind);
 // kind has them:
 //   u32  kind
 //   u32  bits of a weight (low-bit), or rank (low-rank)
-//   u32  type of the matrices (low-rank): 0 f32, 1 bf16; else 0
+//   u32  type of the matrices (low-rank): 0 f32, 1 bf16, 2 q8, 3 q4; else 0
 //   f32  threshold
 inline constexpr size_t kPredictorHeaderBytes = 16;
 

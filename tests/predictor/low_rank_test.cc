@@ -73,9 +73,51 @@ TEST(LowRankPredictorTest, ScoresAreTheTwoProductsPlusTheBias) {
   }
 }
 
+// Up to a power of two, and within what rounding inputs and weights costs.
+TEST(LowRankPredictorTest, QuantizedScoresAreNearTheExactOnes) {
+  struct Case {
+    WeightType type;
+    double most;  // Of the error, as a part of the scores.
+  };
+  for (const auto& [type, most] :
+       {Case{WeightType::kQ8, 0.02}, Case{WeightType::kQ4, 0.2}}) {
+    // What F16 could not have as it is, too.
+    for (const float size : {1.0f, 1e-9f, 1e9f}) {
+      const Shape shape{type, 70, 288, 64};
+      Matrices m(shape, 1);
+      for (float& v : m.a) v *= size;
+      for (float& v : m.b) v /= size;
+      const Matrices exact = m;
+      const Shape exact_shape{WeightType::kF32, 70, 288, 64};
+      const auto x = RandomNormals(shape.model_dim, 9);
+      const auto bytes = m.Bytes();
+      const auto exact_bytes = LowRankPredictor::Serialize(
+          exact_shape, m.a.data(), m.b.data(), m.bias.data());
+      const auto scores = Scores(LowRankPredictor(shape, bytes, 0), x, 1000);
+      const auto expected =
+          Scores(LowRankPredictor(exact_shape, exact_bytes, 0), x, 1000);
+      double product = 0;
+      double square = 0;
+      double expected_square = 0;
+      for (size_t i = 0; i < scores.size(); ++i) {
+        product += double{scores[i]} * expected[i];
+        square += double{scores[i]} * scores[i];
+        expected_square += double{expected[i]} * expected[i];
+      }
+      const double scale = product / expected_square;
+      EXPECT_NEAR(std::log2(scale), std::round(std::log2(scale)), 0.05);
+      EXPECT_LT(std::sqrt(square / (scale * scale * expected_square) - 1), most)
+          << size;
+    }
+  }
+}
+
 TEST(LowRankPredictorTest, EverySplitAndAddressGivesTheSameBits) {
-  for (const WeightType type : {WeightType::kF32, WeightType::kBf16}) {
-    const Shape shape{type, 103, 40, 12};
+  for (const WeightType type : {WeightType::kF32, WeightType::kBf16,
+                                WeightType::kQ8, WeightType::kQ4}) {
+    const bool is_quantized = IsQuantized(type);
+    const Shape shape{type, 103, is_quantized ? 64u : 40u,
+                      is_quantized ? 32u : 12u};
     const auto bytes = Matrices(shape, 3).Bytes();
     const auto x = RandomNormals(shape.model_dim, 4);
     const auto expected = Scores(LowRankPredictor(shape, bytes, 0), x, 103);
@@ -116,7 +158,9 @@ TEST(LowRankPredictorTest, SaysWhatItTakesAndWhatItCannotBe) {
   EXPECT_EQ(predictor.threshold(), -0.5f);
 
   EXPECT_TRUE(LowRankPredictor::IsValid(shape));
-  EXPECT_FALSE(LowRankPredictor::IsValid({WeightType::kQ8, 32, 32, 32}));
+  EXPECT_TRUE(LowRankPredictor::IsValid({WeightType::kQ8, 1, 32, 64}));
+  EXPECT_FALSE(LowRankPredictor::IsValid({WeightType::kQ8, 32, 48, 32}));
+  EXPECT_FALSE(LowRankPredictor::IsValid({WeightType::kQ4, 32, 32, 48}));
   EXPECT_FALSE(LowRankPredictor::IsValid({WeightType::kF32, 0, 20, 3}));
   EXPECT_FALSE(LowRankPredictor::IsValid({WeightType::kF32, 10, 0, 3}));
   EXPECT_FALSE(LowRankPredictor::IsValid({WeightType::kF32, 10, 20, 0}));

@@ -13,7 +13,7 @@ namespace flashelm {
 namespace {
 
 constexpr uint32_t kNumNeurons = 40;
-constexpr uint32_t kModelDim = 24;
+constexpr uint32_t kModelDim = 32;
 
 std::vector<float> ScoresOf(const Predictor& predictor) {
   const std::vector<float> x = RandomNormals(kModelDim, 1);
@@ -46,11 +46,13 @@ TEST(PredictorFileTest, GivesThePredictorBack) {
     EXPECT_GE(MaxPreparedFloats(bytes.size(), kNumNeurons, kModelDim),
               opened->predictor->prepared_floats());
   }
-  for (const WeightType type : {WeightType::kF32, WeightType::kBf16}) {
-    const LowRankPredictor::Shape shape = {type, kNumNeurons, kModelDim, 3};
+  for (const WeightType type : {WeightType::kF32, WeightType::kBf16,
+                                WeightType::kQ8, WeightType::kQ4}) {
+    const uint32_t rank = IsQuantized(type) ? 32 : 3;
+    const LowRankPredictor::Shape shape = {type, kNumNeurons, kModelDim, rank};
     const std::vector<std::byte> weights = LowRankPredictor::Serialize(
-        shape, RandomNormals(3 * kModelDim, 3).data(),
-        RandomNormals(kNumNeurons * 3, 4).data(),
+        shape, RandomNormals(rank * kModelDim, 3).data(),
+        RandomNormals(kNumNeurons * rank, 4).data(),
         RandomNormals(kNumNeurons, 5).data());
     const std::vector<std::byte> bytes = StorePredictor(shape, -2, weights);
     const auto opened = OpenPredictor(bytes, kNumNeurons, kModelDim, "it");
@@ -64,14 +66,16 @@ TEST(PredictorFileTest, GivesThePredictorBack) {
 }
 
 TEST(PredictorFileTest, NoRankIsPreparedInMoreThanTheMost) {
-  for (const WeightType type : {WeightType::kF32, WeightType::kBf16}) {
-    for (const uint32_t rank : {1u, 100u, 1000u}) {
+  for (const WeightType type : {WeightType::kF32, WeightType::kBf16,
+                                WeightType::kQ8, WeightType::kQ4}) {
+    for (const uint32_t rank : {1u, 32u, 100u, 1024u}) {
       const LowRankPredictor::Shape shape = {type, kNumNeurons, kModelDim,
                                              rank};
+      if (!LowRankPredictor::IsValid(shape)) continue;
       EXPECT_GE(MaxPreparedFloats(
                     kPredictorHeaderBytes + LowRankPredictor::NumBytes(shape),
                     kNumNeurons, kModelDim),
-                rank);
+                LowRankPredictor::PreparedFloats(shape));
     }
   }
 }
