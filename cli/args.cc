@@ -147,8 +147,8 @@ void AddPredictor(CLI::App* app, CalibrateArgs* args) {
       ->type_name("F");
   app->add_option("--max-samples", args->max_samples,
                   "low-rank, low-bit: tokens to learn from, spread over the "
-                  "text; they wait on disk beside the output (default: as many "
-                  "as a gigabyte has, 4096 to 16384)")
+                  "text; they wait on disk beside the output (default 4096, "
+                  "and with low-rank up to 16384, as many as a gigabyte has)")
       ->check(CLI::Range(kMinTrainingSamples, 1u << 24).description(""))
       ->type_name("N");
   app->add_flag("--json", args->json, "Print JSON");

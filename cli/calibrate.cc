@@ -112,8 +112,10 @@ Result<SpoolOptions> PlanSpool(const CalibrateArgs& args,
   SpoolOptions options;
   options.beside = args.output;
   options.num_tokens = NumPositions(num_tokens, args.n_ctx);
-  options.max_samples =
-      args.max_samples.value_or(ActivationSpool::UsualSamples(model.config()));
+  if (args.selector == "low-rank") {
+    options.max_samples = ActivationSpool::TrainingSamples(model.config());
+  }
+  options.max_samples = args.max_samples.value_or(options.max_samples);
   options.max_batch = args.engine.batch;
   if (options.num_tokens < kMinTrainingSamples) {
     return InvalidArgument(args.file, ": ", num_tokens,

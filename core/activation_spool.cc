@@ -80,7 +80,7 @@ uint64_t ActivationSpool::FileBytes(const ModelConfig& config,
   return total;
 }
 
-uint32_t ActivationSpool::UsualSamples(const ModelConfig& config) {
+uint32_t ActivationSpool::TrainingSamples(const ModelConfig& config) {
   constexpr uint64_t kLeast = 4096;
   constexpr uint64_t kMost = 16384;
   constexpr uint64_t kFileBytes = uint64_t{1} << 30;

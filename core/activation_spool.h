@@ -39,9 +39,9 @@ class ActivationSpool final : public FfnObserver {
                            const SpoolOptions& options);
   static uint64_t FileBytes(const ModelConfig& config,
                             const SpoolOptions& options);
-  // As many as a file of a gigabyte has, but 4096 to 16384: predictors get
-  // better with more.
-  static uint32_t UsualSamples(const ModelConfig& config);
+  // Samples to train with: as many as a file of a gigabyte has, but 4096 to
+  // 16384.
+  static uint32_t TrainingSamples(const ModelConfig& config);
 
   // kInvalidArgument: no token or sample. kResourceExhausted: the budget has
   // less than NumBytes(), or the disk less than FileBytes().

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 
-#include "core/base/checked_math.h"
 #include "kernels/norm.h"
 #include "kernels/quant_sum.h"
 

@@ -16,6 +16,9 @@ namespace {
 // Samples that the threshold of a low-bit predictor is chosen from.
 constexpr uint32_t kMaxThresholdSamples = 1024;
 constexpr uint32_t kMinRank = 8;
+// Larger ones are made only where they are asked for: training takes memory and
+// time by the rank, 600 MB for this one of OpenELM-3B's last layer.
+constexpr uint32_t kMaxTriedRank = 512;
 
 Status CheckCancelled(const PredictorOptions& options) {
   if (options.cancel != nullptr && options.cancel->IsCancelled()) {
@@ -184,7 +187,8 @@ Result<LayerPredictor> MakeLowBit(const ModelFile& model, LayerSamples& samples,
   return result;
 }
 
-// Ranks to try, ascending; the last is the largest that there is room for.
+// Ranks to try, ascending; the last is the largest that there is room for and
+// that is tried.
 std::vector<uint32_t> Ranks(const ModelConfig& config, uint32_t layer,
                             const PredictorOptions& options) {
   if (options.rank > 0) return {options.rank};
@@ -195,7 +199,7 @@ std::vector<uint32_t> Ranks(const ModelConfig& config, uint32_t layer,
   const auto limit = static_cast<uint64_t>(
       options.max_share * static_cast<double>(Bf16FfnBytes(config, layer)));
   const uint32_t most =
-      std::min(config.model_dim, config.layers[layer].ffn_dim);
+      std::min({config.model_dim, config.layers[layer].ffn_dim, kMaxTriedRank});
   // In whole groups, or where there is no room for one, in ones.
   const uint32_t step = config.model_dim % kQuantGroup == 0 &&
                                 most >= kQuantGroup &&

@@ -22,11 +22,11 @@ struct PredictorOptions {
   unsigned bits = 2;            // Low-bit.
   double recall_target = 0.95;  // Of the active neurons, those to be found.
   // Low-rank. A rank of 0 tries powers of two and the largest that takes at
-  // most `max_share` of the layer's FFN in bf16, the small ones first, until
-  // one keeps no more than 7/4 of what is active, nor more than halfway to all.
-  // Where none does, it is the one that keeps least. Ranks of whole groups of
-  // weights are stored as q4, and tried where there is room for one; others as
-  // bf16.
+  // most `max_share` of the layer's FFN in bf16, up to 512, the small ones
+  // first, until one keeps no more than 7/4 of what is active, nor more than
+  // halfway to all. Where none does, it is the one that keeps least. Ranks of
+  // whole groups of weights are stored as q4, and tried where there is room for
+  // one, if model_dim is whole groups, too; others as bf16.
   uint32_t rank = 0;
   double max_share = 0.05;
   uint32_t num_epochs = 4;

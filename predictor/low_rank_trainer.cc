@@ -353,6 +353,12 @@ class Trainer {
 
   // The parameters as they are now, judged by the samples held out.
   Result<TrainedLowRank> Snapshot() const {
+    for (const Matrix* matrix : {&parameters_.a, &parameters_.b}) {
+      if (CountNonFinite(matrix->data(), static_cast<size_t>(matrix->size())) >
+          0) {
+        return InvalidArgument("training: weights are NaN or infinite");
+      }
+    }
     TrainedLowRank result;
     result.shape = shape_;
     result.bytes = LowRankPredictor::Serialize(shape_, parameters_.a.data(),

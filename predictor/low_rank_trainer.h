@@ -83,7 +83,8 @@ struct TrainedLowRank {
 // five times.
 //
 // kInvalidArgument: a shape or option that cannot be, too few samples to hold
-// some out, samples that change between passes or are not finite. kCancelled.
+// some out, samples that change between passes or are not finite, or training
+// that diverges. kCancelled.
 // And every error of `source`.
 Result<TrainedLowRank> TrainLowRank(uint32_t num_neurons, uint32_t model_dim,
                                     const float* gate, SampleSource& source,
