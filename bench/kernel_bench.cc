@@ -17,8 +17,8 @@
 //   BM_Prompt   products with a batch: GMAC/s counts multiplications and adds
 //   others      what is between the products, for one token on one thread
 //
-// Threads share rows or columns as in core/transformer.cc and core/dense_ffn.cc.
-// All times are those of a clock on the wall.
+// Threads share rows or columns as in core/transformer.cc and
+// core/dense_ffn.cc. All times are those of a clock on the wall.
 
 #include "bench/kernel_bench.h"
 

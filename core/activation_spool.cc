@@ -81,15 +81,13 @@ uint64_t ActivationSpool::FileBytes(const ModelConfig& config,
 }
 
 uint32_t ActivationSpool::TrainingSamples(const ModelConfig& config) {
-  constexpr uint64_t kLeast = 4096;
   constexpr uint64_t kMost = 16384;
   constexpr uint64_t kFileBytes = uint64_t{1} << 30;
-  uint64_t sample_bytes = 0;
-  for (uint32_t i = 0; i < config.num_layers(); ++i) {
-    sample_bytes += RecordBytes(config, i);
-  }
+  const uint64_t least = SpoolOptions().max_samples;
+  SpoolOptions one;
+  one.num_tokens = one.max_samples = 1;
   return static_cast<uint32_t>(
-      std::clamp(kFileBytes / sample_bytes, kLeast, kMost));
+      std::clamp(kFileBytes / FileBytes(config, one), least, kMost));
 }
 
 ActivationSpool::ActivationSpool(const ModelConfig& config,

@@ -371,7 +371,7 @@ Status WeightStore::KeepReading() {
 
 Status WeightStore::CheckCancelled() {
   if (!reads_.is_cancelled()) return OkStatus();
-  return Fail(Cancelled("stopped between two parts of a layer"));
+  return Fail(Cancelled("stopped between two pieces of work"));
 }
 
 Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {

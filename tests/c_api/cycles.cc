@@ -13,7 +13,7 @@ namespace {
 
 constexpr size_t kCycleTokens = 8;
 // Of weights, beside the least memory there is: most of them. The others
-// stream, but a cycle takes a third of what it would with none.
+// stream; with none in RAM most of a cycle would be waiting for small reads.
 constexpr uint64_t kWeightBytes = uint64_t{6} << 20;
 
 size_t CountEntries(const char* directory) {

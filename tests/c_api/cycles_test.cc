@@ -5,7 +5,7 @@
 namespace flashelm::test {
 namespace {
 
-// In an emulator, where they would take an hour, a hundred will do.
+// In an emulator, where a hundred take two minutes, these will do.
 #ifdef FLASHELM_FOREIGN_MEMORY
 constexpr int kCycles = 100;
 #else

@@ -87,7 +87,6 @@ TEST(LowRankPredictorTest, QuantizedScoresAreNearTheExactOnes) {
       Matrices m(shape, 1);
       for (float& v : m.a) v *= size;
       for (float& v : m.b) v /= size;
-      const Matrices exact = m;
       const Shape exact_shape{WeightType::kF32, 70, 288, 64};
       const auto x = RandomNormals(shape.model_dim, 9);
       const auto bytes = m.Bytes();
