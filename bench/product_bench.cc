@@ -11,6 +11,7 @@
 #include "core/base/checked_math.h"
 #include "core/base/thread_pool.h"
 #include "kernels/activation.h"
+#include "kernels/bundle_steps.h"
 #include "kernels/matmul.h"
 #include "kernels/prefetch.h"
 #include "kernels/quant_matmul.h"
@@ -20,12 +21,7 @@
 namespace flashelm {
 namespace {
 
-// As in core/: neurons whose bundles a thread takes at once when it decodes,
-// and where parts of a loop begin.
-constexpr size_t StepNeurons(WeightType type) {
-  return IsQuantized(type) ? kQuantSumRows : 16;
-}
-constexpr size_t kGateStep = 8;  // Neurons whose gates come before their ups.
+// As in core/: where parts of a loop begin.
 constexpr size_t kGrain = 32;
 
 // Rows of a layer's matrix, `parts` of which lie side by side in a record: 3
@@ -120,7 +116,7 @@ void RunRows(benchmark::State& state, const Matrix& matrix, WeightType type,
   // What a thread does to one part before the other: of bundles little, so
   // that they pass through its caches once.
   const size_t step = num_parts == 1    ? num_rows
-                      : num_tokens == 1 ? StepNeurons(type)
+                      : num_tokens == 1 ? BundleStepsOf(type).bundles
                                         : kTileNeurons / 2;
   const uint64_t stride = matrix.stride_bytes(type);
   for (auto _ : state) {
@@ -152,7 +148,7 @@ void RunDown(benchmark::State& state, const Matrix& matrix, WeightType type,
   const Buffer scale(kTileNeurons * num_tokens * sizeof(float));
   FillRandom(scale.floats(), kTileNeurons * num_tokens);
   const Tokens tokens(type, cols, num_tokens);
-  const size_t step = StepNeurons(type);
+  const size_t step = BundleStepsOf(type).bundles;
   const size_t num_sums =
       num_tokens == 1 ? setting.pool->num_threads() : num_tokens;
   const Buffer sums(num_sums * cols * sizeof(float));
@@ -193,7 +189,7 @@ void RunFfn(benchmark::State& state, const Matrix& matrix, WeightType type,
   const size_t num_rows = matrix.RowsIn(type, setting.memory.size());
   const size_t cols = matrix.num_cols;
   const Tokens tokens(type, cols, 1);
-  const size_t step = StepNeurons(type);
+  const BundleSteps steps = BundleStepsOf(type);
   const Buffer sums(setting.pool->num_threads() * cols * sizeof(float));
   const uint64_t stride = matrix.stride_bytes(type);
   for (auto _ : state) {
@@ -201,15 +197,15 @@ void RunFfn(benchmark::State& state, const Matrix& matrix, WeightType type,
     setting.pool->ParallelFor(
         num_rows, kGrain, [&](size_t begin, size_t end, uint32_t thread) {
           // As in core/dense_ffn.cc.
-          float gate[kQuantSumRows], up[kQuantSumRows];
+          float gate[kMaxBundlesOfStep], up[kMaxBundlesOfStep];
           const uint64_t third = stride / 3;
           FetchCursor ahead({records + begin * stride, (end - begin) * stride},
-                            std::max<uint64_t>(step * third, kBytesAhead));
-          for (size_t r = begin; r < end; r += step) {
+                            BundleBytesAhead(steps, third, 3));
+          for (size_t r = begin; r < end; r += steps.bundles) {
             const std::byte* at = records + r * stride;
-            const size_t count = std::min(step, end - r);
-            for (size_t i = 0; i < count; i += kGateStep) {
-              const size_t rows = std::min(kGateStep, count - i);
+            const size_t count = std::min(steps.bundles, end - r);
+            for (size_t i = 0; i < count; i += steps.gates) {
+              const size_t rows = std::min(steps.gates, count - i);
               const auto multiply = [&](size_t part, float* out) {
                 tokens.Multiply(PartOf(at + i * stride, matrix, type, part),
                                 rows, thread, out + i, 0,

@@ -9,14 +9,6 @@
 namespace flashelm {
 namespace {
 
-// Neurons whose bundles pass through a core's caches together, with others
-// that are being fetched; where they are quantized, a block of those that down
-// columns are added in.
-constexpr size_t kStep = 16;
-constexpr size_t kMaxStep = kQuantSumRows;
-// Of these, neurons whose gates are multiplied before their ups.
-constexpr size_t kGateStep = 8;
-
 // About what a thread takes of the bundles of a single token before all of them
 // add down columns, which are still in their second-level caches then.
 constexpr uint64_t kPieceBytes = uint64_t{512} << 10;
@@ -188,8 +180,9 @@ void DenseFfn::ActivateForOneToken(const RecordRun& run, size_t first,
   const LayerWeights& weights = weights_.layers[layer_];
   const bool has_gate = !weights.has_split_gate();
   const bool has_up = !weights.has_split_down();
-  for (size_t i = 0; i < count; i += kGateStep) {
-    const size_t rows = std::min(kGateStep, count - i);
+  const size_t step = steps().gates;
+  for (size_t i = 0; i < count; i += step) {
+    const size_t rows = std::min(step, count - i);
     const auto multiply = [&](const PartRef& matrix, float* out) {
       product_->Rows(View(run, first + i, matrix), rows, part, out + i, 0,
                      ahead.Advance(rows * share));
@@ -200,6 +193,10 @@ void DenseFfn::ActivateForOneToken(const RecordRun& run, size_t first,
   const size_t neuron = run.first_record + first;
   GluActivate(activation_, has_gate ? gate : s_.gates + neuron,
               has_up ? up : s_.ups + neuron, count, gate);
+}
+
+BundleSteps DenseFfn::steps() const {
+  return BundleStepsOf(WeightTypeOf(weights_.layers[layer_].down.encoding));
 }
 
 // How many whole ranges begin at `neuron` and end by `end`, of those the most
@@ -230,18 +227,15 @@ Result<uint32_t> DenseFfn::AddRangesOfOneToken(const RecordRun& run,
   }
   const size_t grain = std::max<uint64_t>(
       1, kMinBytesPerThread * kFfnRanges / (stride_bytes_ * ffn_dim_));
-  const size_t step =
-      IsQuantized(WeightTypeOf(weights.down.encoding)) ? kMaxStep : kStep;
+  const size_t step = steps().bundles;
+  const size_t num_parts = NumParts(weights);
   Status status;  // Of the caller's part.
   pool_.ParallelFor(
       num_ranges, grain, [&](size_t begin, size_t end, uint32_t part) {
-        // At least as many bytes as the columns of down take, which come last
-        // of a step.
         FetchCursor ahead(
             {run.data + begins[begin] * stride_bytes_,
              (begins[end] - begins[begin]) * stride_bytes_},
-            std::max<uint64_t>(step * stride_bytes_ / NumParts(weights),
-                               kBytesAhead));
+            BundleBytesAhead(steps(), stride_bytes_ / num_parts, num_parts));
         for (size_t range = begin; range < end; ++range) {
           float* sum = s_.ranges + range * model_dim;
           std::fill_n(sum, model_dim, 0.0f);
@@ -267,8 +261,8 @@ void DenseFfn::AddNeuronsOfOneToken(const RecordRun& run, size_t first,
                                     FetchCursor& ahead, float* sum) {
   const LayerWeights& weights = weights_.layers[layer_];
   const uint64_t share = stride_bytes_ / NumParts(weights);
-  float gate[kMaxStep];
-  float up[kMaxStep];
+  float gate[kMaxBundlesOfStep];
+  float up[kMaxBundlesOfStep];
   ActivateForOneToken(run, first, count, part, share, ahead, gate, up);
   AddDownColumns(View(run, first, weights.down), count, config_.model_dim, gate,
                  0, 1, nullptr, sum, 0, ahead.Advance(count * share));

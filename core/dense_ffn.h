@@ -14,6 +14,7 @@
 #include "core/model_file.h"
 #include "core/scratch.h"
 #include "kernels/activation.h"
+#include "kernels/bundle_steps.h"
 #include "kernels/prefetch.h"
 #include "kernels/weight_view.h"
 #include "storage/weight_store.h"
@@ -47,6 +48,7 @@ class DenseFfn {
                 uint32_t part);
   void AddDown(const RecordRun& run, uint32_t first, uint32_t count);
 
+  BundleSteps steps() const;
   uint32_t WholeRanges(uint32_t neuron, uint32_t end) const;
   Result<uint32_t> AddRangesOfOneToken(const RecordRun& run, uint32_t neuron,
                                        uint32_t num_ranges);

@@ -18,6 +18,10 @@ namespace flashelm::HWY_NAMESPACE {
 // One token. Rows that pass over y together: it is loaded and stored once for
 // all of them, and each is read from its beginning to its end.
 constexpr size_t kAddedRows = 8;
+// The same while other memory is fetched: the fewer, the more evenly that is.
+// With 8, a dozen lines follow each other, and a core of a Zen 5 processor
+// waits for some of them.
+constexpr size_t kFetchingRows = 2;
 
 // Adds kRows rows to a token at the columns of one group.
 //   rows   [kRows]  where the codes or elements of each begin; those of the
@@ -107,7 +111,8 @@ template <class W>
 HWY_INLINE void AddRowsToToken(const WeightView& w, size_t num_rows,
                                size_t num_groups, const float* scale, float* y,
                                std::span<const std::byte> next) {
-  LineFetcher fetcher(next, num_rows * num_groups * kGroupBytes<W>);
+  LineFetcher fetcher(next, num_rows * num_groups * kGroupBytes<W>,
+                      FetchesNear());
   const size_t scales_offset = kIsQuantized<W> ? w.scales - w.data : 0;
   const std::byte* rows[2 * kAddedRows];
   size_t i = 0;
@@ -116,15 +121,22 @@ HWY_INLINE void AddRowsToToken(const WeightView& w, size_t num_rows,
       rows[r] = w.data + (i + r) * w.stride_bytes;
     }
   };
-  for (; num_rows - i >= kAddedRows; i += kAddedRows) {
+  const auto add = [&](auto count, const std::byte* const* next_rows) HWY_ATTR {
+    AddRows<W, count()>(rows, scales_offset, num_groups, scale + i, y,
+                        next_rows, fetcher);
+    i += count();
+  };
+  while (num_rows - i >= kAddedRows && next.empty()) {
     find_rows(2 * kAddedRows);
-    AddRows<W, kAddedRows>(rows, scales_offset, num_groups, scale + i, y,
-                           next.empty() ? rows + kAddedRows : nullptr, fetcher);
+    add(std::integral_constant<size_t, kAddedRows>(), rows + kAddedRows);
   }
-  for (; i < num_rows; ++i) {
+  while (num_rows - i >= kFetchingRows && !next.empty()) {
+    find_rows(kFetchingRows);
+    add(std::integral_constant<size_t, kFetchingRows>(), nullptr);
+  }
+  while (i < num_rows) {
     find_rows(1);
-    AddRows<W, 1>(rows, scales_offset, num_groups, scale + i, y, nullptr,
-                  fetcher);
+    add(std::integral_constant<size_t, 1>(), nullptr);
   }
 }
 

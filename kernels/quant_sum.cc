@@ -416,7 +416,8 @@ HWY_NOINLINE void AddRowsToOne(const WeightView& w, size_t num_rows,
                                std::span<const std::byte> next) {
   constexpr size_t kCols = kStripGroups * kQuantGroup;
   Strip strip;
-  LineFetcher fetcher(next, num_rows * RowBytes(kType, num_cols));
+  LineFetcher fetcher(next, num_rows * RowBytes(kType, num_cols),
+                      FetchesNear());
   for (size_t row = 0; row < num_rows; row += kQuantSumRows) {
     for (size_t col = 0; col < num_cols; col += kCols) {
       if (next.empty()) {
