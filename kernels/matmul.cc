@@ -46,27 +46,41 @@ HWY_NOINLINE void MatMulByRow(const WeightView& w, size_t num_rows,
   }
 }
 
-// kRows rows times kTokens tokens. Only one vector of the partial sums of each
+// Columns that are multiplied before others, and rows: the part of the tokens
+// stays in the nearest cache while all these rows are multiplied with it. Rows
+// and partial sums stay there, too: 28 KiB in all for bf16. Without that,
+// tokens came from the second level for every four rows, and two cores of a
+// Turin made 0.59 of their peak.
+constexpr size_t kBlockCols = 512;
+constexpr size_t kBlockRows = 16;
+
+using Partials = float[kNumPartials];
+
+// Adds columns [begin, end) of kRows rows times kTokens tokens to their partial
+// sums, or begins with these. Only one vector of the partial sums of each
 // product is in registers at a time, so that more products share a load.
 // `fetch`: as many rows after these are fetched meanwhile.
-//   num_cols  a multiple of kNumPartials
+//   begin, end  multiples of kNumPartials
+//   partials    [kRows][kTokens]
 template <class W, size_t kRows, size_t kTokens>
 HWY_INLINE void MatMulTile(const std::byte* rows, size_t stride_bytes,
-                           size_t num_cols, const float* HWY_RESTRICT x,
-                           size_t x_stride, bool fetch, float* HWY_RESTRICT out,
-                           size_t out_stride) {
+                           size_t begin, size_t end,
+                           const float* HWY_RESTRICT x, size_t x_stride,
+                           bool fetch, Partials* HWY_RESTRICT partials) {
   const VectorTag d;
-  alignas(kCacheLine) float partials[kRows][kTokens][kNumPartials];
   HWY_UNROLL(1)
   for (size_t i = 0; i < kNumPartials; i += kLanes) {
     Vector sums[kRows][kTokens];
     HWY_UNROLL(4)
     for (size_t r = 0; r < kRows; ++r) {
       HWY_UNROLL(6)
-      for (size_t t = 0; t < kTokens; ++t) sums[r][t] = hn::Zero(d);
+      for (size_t t = 0; t < kTokens; ++t) {
+        sums[r][t] = begin == 0 ? hn::Zero(d)
+                                : hn::Load(d, partials[r * kTokens + t] + i);
+      }
     }
     const bool fetch_now = fetch && i == 0;
-    for (size_t k = i; k < num_cols; k += kNumPartials) {
+    for (size_t k = begin + i; k < end; k += kNumPartials) {
       if (fetch_now) {
         FetchRows(rows + kRows * stride_bytes + k * sizeof(W), stride_bytes,
                   kRows, kNumPartials * sizeof(W));
@@ -90,16 +104,37 @@ HWY_INLINE void MatMulTile(const std::byte* rows, size_t stride_bytes,
     for (size_t r = 0; r < kRows; ++r) {
       HWY_UNROLL(6)
       for (size_t t = 0; t < kTokens; ++t) {
-        hn::Store(sums[r][t], d, partials[r][t] + i);
+        hn::Store(sums[r][t], d, partials[r * kTokens + t] + i);
       }
     }
   }
+}
+
+// At most kBlockRows rows.
+template <class W, size_t kTokens>
+HWY_NOINLINE void MatMulBlock(const WeightView& w, size_t num_rows,
+                              size_t num_cols, const float* x, size_t x_stride,
+                              bool fetch, float* out, size_t out_stride) {
+  alignas(kCacheLine) Partials partials[kBlockRows * kTokens];
+  for (size_t begin = 0; begin < num_cols; begin += kBlockCols) {
+    const size_t end = std::min(begin + kBlockCols, num_cols);
+    size_t r = 0;
+    const auto multiply = [&](auto rows) HWY_ATTR {
+      for (; num_rows - r >= rows(); r += rows()) {
+        MatMulTile<W, rows(), kTokens>(w.data + r * w.stride_bytes,
+                                       w.stride_bytes, begin, end, x, x_stride,
+                                       fetch, partials + r * kTokens);
+      }
+    };
+    multiply(std::integral_constant<size_t, kTileRows>());
+    multiply(std::integral_constant<size_t, 1>());
+  }
   for (size_t t = 0; t < kTokens; ++t) {
-    for (size_t r = 0; r < kRows; ++r) {
+    for (size_t r = 0; r < num_rows; ++r) {
       Vector sums[kNumVectors];
       HWY_UNROLL(32)
       for (size_t i = 0; i < kNumVectors; ++i) {
-        sums[i] = hn::Load(d, partials[r][t] + i * kLanes);
+        sums[i] = hn::Load(VectorTag(), partials[r * kTokens + t] + i * kLanes);
       }
       out[t * out_stride + r] = ReducePartials(sums);
     }
@@ -107,19 +142,13 @@ HWY_INLINE void MatMulTile(const std::byte* rows, size_t stride_bytes,
 }
 
 template <class W, size_t kTokens>
-HWY_NOINLINE void MatMulPanel(const WeightView& w, size_t num_rows,
-                              size_t num_cols, const float* x, size_t x_stride,
-                              bool fetch, float* out, size_t out_stride) {
-  size_t r = 0;
-  for (; num_rows - r >= kTileRows; r += kTileRows) {
-    MatMulTile<W, kTileRows, kTokens>(w.data + r * w.stride_bytes,
-                                      w.stride_bytes, num_cols, x, x_stride,
-                                      fetch, out + r, out_stride);
-  }
-  for (; r < num_rows; ++r) {
-    MatMulTile<W, 1, kTokens>(w.data + r * w.stride_bytes, w.stride_bytes,
-                              num_cols, x, x_stride, fetch, out + r,
-                              out_stride);
+HWY_INLINE void MatMulPanel(const WeightView& w, size_t num_rows,
+                            size_t num_cols, const float* x, size_t x_stride,
+                            bool fetch, float* out, size_t out_stride) {
+  for (size_t r = 0; r < num_rows; r += kBlockRows) {
+    MatMulBlock<W, kTokens>(Submatrix(w, r, 0),
+                            std::min(kBlockRows, num_rows - r), num_cols, x,
+                            x_stride, fetch, out + r, out_stride);
   }
 }
 
