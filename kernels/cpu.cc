@@ -6,6 +6,8 @@
 #include <sys/sysctl.h>
 
 #include <cstddef>
+#elif defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
 #endif
 
 namespace flashelm {
@@ -20,6 +22,18 @@ bool CpuHasDotProduct() {
   return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, nullptr,
                       0) == 0 &&
          has != 0;
+#else
+  return false;
+#endif
+}
+
+bool CpuIsZen5OrLater() {
+#if defined(__x86_64__) || defined(__i386__)
+  constexpr unsigned kZen5Family = 0x1A;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __builtin_cpu_is("amd") != 0 &&
+         __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 &&
+         (eax >> 8 & 15) + (eax >> 20 & 255) >= kZen5Family;
 #else
   return false;
 #endif

@@ -1,4 +1,4 @@
-// What the CPU has that Highway has no target for.
+// What of the CPU matters here and Highway does not tell.
 #ifndef FLASHELM_KERNELS_CPU_H_
 #define FLASHELM_KERNELS_CPU_H_
 
@@ -8,6 +8,9 @@ namespace flashelm {
 // Cortex-A55 and A75 and later, Apple's since A13. False on other processors
 // than 64-bit ARM, and where the system does not tell.
 bool CpuHasDotProduct();
+
+// Whether the CPU is one of AMD's of the Zen 5 kind, or a later one.
+bool CpuIsZen5OrLater();
 
 }  // namespace flashelm
 
