@@ -30,9 +30,10 @@ __attribute__((always_inline)) inline void FetchLineNear(const std::byte* at) {
 
 // Whether lines that a caller names are best fetched into all levels: on AMD's
 // processors since Zen 5, which drop a part of what is fetched into the second
-// level alone. That costs little where rows lie side by side and the processor
-// runs ahead by itself, but much where they lie apart: with one thread, FFNs
-// decoded at 0.63 and 0.74 (bf16) and 0.73 and 0.84 (q8) of a stream.
+// level alone. That costs little where the rows of a matrix lie side by side
+// and the processor runs ahead by itself, but much of bundles: one thread
+// decoded at 0.63 of a stream, and 0.74 with all levels (bf16), 0.73 and 0.84
+// (q8).
 bool FetchesNear();
 
 // Ascending streams that memory ahead is fetched in: one or two. Intel's

@@ -27,6 +27,7 @@ constexpr MatrixShape kMatMulShapes[] = {
     {"columns beyond whole strips", 10, 1100, 3},
     {"a 3B layer", 17, 3072, 4},
     {"rows of a 3B layer beyond a panel", 67, 3072, 7},
+    {"columns and rows beyond those together", 19, 1056, 7},
     {"one token of a 3B layer", 18, 3072, 1},
 };
 
@@ -99,8 +100,10 @@ TEST_P(MatMulTest, FollowsTheCanonicalOrderBitForBit) {
 }
 
 TEST_P(MatMulTest, OneTokenAtATimeHasTheBitsOfTheBatch) {
-  const MatrixShape s = {"", 13, 101, 10};
-  for (const WeightType type : kFloatTypes) {
+  for (const auto& [type, num_cols] :
+       {std::pair(WeightType::kF32, 101), std::pair(WeightType::kF32, 544),
+        std::pair(WeightType::kBf16, 101), std::pair(WeightType::kBf16, 544)}) {
+    const MatrixShape s = {"", 19, static_cast<size_t>(num_cols), 10};
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/5);
     const std::vector<float> x = RandomFloats(s.num_tokens * s.num_cols, 6);
     std::vector<float> batch(s.num_tokens * s.num_rows);
@@ -116,8 +119,10 @@ TEST_P(MatMulTest, OneTokenAtATimeHasTheBitsOfTheBatch) {
 }
 
 TEST_P(MatMulTest, AnySplitOfTheRowsHasTheSameBits) {
-  const MatrixShape s = {"", 13, 101, 5};
-  for (const WeightType type : kFloatTypes) {
+  for (const auto& [type, num_cols] :
+       {std::pair(WeightType::kF32, 101), std::pair(WeightType::kF32, 544),
+        std::pair(WeightType::kBf16, 101), std::pair(WeightType::kBf16, 544)}) {
+    const MatrixShape s = {"", 19, static_cast<size_t>(num_cols), 5};
     const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/7);
     const std::vector<float> x = RandomFloats(s.num_tokens * s.num_cols, 8);
     std::vector<float> whole(s.num_tokens * s.num_rows);
@@ -271,6 +276,24 @@ TEST_P(AddScaledRowsTest, AddsOneRowAfterAnotherBitForBit) {
       }
       EXPECT_TRUE(
           HaveEqualBits(RunAddScaledRows(w.view(), s, scale), expected));
+    }
+  }
+}
+
+TEST_P(AddScaledRowsTest, WhatIsFetchedMeanwhileChangesNoBit) {
+  const std::vector<std::byte> next(20'000);
+  for (const WeightType type : {WeightType::kF32, WeightType::kBf16}) {
+    for (const size_t num_rows : {1, 2, 3, 7, 8, 9, 16, 17}) {
+      constexpr size_t kCols = 100;
+      const RandomWeights w(num_rows, kCols, type, /*seed=*/21);
+      const std::vector<float> scale = RandomFloats(num_rows, 22);
+      std::vector<float> expected = RandomFloats(kCols, 23);
+      std::vector<float> y = expected;
+      AddScaledRows(w.view(), num_rows, kCols, scale.data(), 0, 1,
+                    expected.data(), 0);
+      AddScaledRows(w.view(), num_rows, kCols, scale.data(), 0, 1, y.data(), 0,
+                    next);
+      EXPECT_TRUE(HaveEqualBits(y, expected)) << num_rows << " rows";
     }
   }
 }

@@ -57,7 +57,7 @@ TEST(FetchCursorTest, HasNothingToFetchOfNothing) {
 // Works on bundles in the order of BundleSteps, as the FFN does. Returns how
 // many bytes of work before its turn each part was fetched, at least.
 size_t LeastLead(BundleSteps steps, size_t part_bytes, size_t num_parts) {
-  constexpr size_t kBundles = 400;
+  constexpr size_t kBundles = 416;  // Whole steps.
   const size_t stride = num_parts * part_bytes;
   const size_t num_bytes = kBundles * stride;
   const std::vector<std::byte> memory(num_bytes);
