@@ -31,8 +31,8 @@ __attribute__((always_inline)) inline void FetchLineNear(const std::byte* at) {
 // Whether lines that a caller names are best fetched into all levels: on AMD's
 // processors since Zen 5, which drop a part of what is fetched into the second
 // level alone. That costs little where the rows of a matrix lie side by side
-// and the processor runs ahead by itself, but much of bundles: one thread
-// decoded at 0.63 of a stream, and 0.74 with all levels (bf16), 0.73 and 0.84
+// and the processor runs ahead by itself, but more of bundles: one thread
+// decoded at 0.63 of a stream, and 0.67 with all levels (bf16), 0.73 and 0.81
 // (q8).
 bool FetchesNear();
 
