@@ -42,7 +42,8 @@ bool FetchesNear();
 // 14.6 GB/s, a loop that only reads 14.0). AMD's (Zen 4) read one faster.
 size_t FetchStreams();
 
-// What is fetched at once, at most: far below the size of a second-level cache,
+// What is fetched ahead where work follows the order of memory (bundles need
+// more: bundle_steps.h): far below the size of a second-level cache,
 // and of few enough pages for the nearest cache of their addresses. A core of a
 // Granite Rapids reads a fifth more slowly with twice as much.
 inline constexpr size_t kBytesAhead = size_t{96} << 10;
