@@ -11,10 +11,14 @@
 namespace flashelm {
 namespace {
 
-// At which weights in DRAM are multiplied, about. Only its ratio to the
-// device's rate matters, and that by no more than the share of a token that
-// computing takes.
-constexpr double kDramBytesPerNs = 10;
+// At which a thread multiplies weights in DRAM, about, and how many threads it
+// takes to use all of its rate. Too low is the worse mistake: where computing
+// seems to be what takes time, streaming more seems to cost nothing.
+constexpr double kThreadBytesPerNs = 10;
+constexpr uint32_t kMostThreads = 4;
+double DramBytesPerNs(const PlanOptions& options) {
+  return kThreadBytesPerNs * std::min(options.num_threads, kMostThreads);
+}
 
 // Fewer layers are streamed only where that makes a token so much shorter: how
 // long reading single neurons takes depends on the text.
@@ -28,7 +32,9 @@ double TokenNs(const ModelFile& model, const PlanOptions& options,
                const MemoryPlan& plan, const std::vector<NeuronUse>& uses) {
   const std::vector<Segment>& segments = model.weight_file().segments();
   const ReadCost& cost = options.read_cost;
-  double compute_ns = static_cast<double>(plan.weight_bytes) / kDramBytesPerNs;
+  const double dram_bytes_per_ns = DramBytesPerNs(options);
+  double compute_ns =
+      static_cast<double>(plan.weight_bytes) / dram_bytes_per_ns;
   double wait_ns = 0;
   double device_ns = static_cast<double>(plan.streamed_bytes_per_token) /
                      std::max(cost.sequential_bytes_per_ns, cost.bytes_per_ns);
@@ -40,14 +46,14 @@ double TokenNs(const ModelFile& model, const PlanOptions& options,
     if (options.sparsity.takes_gates_one_by_one()) {
       meanwhile_ns +=
           static_cast<double>(segments[weights.gate.segment].num_bytes()) /
-          kDramBytesPerNs;
+          dram_bytes_per_ns;
     }
     for (const uint32_t index : weights.neuron_segments()) {
       const Segment& segment = segments[index];
       const auto stride = static_cast<double>(segment.stride_bytes);
       const double skipped =
           static_cast<double>(segment.num_records) - uses[i].kept;
-      compute_ns -= skipped * stride / kDramBytesPerNs;
+      compute_ns -= skipped * stride / dram_bytes_per_ns;
       if (plan.streams_neurons(i)) continue;
       // No more than the window's tokens use stay, however many there is room
       // for.
@@ -60,7 +66,7 @@ double TokenNs(const ModelFile& model, const PlanOptions& options,
       const double misses =
           ExpectedMisses(uses[i], segment, static_cast<uint64_t>(num_cached),
                          options.sparsity.selector == Selector::kMagnitude);
-      meanwhile_ns += uses[i].kept * stride / kDramBytesPerNs;
+      meanwhile_ns += uses[i].kept * stride / dram_bytes_per_ns;
       read_ns += ReadNs(segment, misses, cost);
     }
     wait_ns += std::max(0.0, read_ns - meanwhile_ns);
