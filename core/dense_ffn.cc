@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 
+#include "core/base/checked_math.h"
 #include "kernels/norm.h"
 #include "kernels/quant_sum.h"
+#include "storage/planar.h"
 
 namespace flashelm {
 namespace {
@@ -17,6 +19,13 @@ constexpr uint64_t kPieceBytes = uint64_t{512} << 10;
 uint64_t NumParts(const LayerWeights& weights) {
   return 1 + uint64_t{!weights.has_split_gate()} +
          uint64_t{!weights.has_split_down()};
+}
+
+// Of `count` bundles of a run, from its i-th on, those whose parts lie
+// together.
+size_t NumTogether(const RecordRun& run, size_t i, size_t count) {
+  if (!run.is_planar) return count;
+  return std::min(count, kPlanarRecords - i % kPlanarRecords);
 }
 
 }  // namespace
@@ -104,7 +113,7 @@ void DenseFfn::Activate(const RecordRun& run, uint32_t first, size_t begin,
   const size_t count = end - begin;
   float* gate = s_.gate + first % tile + begin;
   float* up = s_.up + first % tile + begin;
-  if (IsOneToken()) {
+  if (IsOneToken() && !run.is_planar) {
     // Of bundles their down columns, too, which are still near when they are
     // added.
     FetchCursor ahead(
@@ -115,7 +124,10 @@ void DenseFfn::Activate(const RecordRun& run, uint32_t first, size_t begin,
     return;
   }
   const auto multiply = [&](const PartRef& matrix, float* out) {
-    product_->Rows(View(run, in_run, matrix), count, part, out, tile);
+    for (size_t i = 0, rows = 0; i < count; i += rows) {
+      rows = NumTogether(run, in_run + i, count - i);
+      product_->Rows(View(run, in_run + i, matrix), rows, part, out + i, tile);
+    }
   };
   const auto copy = [&](const float* all, float* out) {
     for (size_t t = 0; t < num_tokens_; ++t) {
@@ -146,17 +158,20 @@ void DenseFfn::Activate(const RecordRun& run, uint32_t first, size_t begin,
 // Adds the down columns of neurons [first, first + count) of one tile.
 void DenseFfn::AddDown(const RecordRun& run, uint32_t first, uint32_t count) {
   const size_t model_dim = config_.model_dim;
-  const WeightView down =
-      View(run, first - run.first_record, weights_.layers[layer_].down);
-  const size_t grain = GrainFor(model_dim, ElementsBytes(down.type, count),
-                                num_tokens_, pool_.num_threads());
+  const PartRef& down = weights_.layers[layer_].down;
+  const size_t grain =
+      GrainFor(model_dim, ElementsBytes(WeightTypeOf(down.encoding), count),
+               num_tokens_, pool_.num_threads());
   pool_.ParallelFor(
       model_dim, grain, [&](size_t begin, size_t end, uint32_t part) {
         const uint32_t last = first + count;
         for (uint32_t neuron = first; neuron < last;) {
           const uint32_t range_end = FfnRangeEnd(ffn_dim_, neuron);
-          const uint32_t next = std::min(range_end, last);
-          down_columns_.Add({Submatrix(down, neuron - first, 0), neuron, next,
+          const size_t in_run = neuron - run.first_record;
+          const auto next = static_cast<uint32_t>(
+              neuron +
+              NumTogether(run, in_run, std::min(range_end, last) - neuron));
+          down_columns_.Add({View(run, in_run, down), neuron, next,
                              /*ends_range=*/next == range_end},
                             begin, end, part, s_.gate, num_tokens_,
                             s_.partial + begin);
@@ -197,6 +212,26 @@ void DenseFfn::ActivateForOneToken(const RecordRun& run, size_t first,
 
 BundleSteps DenseFfn::steps() const {
   return BundleStepsOf(WeightTypeOf(weights_.layers[layer_].down.encoding));
+}
+
+WeightView DenseFfn::View(const RecordRun& run, size_t i,
+                          const PartRef& part) const {
+  const size_t stride = run.is_planar
+                            ? stride_bytes_ / NumParts(weights_.layers[layer_])
+                            : stride_bytes_;
+  return ViewOfPart(run.data + PartOffset(run, i, part) - part.offset_bytes,
+                    part, stride);
+}
+
+// Where that begins.
+uint64_t DenseFfn::PartOffset(const RecordRun& run, size_t i,
+                              const PartRef& part) const {
+  if (!run.is_planar) return i * stride_bytes_ + part.offset_bytes;
+  const size_t block = RoundDown(i, kPlanarRecords);
+  const size_t num_in_block = std::min(kPlanarRecords, run.num_records - block);
+  const size_t row_bytes = stride_bytes_ / NumParts(weights_.layers[layer_]);
+  return block * stride_bytes_ + num_in_block * part.offset_bytes +
+         (i - block) * row_bytes;
 }
 
 // How many whole ranges begin at `neuron` and end by `end`, of those the most
@@ -240,7 +275,12 @@ Result<uint32_t> DenseFfn::AddRangesOfOneToken(const RecordRun& run,
           float* sum = s_.ranges + range * model_dim;
           std::fill_n(sum, model_dim, 0.0f);
           const size_t last = begins[range + 1];
-          for (size_t i = begins[range]; i < last; i += step) {
+          if (run.is_planar) {
+            AddPlanarOfOneToken(run, begins[range], last, begins[end], part,
+                                sum);
+          }
+          for (size_t i = begins[range]; i < last && !run.is_planar;
+               i += step) {
             AddNeuronsOfOneToken(run, i, std::min(step, last - i), part, ahead,
                                  sum);
           }
@@ -266,6 +306,42 @@ void DenseFfn::AddNeuronsOfOneToken(const RecordRun& run, size_t first,
   ActivateForOneToken(run, first, count, part, share, ahead, gate, up);
   AddDownColumns(View(run, first, weights.down), count, config_.model_dim, gate,
                  0, 1, nullptr, sum, 0, ahead.Advance(count * share));
+}
+
+// Neurons [first, last) of a planar run: parts of some neurons at a time, while
+// the parts that come next are fetched, up to those of the neuron before `end`.
+void DenseFfn::AddPlanarOfOneToken(const RecordRun& run, size_t first,
+                                   size_t last, size_t end, uint32_t part,
+                                   float* sum) {
+  constexpr size_t kStep = kQuantSumRows;
+  static_assert(kPlanarRecords % kStep == 0);
+  const LayerWeights& weights = weights_.layers[layer_];
+  const bool has_gate = !weights.has_split_gate();
+  const size_t row_bytes = stride_bytes_ / NumParts(weights);
+  // Rows of a matrix that a step from neuron i on goes through.
+  const auto rows_at = [&](const PartRef& matrix, size_t i) {
+    const size_t count = std::min(kStep, end - i);
+    return std::span(run.data + PartOffset(run, i, matrix), count * row_bytes);
+  };
+  float gate[kStep];
+  float up[kStep];
+  for (size_t i = first; i < last; i += kStep) {
+    const size_t count = std::min(kStep, last - i);
+    if (has_gate) {
+      product_->Rows(View(run, i, weights.gate), count, part, gate, 0,
+                     rows_at(weights.up, i));
+    }
+    product_->Rows(View(run, i, weights.up), count, part, up, 0,
+                   rows_at(weights.down, i));
+    GluActivate(activation_, has_gate ? gate : s_.gates + run.first_record + i,
+                up, count, gate);
+    std::span<const std::byte> next;
+    if (i + count < end) {
+      next = rows_at(has_gate ? weights.gate : weights.up, i + count);
+    }
+    AddDownColumns(View(run, i, weights.down), count, config_.model_dim, gate,
+                   0, 1, nullptr, sum, 0, next);
+  }
 }
 
 }  // namespace flashelm

@@ -58,10 +58,14 @@ class DenseFfn {
                            uint32_t part, uint64_t share, FetchCursor& ahead,
                            float* gate, float* up);
 
-  // Part `part` of the bundles of a run, from its i-th on.
-  WeightView View(const RecordRun& run, size_t i, const PartRef& part) const {
-    return ViewOfPart(run.data + i * stride_bytes_, part, stride_bytes_);
-  }
+  void AddPlanarOfOneToken(const RecordRun& run, size_t first, size_t last,
+                           size_t end, uint32_t part, float* sum);
+
+  // Part `part` of the bundles of a run, from its i-th on, as many as lie
+  // together.
+  WeightView View(const RecordRun& run, size_t i, const PartRef& part) const;
+  uint64_t PartOffset(const RecordRun& run, size_t i,
+                      const PartRef& part) const;
   // For a single token whose gates nobody is told, bundles are fetched whole
   // and in order.
   bool IsOneToken() const { return num_tokens_ == 1 && observer_ == nullptr; }

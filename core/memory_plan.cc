@@ -16,6 +16,7 @@
 #include "core/scratch.h"
 #include "core/sparse_ffn.h"
 #include "core/sparse_switch.h"
+#include "storage/planar.h"
 
 namespace flashelm {
 namespace {
@@ -331,7 +332,23 @@ class Planner {
     Add("cache of bundles", plan_.sparse_bytes - fixed);
   }
 
+  // Of neurons that are all computed, parts are computed with side by side.
+  void MakePlanar() {
+    if (IsSparse() || IsMapped()) return;
+    ResidencyPlan& residency = plan_.residency;
+    for (const LayerWeights& layer : model_.weights().layers) {
+      for (const uint32_t index : layer.neuron_segments()) {
+        const Segment& segment = segments_[index];
+        if (residency.resident_records[index] == segment.num_records &&
+            CanBePlanar(segment)) {
+          residency.planar.push_back(index);
+        }
+      }
+    }
+  }
+
   void AddChosenLines() {
+    MakePlanar();
     plan_.activation_bytes = ScratchBytes(plan_.batch);
     Add("activations", plan_.activation_bytes);
     const ResidencyPlan& residency = plan_.residency;

@@ -2,6 +2,7 @@
 #ifndef FLASHELM_STORAGE_RESIDENCY_H_
 #define FLASHELM_STORAGE_RESIDENCY_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -62,6 +63,9 @@ struct ResidencyPlan {
   // they are resident, or in `apart`.
   std::vector<uint32_t> sweep;
   uint32_t head = 0;
+  // Segments whose records are planar in DRAM: all of them are resident and are
+  // read by sweeps, and they can be (CanBePlanar()).
+  std::vector<uint32_t> planar;
   // Segments that are read by someone else, or not at all: none of their
   // records is resident.
   std::vector<uint32_t> apart;
@@ -69,6 +73,9 @@ struct ResidencyPlan {
   uint32_t num_slots = 0;
   uint64_t slot_bytes = 0;  // A multiple of kIoAlignment.
 
+  bool IsPlanar(uint32_t index) const {
+    return std::ranges::find(planar, index) != planar.end();
+  }
   SegmentResidency Residency(const std::vector<Segment>& segments,
                              uint32_t index) const {
     return {segments[index], resident_records[index], chunk_records[index]};

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "storage/planar.h"
+
 namespace flashelm {
 namespace {
 
@@ -56,7 +58,7 @@ Status ResidentLoader::LoadSegment(uint32_t index) {
 Status ResidentLoader::BeginRun(uint32_t index, uint64_t first, uint64_t count,
                                 uint64_t first_resident) {
   const Segment& segment = file_.segments()[index];
-  const uint64_t unit = segment.unit_records();
+  const uint64_t unit = sequence_.LoadUnit(index);
   const uint64_t step =
       unit * std::max<uint64_t>(1, kLoadBytes / segment.stride_bytes / unit);
   std::byte* target = targets_[index] + first_resident * segment.stride_bytes;
@@ -100,6 +102,9 @@ Status ResidentLoader::CheckOne() {
       reads_.WaitFor(first_tag_ + static_cast<uint32_t>(index)));
   FLASHELM_RETURN_IF_ERROR(verifier_.VerifyOnce(chunk.segment, chunk.first,
                                                 chunk.count, chunk.target));
+  if (sequence_.IsPlanar(chunk.segment)) {
+    MakePlanar(file_.segments()[chunk.segment], chunk.count, chunk.target);
+  }
   num_bytes_ += RunPageBytes(file_.segments()[chunk.segment], chunk.count);
   if (progress_ != nullptr) (*progress_)(num_bytes_, total_bytes_);
   return OkStatus();

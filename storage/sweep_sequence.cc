@@ -63,6 +63,15 @@ Status CheckResidencyPlan(const WeightFile& file, const ResidencyPlan& plan) {
                              " for slots of ", plan.slot_bytes, " bytes");
     }
   }
+  for (const uint32_t index : plan.planar) {
+    if (index >= segments.size() || !in_sweep[index] ||
+        plan.resident_records[index] < segments[index].num_records ||
+        !CanBePlanar(segments[index])) {
+      return InvalidArgument(file.path(), ": segment ", index,
+                             " is planar, but not of parts of one size, not "
+                             "all resident, or in no sweep");
+    }
+  }
   return OkStatus();
 }
 
@@ -76,6 +85,8 @@ SweepSequence::SweepSequence(const WeightFile& file, const ResidencyPlan& plan)
   for (uint32_t i = 0; i < step_of_.size(); ++i) {
     residency_.push_back(plan.Residency(segments_, i));
   }
+  is_planar_.resize(segments_.size());
+  for (const uint32_t index : plan.planar) is_planar_[index] = true;
 }
 
 bool SweepSequence::Settle(SweepCursor& cursor) const {

@@ -4,10 +4,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #include "core/base/checked_math.h"
 #include "core/base/status.h"
+#include "storage/planar.h"
 #include "storage/residency.h"
 #include "storage/weight_file.h"
 
@@ -61,12 +63,20 @@ class SweepSequence {
   const SegmentResidency& Residency(uint32_t segment) const {
     return residency_[segment];
   }
+  bool IsPlanar(uint32_t segment) const { return is_planar_[segment]; }
+  // The fewest resident records that can be loaded on their own, which lie
+  // together with no others.
+  uint64_t LoadUnit(uint32_t segment) const {
+    const uint64_t unit = segments_[segment].unit_records();
+    return IsPlanar(segment) ? std::lcm(unit, kPlanarRecords) : unit;
+  }
 
  private:
   const std::vector<Segment>& segments_;
   std::vector<uint32_t> steps_;              // The head comes last.
   std::vector<uint32_t> step_of_;            // Per segment, where it is one.
   std::vector<SegmentResidency> residency_;  // Per segment.
+  std::vector<bool> is_planar_;              // Per segment.
   uint64_t sweep_ = 0;
   bool with_head_ = false;  // Whether that one ends with the head.
 };

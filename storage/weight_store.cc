@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/base/checked_math.h"
+#include "storage/planar.h"
 
 namespace flashelm {
 namespace {
@@ -30,6 +31,13 @@ Status CheckDepth(const WeightFile& file, const ResidencyPlan& plan,
   if (reader.depth() >= most) return OkStatus();
   return InvalidArgument(file.path(), ": a reader of depth ", reader.depth(),
                          " for ", most, " reads in flight");
+}
+
+// Records of `num_bytes`, about: at least one, and whole blocks of planar ones.
+uint64_t RecordsOfRun(uint64_t num_bytes, uint64_t stride_bytes,
+                      bool is_planar) {
+  const uint64_t count = std::max<uint64_t>(1, num_bytes / stride_bytes);
+  return is_planar ? RoundUp(count, kPlanarRecords) : count;
 }
 
 }  // namespace
@@ -107,6 +115,7 @@ Result<std::unique_ptr<WeightStore>> WeightStore::CreateMapped(
   ResidencyPlan mapped = plan;
   mapped.num_slots = 0;
   mapped.slot_bytes = 0;
+  mapped.planar.clear();
   mapped.resident_records.clear();
   for (const Segment& segment : file.segments()) {
     mapped.resident_records.push_back(segment.num_records);
@@ -165,12 +174,20 @@ Result<RecordRun> WeightStore::NextStandIn(uint32_t segment,
       sequence_.Residency(segment).PieceAt(first_record);
   uint64_t most = stand_in_.size() / 2;
   if (plan_.num_slots > 0) most = std::min(most, kRunBytes);
-  const uint64_t count = std::min(
-      piece.num_records, std::max<uint64_t>(1, most / info.stride_bytes));
+  uint64_t count = std::max<uint64_t>(1, most / info.stride_bytes);
+  // There may not be the memory for a block.
+  const bool is_planar =
+      sequence_.IsPlanar(segment) &&
+      count >= std::min(piece.num_records, kPlanarRecords);
+  if (is_planar && count < piece.num_records) {
+    count = RoundDown(count, kPlanarRecords);
+  }
+  count = std::min(count, piece.num_records);
   if (stand_in_options_.num_bytes != nullptr) {
     *stand_in_options_.num_bytes += count * info.stride_bytes;
   }
-  return RecordRun{first_record, count, StandIn(info, first_record, count)};
+  return RecordRun{first_record, count, StandIn(info, first_record, count),
+                   is_planar};
 }
 
 Status WeightStore::Allocate(MemoryBudget& budget, const WeightStore* before) {
@@ -406,6 +423,7 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
       sequence_.Residency(segment).PieceAt(first_record);
   uint64_t count = piece.num_records;
   if (piece.is_resident) {
+    const bool is_planar = sequence_.IsPlanar(segment);
     if (!stand_in_.empty()) return NextStandIn(segment, first_record);
     const std::byte* data =
         resident_data_[segment] + piece.first_resident * info.stride_bytes;
@@ -414,8 +432,8 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
       Status status = verifier().VerifyOnce(segment, first_record, count, data);
       if (!status.ok()) return Unexpected(Fail(std::move(status)));
     } else if (streams) {
-      count =
-          std::min(count, std::max<uint64_t>(1, kRunBytes / info.stride_bytes));
+      count = std::min(count,
+                       RecordsOfRun(kRunBytes, info.stride_bytes, is_planar));
     }
     const uint64_t loaded =
         reader_ == nullptr ? info.num_records : num_loaded_[segment];
@@ -425,12 +443,12 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
       count = std::min(
           piece.num_records,
           RoundUp(std::max<uint64_t>(1, kDroppedRunBytes / info.stride_bytes),
-                  info.unit_records()));
+                  sequence_.LoadUnit(segment)));
       Status status =
           LoadDropped(segment, first_record, count, piece.first_resident);
       if (!status.ok()) return Unexpected(Fail(std::move(status)));
     }
-    return RecordRun{first_record, count, data};
+    return RecordRun{first_record, count, data, is_planar};
   }
   return NextStreamed(segment, first_record, count);
 }

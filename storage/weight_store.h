@@ -31,7 +31,10 @@ namespace flashelm {
 struct RecordRun {
   uint64_t first_record = 0;
   uint64_t num_records = 0;
-  const std::byte* data = nullptr;  // Record r at (r - first) * stride_bytes.
+  // Record r at (r - first_record) * stride_bytes, unless they are planar: then
+  // the run begins and ends with a block.
+  const std::byte* data = nullptr;
+  bool is_planar = false;
 };
 
 // Bytes that a WeightStore takes besides records and ring: its verifier, and

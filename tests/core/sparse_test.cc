@@ -138,6 +138,26 @@ void ExpectTheDenseModel(Encoding weights, const std::vector<float>& sparse,
   }
 }
 
+// With all neurons: gates of their own, bundles of two parts.
+TEST_P(SparseTest, TheDenseModelIsTheSameHoweverItRuns) {
+  const CalibratedModel model("tiny-stories", GetParam());
+  const uint64_t least =
+      SmallestBudget(model.path(), Options(kUnlimitedBytes, 2, 1));
+  std::vector<float> expected;
+  for (const uint64_t budget : {kUnlimitedBytes, least}) {
+    for (const uint32_t batch : {1u, 32u}) {
+      SCOPED_TRACE(testing::Message() << "batch " << batch << ", " << budget);
+      Running running = Start(model.path(), Options(budget, 2, batch));
+      ASSERT_NE(running.session, nullptr);
+      const uint32_t vocab_size = running.engine->config().vocab_size;
+      const auto logits =
+          AllLogits(*running.session, SomeTokens(41, vocab_size), vocab_size);
+      if (expected.empty()) expected = logits;
+      EXPECT_TRUE(SameBits(logits, expected));
+    }
+  }
+}
+
 TEST_P(SparseTest, ReluIsTheDenseModel) {
   const CalibratedModel model("tiny-stories-relu", GetParam());
   Running dense = Start(model.path(), Options());

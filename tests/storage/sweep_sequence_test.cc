@@ -49,6 +49,7 @@ TEST_P(BadPlanTest, IsRefused) {
 }
 
 const std::string kApart = "is read apart and by a sweep, or there is none";
+const std::string kPlanar = "is planar, but not of parts of one size";
 const std::string kTwice = "twice in a sweep, or none";
 
 const BadPlan kBadPlans[] = {
@@ -104,6 +105,18 @@ const BadPlan kBadPlans[] = {
      "for slots of 4096 bytes"},
     {"SlotsAPageTooSmall",
      [](ResidencyPlan& p) { p.slot_bytes -= kIoAlignment; }, "for slots of"},
+    {"NoSuchSegmentPlanar", [](ResidencyPlan& p) { p.planar = {10}; },
+     "segment 10 " + kPlanar},
+    {"ASegmentThatStreamsPlanar", [](ResidencyPlan& p) { p.planar = {8}; },
+     "segment 8 " + kPlanar},
+    {"ASegmentApartPlanar", [](ResidencyPlan& p) { p.planar = {4}; },
+     "segment 4 " + kPlanar},
+    {"ASegmentOfOnePartPlanar",
+     [](ResidencyPlan& p) {
+       p.resident_records[2] = 24;
+       p.planar = {2};
+     },
+     "segment 2 " + kPlanar},
 };
 
 INSTANTIATE_TEST_SUITE_P(Rules, BadPlanTest, testing::ValuesIn(kBadPlans),

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/base/checked_math.h"
+#include "storage/planar.h"
 #include "tests/storage/model_builder.h"
 
 namespace flashelm {
@@ -40,6 +41,25 @@ ResidencyPlan StreamingPlan(const std::vector<Segment>& segments,
   }
   return MakePlan(segments, std::vector<uint64_t>(segments.size(), 0),
                   std::move(chunks), num_slots);
+}
+
+std::vector<std::byte> PlanarBytes(const Segment& segment,
+                                   std::span<const std::byte> records) {
+  const uint64_t num_parts = segment.parts.size();
+  const uint64_t part_bytes = segment.stride_bytes / num_parts;
+  std::vector<std::byte> planar;
+  while (!records.empty()) {
+    const uint64_t block_bytes = std::min<uint64_t>(
+        records.size(), kPlanarRecords * segment.stride_bytes);
+    for (uint64_t part = 0; part < num_parts; ++part) {
+      for (uint64_t at = 0; at < block_bytes; at += segment.stride_bytes) {
+        const auto row = records.subspan(at + part * part_bytes, part_bytes);
+        planar.insert(planar.end(), row.begin(), row.end());
+      }
+    }
+    records = records.subspan(block_bytes);
+  }
+  return planar;
 }
 
 }  // namespace flashelm

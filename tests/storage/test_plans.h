@@ -2,7 +2,9 @@
 #ifndef FLASHELM_TESTS_STORAGE_TEST_PLANS_H_
 #define FLASHELM_TESTS_STORAGE_TEST_PLANS_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "storage/residency.h"
@@ -22,6 +24,11 @@ ResidencyPlan MakePlan(const std::vector<Segment>& segments,
 // Everything streams, one unit at a time.
 ResidencyPlan StreamingPlan(const std::vector<Segment>& segments,
                             uint32_t num_slots);
+
+// Whole records of a segment, the first of them a block's first, as they lie
+// where they are planar.
+std::vector<std::byte> PlanarBytes(const Segment& segment,
+                                   std::span<const std::byte> records);
 
 }  // namespace flashelm
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/base/checked_math.h"
+#include "storage/planar.h"
 #include "storage/pread_reader.h"
 #include "tests/core/allocation_counter.h"
 #include "tests/storage/faulty_reader.h"
@@ -62,6 +63,13 @@ ResidencyPlan RandomPlan(const std::vector<Segment>& segments,
            random() % 2 == 0;
   });
   if (random() % 4 == 0) std::ranges::shuffle(plan.sweep, random);
+  for (const uint32_t index : plan.sweep) {
+    const Segment& segment = segments[index];
+    if (plan.resident_records[index] == segment.num_records &&
+        CanBePlanar(segment) && random() % 2 == 0) {
+      plan.planar.push_back(index);
+    }
+  }
   return plan;
 }
 
@@ -71,6 +79,9 @@ ResidencyPlan RandomPlanAfter(const ResidencyPlan& before,
   const std::vector<Segment>& segments = SharedSegments();
   ResidencyPlan plan = RandomPlan(segments, random);
   plan.sweep = before.sweep;
+  std::erase_if(plan.planar, [&](uint32_t index) {
+    return std::ranges::count(plan.sweep, index) == 0;
+  });
   for (uint32_t i = 0; i < segments.size(); ++i) {
     if (i == plan.head || std::ranges::count(plan.sweep, i) > 0) continue;
     plan.resident_records[i] = segments[i].num_records;
@@ -198,10 +209,30 @@ struct Rig {
           return DataLoss("a run of ", run.num_records, " from ",
                           run.first_record, ", expected one from ", record);
         }
-        FLASHELM_RETURN_IF_ERROR(
-            Compare(index, record, run.num_records, run.data));
+        FLASHELM_RETURN_IF_ERROR(CompareRun(index, run));
         record += run.num_records;
       }
+    }
+    return OkStatus();
+  }
+
+  Status CompareRun(uint32_t index, const RecordRun& run) const {
+    if (run.is_planar != plan.IsPlanar(index)) {
+      return DataLoss("a run that is planar, or is not: ", index);
+    }
+    if (!run.is_planar) {
+      return Compare(index, run.first_record, run.num_records, run.data);
+    }
+    const Segment& segment = weights.segments()[index];
+    const std::vector<std::byte> expected = PlanarBytes(
+        segment, std::span(model.segments[index])
+                     .subspan(run.first_record * segment.stride_bytes,
+                              run.num_records * segment.stride_bytes));
+    if (run.first_record % kPlanarRecords != 0 ||
+        (run.num_records % kPlanarRecords != 0 &&
+         run.first_record + run.num_records != segment.num_records) ||
+        !std::equal(expected.begin(), expected.end(), run.data)) {
+      return DataLoss("wrong bytes of planar ", segment.Describe());
     }
     return OkStatus();
   }
@@ -461,7 +492,8 @@ TEST(WeightStoreTest, ReadsAModelFromTheDisk) {
     for (int round = 0; round < 10; ++round) {
       const auto weights = WeightFile::Open(path, mode);
       ASSERT_TRUE(weights) << weights.error().message();
-      const ResidencyPlan plan = RandomPlan(weights->segments(), random);
+      ResidencyPlan plan = RandomPlan(weights->segments(), random);
+      plan.planar.clear();
       auto reader = PreadReader::Create(weights->shared_file(),
                                         WeightStore::MaxReadsInFlight(plan), 2);
       ASSERT_TRUE(reader);
@@ -543,6 +575,43 @@ TEST(WeightStoreTest, WhatWasDroppedComesBackWithTheNextSweep) {
     EXPECT_LE(rig.store->stats().stream_bytes - before,
               rig.plan.StreamedBytes(SharedSegments(), true) +
                   rig.plan.RingBytes() + 12 * kIoAlignment);
+  }
+}
+
+// Enough for several reads, and for several runs once they were dropped.
+TEST(WeightStoreTest, PlanarRecordsAreSoHoweverTheyAreLoaded) {
+  WeightFileContents contents;
+  contents.tokenizer = "t";
+  AddSegment(contents, SegmentKind::kEmbedding, {}, 100, 768, {"row"});
+  AddSegment(contents, SegmentKind::kFfn, 0, 5700, 256, {"gate", "up", "down"});
+  // A unit is 64 records, less than a block.
+  AddSegment(contents, SegmentKind::kFfn, 1, 3333, 400, {"up", "down"});
+  const TestModel model = MakeTestModel(contents, 7);
+  const std::vector<Segment> segments = model.Open().segments();
+  for (const bool head_streams : {false, true}) {
+    SCOPED_TRACE(head_streams);
+    ResidencyPlan plan =
+        MakePlan(segments, {head_streams ? uint64_t{0} : 100, 5700, 3333},
+                 {40, 1, 1}, head_streams ? 2 : 0);
+    plan.planar = {1, 2};
+    Rig rig(model, plan);
+    ASSERT_TRUE(Ok(rig.Load()));
+    EXPECT_TRUE(Ok(rig.Sweep(true)));
+    EXPECT_TRUE(Ok(rig.store->EndSweep()));
+    ASSERT_TRUE(Ok(rig.store->DropResident()));
+    EXPECT_TRUE(Ok(rig.Sweep(true)));
+    EXPECT_TRUE(Ok(rig.store->EndSweep()));
+    EXPECT_TRUE(Ok(rig.Sweep(true)));
+    EXPECT_TRUE(Ok(rig.store->EndSweep()));
+    // As they lie in the file, and back.
+    for (const bool is_planar : {false, true}) {
+      ASSERT_TRUE(Ok(rig.store->DropResident()));
+      plan.planar.clear();
+      if (is_planar) plan.planar = {2, 1};
+      rig.Follow(plan);
+      EXPECT_TRUE(Ok(rig.Sweep(true)));
+      EXPECT_TRUE(Ok(rig.store->EndSweep()));
+    }
   }
 }
 
