@@ -167,6 +167,7 @@ Result<std::optional<ReadCost>> MeasureReadCost(const ModelFile& model,
     for (int round = 0; round == 0 || (round < kMaxRounds &&
                                        std::chrono::steady_clock::now() < end);
          ++round) {
+      options.seed = static_cast<uint64_t>(round);
       FLASHELM_ASSIGN_OR_RETURN(
           const DeviceProfile measured,
           MeasureDevice(model.weight_file().shared_file(), options, {}));

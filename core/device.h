@@ -53,9 +53,9 @@ Result<DeviceProfile> MeasureDirectory(const std::string& directory,
                                        const DirectoryProgress& progress);
 
 // Measures what reads of a model file's neurons cost with `io`, which is not
-// kMmap: some 30 MB in 400 reads, up to three times, a tenth of a second on an
-// SSD, but once and a second or two on a card that answers a few hundred reads
-// in a second.
+// kMmap: some 30 MB in 400 reads, up to three times, less than a fifth of a
+// second on an SSD, but once and a second or two on a card that answers a few
+// hundred reads in a second.
 //   max_bytes  of memory that it may take, at least a page
 // Nothing: the file or `max_bytes` is too small to tell. Errors as
 // MeasureDevice().

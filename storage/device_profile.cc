@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/base/checked_math.h"
 #include "core/base/memory.h"
 #include "core/base/types.h"
 #include "storage/json.h"
@@ -40,8 +41,11 @@ struct Targets {
 // Where one reading of the file stands.
 class Offsets {
  public:
-  Offsets(ReadOrder order, uint64_t file_bytes)
-      : order_(order), file_bytes_(file_bytes) {}
+  Offsets(ReadOrder order, uint64_t file_bytes, uint64_t seed)
+      : order_(order),
+        file_bytes_(file_bytes),
+        next_(RoundDown(file_bytes / 8 * (seed % 8), kIoAlignment)),
+        random_(seed + 1) {}
 
   uint64_t Next(uint64_t num_bytes) {
     if (order_ == ReadOrder::kRandom) {
@@ -54,8 +58,8 @@ class Offsets {
  private:
   const ReadOrder order_;
   const uint64_t file_bytes_;
-  uint64_t next_ = 0;
-  std::mt19937_64 random_{1};
+  uint64_t next_;
+  std::mt19937_64 random_;
 };
 
 // Bytes per second of reads of one shape through an open reader.
@@ -235,7 +239,7 @@ Result<DeviceProfile> MeasureDevice(
       return Unexpected(std::move(reader.error()));
     } else {
       (*reader)->RegisterBuffer(targets->buffer.bytes());
-      Offsets offsets(rate.order, profile.file_bytes);
+      Offsets offsets(rate.order, profile.file_bytes, options.seed);
       auto measured =
           MeasureRate(**reader, rate.shape, offsets, targets->buffer.bytes(),
                       options.time_per_rate);

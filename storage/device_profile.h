@@ -61,6 +61,10 @@ struct MeasureOptions {
   // queues of large requests are left out. By default as much as a ring has.
   uint64_t target_bytes = uint64_t{16} << 20;
   std::chrono::milliseconds time_per_rate{150};
+  // Says where the file is read: with another one elsewhere, as caches of a
+  // device make the same reads faster the second time. 0 reads from its
+  // beginning on.
+  uint64_t seed = 0;
   const CancelToken* cancel = nullptr;  // May be null.
 };
 
