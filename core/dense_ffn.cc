@@ -47,6 +47,7 @@ Status DenseFfn::Add(uint32_t layer, const BatchProduct& product,
   layer_ = layer;
   ffn_dim_ = config_.layers[layer].ffn_dim;
   stride_bytes_ = segments_[segment].stride_bytes;
+  part_bytes_ = segments_[segment].parts[0].num_bytes();
   num_tokens_ = product.num_tokens();
   product_ = &product;
   observer_ = observer;
@@ -216,11 +217,8 @@ BundleSteps DenseFfn::steps() const {
 
 WeightView DenseFfn::View(const RecordRun& run, size_t i,
                           const PartRef& part) const {
-  const size_t stride = run.is_planar
-                            ? stride_bytes_ / NumParts(weights_.layers[layer_])
-                            : stride_bytes_;
   return ViewOfPart(run.data + PartOffset(run, i, part) - part.offset_bytes,
-                    part, stride);
+                    part, run.is_planar ? part_bytes_ : stride_bytes_);
 }
 
 // Where that begins.
@@ -229,9 +227,8 @@ uint64_t DenseFfn::PartOffset(const RecordRun& run, size_t i,
   if (!run.is_planar) return i * stride_bytes_ + part.offset_bytes;
   const size_t block = RoundDown(i, kPlanarRecords);
   const size_t num_in_block = std::min(kPlanarRecords, run.num_records - block);
-  const size_t row_bytes = stride_bytes_ / NumParts(weights_.layers[layer_]);
   return block * stride_bytes_ + num_in_block * part.offset_bytes +
-         (i - block) * row_bytes;
+         (i - block) * part_bytes_;
 }
 
 // How many whole ranges begin at `neuron` and end by `end`, of those the most
@@ -278,11 +275,11 @@ Result<uint32_t> DenseFfn::AddRangesOfOneToken(const RecordRun& run,
           if (run.is_planar) {
             AddPlanarOfOneToken(run, begins[range], last, begins[end], part,
                                 sum);
-          }
-          for (size_t i = begins[range]; i < last && !run.is_planar;
-               i += step) {
-            AddNeuronsOfOneToken(run, i, std::min(step, last - i), part, ahead,
-                                 sum);
+          } else {
+            for (size_t i = begins[range]; i < last; i += step) {
+              AddNeuronsOfOneToken(run, i, std::min(step, last - i), part,
+                                   ahead, sum);
+            }
           }
           if (part == 0 && status.ok()) status = store_.KeepReading();
         }
@@ -317,11 +314,11 @@ void DenseFfn::AddPlanarOfOneToken(const RecordRun& run, size_t first,
   static_assert(kPlanarRecords % kStep == 0);
   const LayerWeights& weights = weights_.layers[layer_];
   const bool has_gate = !weights.has_split_gate();
-  const size_t row_bytes = stride_bytes_ / NumParts(weights);
   // Rows of a matrix that a step from neuron i on goes through.
   const auto rows_at = [&](const PartRef& matrix, size_t i) {
     const size_t count = std::min(kStep, end - i);
-    return std::span(run.data + PartOffset(run, i, matrix), count * row_bytes);
+    return std::span(run.data + PartOffset(run, i, matrix),
+                     count * part_bytes_);
   };
   float gate[kStep];
   float up[kStep];

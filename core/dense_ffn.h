@@ -66,8 +66,7 @@ class DenseFfn {
   WeightView View(const RecordRun& run, size_t i, const PartRef& part) const;
   uint64_t PartOffset(const RecordRun& run, size_t i,
                       const PartRef& part) const;
-  // For a single token whose gates nobody is told, bundles are fetched whole
-  // and in order.
+  // A single token whose gates nobody is told passes once through memory.
   bool IsOneToken() const { return num_tokens_ == 1 && observer_ == nullptr; }
 
   const ModelConfig& config_;
@@ -83,6 +82,7 @@ class DenseFfn {
   uint32_t layer_ = 0;
   uint32_t ffn_dim_ = 0;
   uint64_t stride_bytes_ = 0;  // Of bundles.
+  uint64_t part_bytes_ = 0;    // Of each part where they are planar.
   size_t num_tokens_ = 0;
   const BatchProduct* product_ = nullptr;
   FfnObserver* observer_ = nullptr;

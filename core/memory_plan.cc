@@ -332,23 +332,25 @@ class Planner {
     Add("cache of bundles", plan_.sparse_bytes - fixed);
   }
 
-  // Of neurons that are all computed, parts are computed with side by side.
-  void MakePlanar() {
+  // Bundles of which all neurons are computed are planar where they can be.
+  void ChoosePlanar() {
     if (IsSparse() || IsMapped()) return;
     ResidencyPlan& residency = plan_.residency;
     for (const LayerWeights& layer : model_.weights().layers) {
-      for (const uint32_t index : layer.neuron_segments()) {
-        const Segment& segment = segments_[index];
-        if (residency.resident_records[index] == segment.num_records &&
-            CanBePlanar(segment)) {
-          residency.planar.push_back(index);
-        }
+      if (layer.has_split_down()) continue;
+      const uint32_t index = layer.down.segment;
+      const Segment& segment = segments_[index];
+      // Not those of a file that has more in them.
+      const size_t num_parts = layer.has_split_gate() ? 2 : 3;
+      if (residency.resident_records[index] == segment.num_records &&
+          segment.parts.size() == num_parts && CanBePlanar(segment)) {
+        residency.planar.push_back(index);
       }
     }
   }
 
   void AddChosenLines() {
-    MakePlanar();
+    ChoosePlanar();
     plan_.activation_bytes = ScratchBytes(plan_.batch);
     Add("activations", plan_.activation_bytes);
     const ResidencyPlan& residency = plan_.residency;

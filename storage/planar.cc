@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstring>
+#include <utility>
 
 namespace flashelm {
 namespace {
@@ -26,21 +28,30 @@ void Transpose(std::byte* cells, size_t num_rows, size_t num_cols,
 }  // namespace
 
 bool CanBePlanar(const Segment& segment) {
-  const uint64_t num_parts = segment.parts.size();
-  return num_parts > 1 &&
-         std::ranges::all_of(segment.parts, [&](const Part& part) {
-           return part.num_bytes() * num_parts == segment.stride_bytes;
-         });
+  if (segment.parts.size() < 2) return false;
+  const uint64_t part_bytes = segment.parts[0].num_bytes();
+  uint64_t offset = 0;
+  return std::ranges::all_of(segment.parts, [&](const Part& part) {
+    return part.num_bytes() == part_bytes &&
+           part.offset_bytes == std::exchange(offset, offset + part_bytes);
+  });
 }
 
 void MakePlanar(const Segment& segment, uint64_t num_records,
                 std::byte* records) {
   assert(CanBePlanar(segment));
   const size_t num_parts = segment.parts.size();
+  const size_t part_bytes = segment.parts[0].num_bytes();
   for (uint64_t first = 0; first < num_records; first += kPlanarRecords) {
     const uint64_t count = std::min(kPlanarRecords, num_records - first);
-    Transpose(records + first * segment.stride_bytes, count, num_parts,
-              segment.stride_bytes / num_parts);
+    std::byte* const block = records + first * segment.stride_bytes;
+    if (segment.stride_bytes > num_parts * part_bytes) {
+      for (uint64_t i = 1; i < count; ++i) {
+        std::memmove(block + i * num_parts * part_bytes,
+                     block + i * segment.stride_bytes, num_parts * part_bytes);
+      }
+    }
+    Transpose(block, count, num_parts, part_bytes);
   }
 }
 

@@ -2,7 +2,6 @@
 #ifndef FLASHELM_STORAGE_RESIDENCY_H_
 #define FLASHELM_STORAGE_RESIDENCY_H_
 
-#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -73,9 +72,6 @@ struct ResidencyPlan {
   uint32_t num_slots = 0;
   uint64_t slot_bytes = 0;  // A multiple of kIoAlignment.
 
-  bool IsPlanar(uint32_t index) const {
-    return std::ranges::find(planar, index) != planar.end();
-  }
   SegmentResidency Residency(const std::vector<Segment>& segments,
                              uint32_t index) const {
     return {segments[index], resident_records[index], chunk_records[index]};

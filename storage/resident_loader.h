@@ -38,7 +38,8 @@ class ResidentLoader {
   Status Load(const ResidencyPlan& plan, const ProgressFunction& progress);
 
   // Reads resident records [first, first + count) of a segment: of one piece,
-  // whole load units (SweepSequence::LoadUnit()) but at its end. Errors as Load().
+  // whole load units (SweepSequence::LoadUnit()) but at its end. Errors as
+  // Load().
   Status LoadRun(uint32_t segment, uint64_t first, uint64_t count);
 
   uint64_t num_bytes() const { return num_bytes_; }  // Read and checked.

@@ -64,7 +64,7 @@ Status CheckResidencyPlan(const WeightFile& file, const ResidencyPlan& plan) {
     }
   }
   for (const uint32_t index : plan.planar) {
-    if (index >= segments.size() || !in_sweep[index] ||
+    if (index >= segments.size() || !in_sweep[index] || index == plan.head ||
         plan.resident_records[index] < segments[index].num_records ||
         !CanBePlanar(segments[index])) {
       return InvalidArgument(file.path(), ": segment ", index,

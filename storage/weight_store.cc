@@ -176,9 +176,8 @@ Result<RecordRun> WeightStore::NextStandIn(uint32_t segment,
   if (plan_.num_slots > 0) most = std::min(most, kRunBytes);
   uint64_t count = std::max<uint64_t>(1, most / info.stride_bytes);
   // There may not be the memory for a block.
-  const bool is_planar =
-      sequence_.IsPlanar(segment) &&
-      count >= std::min(piece.num_records, kPlanarRecords);
+  const bool is_planar = sequence_.IsPlanar(segment) &&
+                         count >= std::min(info.num_records, kPlanarRecords);
   if (is_planar && count < piece.num_records) {
     count = RoundDown(count, kPlanarRecords);
   }

@@ -34,7 +34,10 @@ class IdentityTest : public testing::TestWithParam<Encoding> {
     // More than one attention block, and no multiple of any chunk.
     tokens_ = SomeTokens(101, vocab_size_);
     expected_ = AllLogits(*running.session, tokens_, vocab_size_);
-    EXPECT_EQ(running.engine->plan().streamed_bytes_per_token, 0u);
+    const MemoryPlan& plan = running.engine->plan();
+    EXPECT_EQ(plan.streamed_bytes_per_token, 0u);
+    EXPECT_EQ(plan.residency.planar.size(),
+              running.engine->config().num_layers());
   }
 
   static EngineOptions Options(uint64_t budget, uint32_t threads,
@@ -65,7 +68,11 @@ TEST_P(IdentityTest, AnyBudgetGivesTheSameBits) {
     SCOPED_TRACE(budget);
     Running running = Start(model_.path(), Options(budget, 2, 64));
     ASSERT_NE(running.session, nullptr);
-    const uint64_t streamed = running.engine->plan().streamed_bytes_per_token;
+    const MemoryPlan& plan = running.engine->plan();
+    const uint64_t streamed = plan.streamed_bytes_per_token;
+    if (part == 0) {
+      EXPECT_TRUE(plan.residency.planar.empty());
+    }
     // What is left when all weights fit goes to the batch.
     EXPECT_TRUE(streamed < streamed_before || streamed == 0)
         << "more memory pins more";

@@ -27,12 +27,17 @@ TEST(PlanarTest, PartsOfOneSizeCanLieSideBySide) {
   EXPECT_TRUE(CanBePlanar(SegmentOf({7, 7})));
   EXPECT_FALSE(CanBePlanar(SegmentOf({32})));
   EXPECT_FALSE(CanBePlanar(SegmentOf({32, 32, 16})));
-  EXPECT_FALSE(CanBePlanar(SegmentOf({32, 32}, 64)));
+  EXPECT_TRUE(CanBePlanar(SegmentOf({32, 32}, 64)));
+  Segment segment = SegmentOf({32, 32});
+  segment.parts[1].offset_bytes += 2;
+  segment.stride_bytes += 2;
+  EXPECT_FALSE(CanBePlanar(segment));
 }
 
 TEST(PlanarTest, BlocksHaveFirstPartsThenSecondOnes) {
   for (const uint64_t num_parts : {2, 3, 5}) {
-    const Segment segment = SegmentOf(std::vector<uint64_t>(num_parts, 2));
+    const Segment segment =
+        SegmentOf(std::vector<uint64_t>(num_parts, 2), num_parts == 3 ? 6 : 0);
     for (const uint64_t num_records :
          {uint64_t{0}, uint64_t{1}, uint64_t{2}, uint64_t{31}, kPlanarRecords,
           kPlanarRecords + 1, 3 * kPlanarRecords - 5}) {
@@ -44,7 +49,7 @@ TEST(PlanarTest, BlocksHaveFirstPartsThenSecondOnes) {
       }
       std::vector<std::byte> planar = records;
       MakePlanar(segment, num_records, planar.data());
-      EXPECT_EQ(planar, PlanarBytes(segment, records));
+      EXPECT_TRUE(IsPlanarOf(segment, records, planar.data()));
     }
   }
 }

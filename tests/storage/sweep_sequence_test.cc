@@ -111,6 +111,13 @@ const BadPlan kBadPlans[] = {
      "segment 8 " + kPlanar},
     {"ASegmentApartPlanar", [](ResidencyPlan& p) { p.planar = {4}; },
      "segment 4 " + kPlanar},
+    {"ASegmentOfNoSweepPlanar",
+     [](ResidencyPlan& p) {
+       std::erase(p.sweep, 1);
+       p.resident_records[1] = 1;
+       p.planar = {1};
+     },
+     "segment 1 " + kPlanar},
     {"ASegmentOfOnePartPlanar",
      [](ResidencyPlan& p) {
        p.resident_records[2] = 24;

@@ -43,23 +43,24 @@ ResidencyPlan StreamingPlan(const std::vector<Segment>& segments,
                   std::move(chunks), num_slots);
 }
 
-std::vector<std::byte> PlanarBytes(const Segment& segment,
-                                   std::span<const std::byte> records) {
-  const uint64_t num_parts = segment.parts.size();
-  const uint64_t part_bytes = segment.stride_bytes / num_parts;
-  std::vector<std::byte> planar;
+bool IsPlanarOf(const Segment& segment, std::span<const std::byte> records,
+                const std::byte* planar) {
   while (!records.empty()) {
     const uint64_t block_bytes = std::min<uint64_t>(
         records.size(), kPlanarRecords * segment.stride_bytes);
-    for (uint64_t part = 0; part < num_parts; ++part) {
+    const std::byte* next = planar;
+    for (const Part& part : segment.parts) {
       for (uint64_t at = 0; at < block_bytes; at += segment.stride_bytes) {
-        const auto row = records.subspan(at + part * part_bytes, part_bytes);
-        planar.insert(planar.end(), row.begin(), row.end());
+        const auto row =
+            records.subspan(at + part.offset_bytes, part.num_bytes());
+        if (!std::equal(row.begin(), row.end(), next)) return false;
+        next += row.size();
       }
     }
     records = records.subspan(block_bytes);
+    planar += block_bytes;
   }
-  return planar;
+  return true;
 }
 
 }  // namespace flashelm

@@ -25,10 +25,10 @@ ResidencyPlan MakePlan(const std::vector<Segment>& segments,
 ResidencyPlan StreamingPlan(const std::vector<Segment>& segments,
                             uint32_t num_slots);
 
-// Whole records of a segment, the first of them a block's first, as they lie
-// where they are planar.
-std::vector<std::byte> PlanarBytes(const Segment& segment,
-                                   std::span<const std::byte> records);
+// Whether at `planar` are whole records of a segment, the first of them a
+// block's first, in planar order.
+bool IsPlanarOf(const Segment& segment, std::span<const std::byte> records,
+                const std::byte* planar);
 
 }  // namespace flashelm
 
