@@ -304,6 +304,41 @@ TEST(SparseSwitchTest, AShortWindowStreamsSooner) {
   EXPECT_GT(num_sooner, 0);
 }
 
+// Where computing is what takes time, streaming more takes none; the more
+// threads compute, the less that is so.
+TEST(SparseSwitchTest, MoreThreadsStreamLater) {
+  const CalibratedSample sample("tiny-stories-relu",
+                                [](uint32_t, uint32_t) { return 0.05f; });
+  PlanOptions options;
+  options.context = 64;
+  options.max_batch = 8;
+  options.whole_process = false;
+  options.io = IoBackend::kUring;
+  options.sparsity.selector = Selector::kGate;
+  options.read_cost.bytes_per_ns = 4;
+  const auto plan_for = [&](uint64_t budget, uint32_t num_threads) {
+    options.budget_bytes = budget;
+    options.num_threads = num_threads;
+    const auto plan = MakePlan(*sample.model, options);
+    EXPECT_TRUE(plan) << plan.error().message();
+    return plan ? *plan : MemoryPlan();
+  };
+  const uint64_t budget = WithoutBundles(sample);
+  const uint64_t more = plan_for(kUnlimitedBytes, 4).total_bytes -
+                        plan_for(kUnlimitedBytes, 1).total_bytes;
+  int num_later = 0;
+  for (double request_ns = 10; request_ns < 1e4; request_ns *= 1.2) {
+    options.read_cost.request_ns = request_ns;
+    const auto one =
+        std::ranges::count(plan_for(budget, 1).streamed_layers, true);
+    const auto four =
+        std::ranges::count(plan_for(budget + more, 4).streamed_layers, true);
+    EXPECT_LE(four, one) << request_ns;
+    if (four < one) ++num_later;
+  }
+  EXPECT_GT(num_later, 0);
+}
+
 TEST(SparseSwitchTest, WhereUseIsNotKnownNoBudgetIsRefusedThatAnyChoiceFits) {
   const CalibratedSample sample("tiny-stories-relu", nullptr);
   const MemoryPlan all = sample.Plan(kUnlimitedBytes, 0, ReadCost());
