@@ -25,7 +25,7 @@ uint64_t NumParts(const LayerWeights& weights) {
 // together.
 size_t NumTogether(const RecordRun& run, size_t i, size_t count) {
   if (!run.is_planar) return count;
-  return std::min(count, kPlanarRecords - i % kPlanarRecords);
+  return std::min<size_t>(count, kPlanarRecords - i % kPlanarRecords);
 }
 
 }  // namespace
@@ -225,8 +225,9 @@ WeightView DenseFfn::View(const RecordRun& run, size_t i,
 uint64_t DenseFfn::PartOffset(const RecordRun& run, size_t i,
                               const PartRef& part) const {
   if (!run.is_planar) return i * stride_bytes_ + part.offset_bytes;
-  const size_t block = RoundDown(i, kPlanarRecords);
-  const size_t num_in_block = std::min(kPlanarRecords, run.num_records - block);
+  const uint64_t block = RoundDown(i, kPlanarRecords);
+  const uint64_t num_in_block =
+      std::min<uint64_t>(kPlanarRecords, run.num_records - block);
   return block * stride_bytes_ + num_in_block * part.offset_bytes +
          (i - block) * part_bytes_;
 }
