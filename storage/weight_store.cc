@@ -33,11 +33,10 @@ Status CheckDepth(const WeightFile& file, const ResidencyPlan& plan,
                          " for ", most, " reads in flight");
 }
 
-// Records of `num_bytes`, about: at least one, and whole blocks of planar ones.
+// Records of about `num_bytes`: whole units of so many records, at least one.
 uint64_t RecordsOfRun(uint64_t num_bytes, uint64_t stride_bytes,
-                      bool is_planar) {
-  const uint64_t count = std::max<uint64_t>(1, num_bytes / stride_bytes);
-  return is_planar ? RoundUp(count, kPlanarRecords) : count;
+                      uint64_t unit_records) {
+  return RoundUp(std::max<uint64_t>(1, num_bytes / stride_bytes), unit_records);
 }
 
 }  // namespace
@@ -431,18 +430,17 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
       Status status = verifier().VerifyOnce(segment, first_record, count, data);
       if (!status.ok()) return Unexpected(Fail(std::move(status)));
     } else if (streams) {
-      count = std::min(count,
-                       RecordsOfRun(kRunBytes, info.stride_bytes, is_planar));
+      count = std::min(count, RecordsOfRun(kRunBytes, info.stride_bytes,
+                                           is_planar ? kPlanarRecords : 1));
     }
     const uint64_t loaded =
         reader_ == nullptr ? info.num_records : num_loaded_[segment];
     if (loaded > piece.first_resident) {
       count = std::min(count, loaded - piece.first_resident);
     } else {
-      count = std::min(
-          piece.num_records,
-          RoundUp(std::max<uint64_t>(1, kDroppedRunBytes / info.stride_bytes),
-                  sequence_.LoadUnit(segment)));
+      count = std::min(piece.num_records,
+                       RecordsOfRun(kDroppedRunBytes, info.stride_bytes,
+                                    sequence_.LoadUnit(segment)));
       Status status =
           LoadDropped(segment, first_record, count, piece.first_resident);
       if (!status.ok()) return Unexpected(Fail(std::move(status)));

@@ -31,8 +31,8 @@ namespace flashelm {
 struct RecordRun {
   uint64_t first_record = 0;
   uint64_t num_records = 0;
-  // Record r at (r - first_record) * stride_bytes, unless they are planar: then
-  // the run begins and ends with a block.
+  // Record r at (r - first_record) * stride_bytes, unless they are planar
+  // (planar.h): then the run begins with a block and ends with one.
   const std::byte* data = nullptr;
   bool is_planar = false;
 };
