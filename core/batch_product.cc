@@ -1,7 +1,5 @@
 #include "core/batch_product.h"
 
-#include <cassert>
-
 #include "kernels/matmul.h"
 #include "kernels/quant_matmul.h"
 
@@ -30,6 +28,20 @@ void BatchProduct::Rows(const WeightView& w, size_t num_rows, uint32_t part,
   } else {
     MatMul(w, num_rows, num_cols_, x_, x_stride_, num_tokens_, out, out_stride,
            next);
+  }
+}
+
+void BatchProduct::RowsOfOneToken(const WeightView& w, size_t num_rows,
+                                  uint32_t part, float* out,
+                                  std::span<const std::byte> next) const {
+  const size_t step = std::max<size_t>(1, kFirstBytes / w.stride_bytes);
+  for (size_t r = 0; r < num_rows; r += step) {
+    const size_t end = std::min(r + step, num_rows);
+    const size_t next_end = std::min(end + step, num_rows);
+    Rows(Submatrix(w, r, 0), end - r, part, out + r, 0,
+         end < num_rows ? std::span(w.data + end * w.stride_bytes,
+                                    (next_end - end) * w.stride_bytes)
+                        : next);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "core/base/checked_math.h"
 #include "core/base/thread_pool.h"
 #include "core/scratch.h"
+#include "kernels/prefetch.h"
 #include "kernels/weight_view.h"
 
 namespace flashelm {
@@ -36,6 +37,12 @@ inline size_t GrainFor(uint64_t count, uint64_t bytes, size_t num_tokens,
   return RoundUp(CeilDiv(count, shares), min_grain);
 }
 
+// What the pool's threads read first in the loop over weights that comes next,
+// in the order of their parts, each kFirstBytes at most. A single token's loop
+// fetches that at its end, since no lead is won as fast as it is lost.
+using FirstWeights = std::span<const std::span<const std::byte>>;
+inline constexpr size_t kFirstBytes = kBytesAhead / 2;
+
 // Brings a batch into the form that the kernels of an encoding take, once, and
 // multiplies rows with it, as often as rows arrive. Owns nothing: pool and
 // scratch outlive it. SetTokens() is for one thread; Rows() for all of a loop.
@@ -55,6 +62,11 @@ class BatchProduct {
   // read soon, which a single token fetches meanwhile; may be empty.
   void Rows(const WeightView& w, size_t num_rows, uint32_t part, float* out,
             size_t out_stride, std::span<const std::byte> next = {}) const;
+
+  // The same for a single token, whose rows are fetched kFirstBytes ahead of
+  // their turn; those that come first have been, or are not.
+  void RowsOfOneToken(const WeightView& w, size_t num_rows, uint32_t part,
+                      float* out, std::span<const std::byte> next) const;
 
   size_t num_cols() const { return num_cols_; }
   size_t num_tokens() const { return num_tokens_; }

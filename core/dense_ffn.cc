@@ -42,15 +42,13 @@ DenseFfn::DenseFfn(const ModelFile& model, WeightStore& store, ThreadPool& pool,
       activation_(ActivationOf(config_)) {}
 
 Status DenseFfn::Add(uint32_t layer, const BatchProduct& product,
-                     FfnObserver* observer) {
+                     FfnObserver* observer, FirstWeights first) {
+  SetLayer(layer);
   const uint32_t segment = weights_.layers[layer].down.segment;
-  layer_ = layer;
-  ffn_dim_ = config_.layers[layer].ffn_dim;
-  stride_bytes_ = segments_[segment].stride_bytes;
-  part_bytes_ = segments_[segment].parts[0].num_bytes();
   num_tokens_ = product.num_tokens();
   product_ = &product;
   observer_ = observer;
+  first_ = first;
   std::fill_n(s_.partial, num_tokens_ * config_.model_dim, 0.0f);
   for (uint32_t neuron = 0; neuron < ffn_dim_;) {
     FLASHELM_ASSIGN_OR_RETURN(const RecordRun run,
@@ -62,6 +60,34 @@ Status DenseFfn::Add(uint32_t layer, const BatchProduct& product,
     }
   }
   return OkStatus();
+}
+
+void DenseFfn::SetLayer(uint32_t layer) {
+  const Segment& segment = segments_[weights_.layers[layer].down.segment];
+  layer_ = layer;
+  ffn_dim_ = config_.layers[layer].ffn_dim;
+  stride_bytes_ = segment.stride_bytes;
+  part_bytes_ = segment.parts[0].num_bytes();
+}
+
+void DenseFfn::FindFirst(uint32_t layer,
+                         std::span<std::span<const std::byte>> first) {
+  const LayerWeights& weights = weights_.layers[layer];
+  const auto run = store_.FindResident(weights.down.segment);
+  if (!run || weights.has_split_gate()) return;
+  SetLayer(layer);
+  const uint64_t run_bytes = run->num_records * stride_bytes_;
+  const uint32_t num_ranges = WholeRanges(0, ffn_dim_);
+  for (uint32_t part = 0; part < first.size(); ++part) {
+    const auto range =
+        static_cast<uint32_t>(pool_.PartBegin(num_ranges, RangeGrain(), part));
+    uint32_t neuron = 0;
+    for (uint32_t i = 0; i < range; ++i) neuron = FfnRangeEnd(ffn_dim_, neuron);
+    const uint64_t offset =
+        neuron < ffn_dim_ ? PartOffset(*run, neuron, weights.gate) : run_bytes;
+    first[part] = {run->data + offset,
+                   std::min(run_bytes - offset, uint64_t{kFirstBytes})};
+  }
 }
 
 // Neurons of a run from `neuron` on; returns where they end.
@@ -215,6 +241,12 @@ BundleSteps DenseFfn::steps() const {
   return BundleStepsOf(WeightTypeOf(weights_.layers[layer_].down.encoding));
 }
 
+// Ranges of a single token that are worth a thread.
+size_t DenseFfn::RangeGrain() const {
+  return std::max<uint64_t>(
+      1, kMinBytesPerThread * kFfnRanges / (stride_bytes_ * ffn_dim_));
+}
+
 WeightView DenseFfn::View(const RecordRun& run, size_t i,
                           const PartRef& part) const {
   return ViewOfPart(run.data + PartOffset(run, i, part) - part.offset_bytes,
@@ -258,13 +290,11 @@ Result<uint32_t> DenseFfn::AddRangesOfOneToken(const RecordRun& run,
     begins[range] = neuron - run.first_record;
     if (range < num_ranges) neuron = FfnRangeEnd(ffn_dim_, neuron);
   }
-  const size_t grain = std::max<uint64_t>(
-      1, kMinBytesPerThread * kFfnRanges / (stride_bytes_ * ffn_dim_));
   const size_t step = steps().bundles;
   const size_t num_parts = NumParts(weights);
   Status status;  // Of the caller's part.
   pool_.ParallelFor(
-      num_ranges, grain, [&](size_t begin, size_t end, uint32_t part) {
+      num_ranges, RangeGrain(), [&](size_t begin, size_t end, uint32_t part) {
         FetchCursor ahead(
             {run.data + begins[begin] * stride_bytes_,
              (begins[end] - begins[begin]) * stride_bytes_},
@@ -307,7 +337,8 @@ void DenseFfn::AddNeuronsOfOneToken(const RecordRun& run, size_t first,
 }
 
 // Neurons [first, last) of a planar run: parts of some neurons at a time, while
-// the parts that come next are fetched, up to those of the neuron before `end`.
+// the parts that come next are fetched, up to those of the neuron before `end`,
+// then what the thread reads first in the next loop.
 void DenseFfn::AddPlanarOfOneToken(const RecordRun& run, size_t first,
                                    size_t last, size_t end, uint32_t part,
                                    float* sum) {
@@ -333,7 +364,7 @@ void DenseFfn::AddPlanarOfOneToken(const RecordRun& run, size_t first,
                    rows_at(weights.down, i));
     GluActivate(activation_, has_gate ? gate : s_.gates + run.first_record + i,
                 up, count, gate);
-    std::span<const std::byte> next;
+    std::span<const std::byte> next = first_[part];
     if (i + count < end) {
       next = rows_at(has_gate ? weights.gate : weights.up, i + count);
     }

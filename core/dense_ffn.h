@@ -35,11 +35,17 @@ class DenseFfn {
   // the tokens of `product`, inside a sweep of the weights that has come to the
   // layer's neurons. Where the file has gates or ups apart from the bundles,
   // the scratch has them for all neurons. `observer`: whom to tell of gates;
-  // may be null. Errors as WeightStore::Next().
-  Status Add(uint32_t layer, const BatchProduct& product,
-             FfnObserver* observer);
+  // may be null. `first`: of the loop that follows. Errors as
+  // WeightStore::Next().
+  Status Add(uint32_t layer, const BatchProduct& product, FfnObserver* observer,
+             FirstWeights first);
+
+  // Where each thread of the pool begins in the bundles of a layer, for a
+  // single token; `first` is left as it is where they are not all in DRAM.
+  void FindFirst(uint32_t layer, std::span<std::span<const std::byte>> first);
 
  private:
+  void SetLayer(uint32_t layer);
   Result<uint32_t> AddSome(const RecordRun& run, uint32_t neuron);
   uint32_t NeuronsPerPiece() const;
 
@@ -49,6 +55,7 @@ class DenseFfn {
   void AddDown(const RecordRun& run, uint32_t first, uint32_t count);
 
   BundleSteps steps() const;
+  size_t RangeGrain() const;
   uint32_t WholeRanges(uint32_t neuron, uint32_t end) const;
   Result<uint32_t> AddRangesOfOneToken(const RecordRun& run, uint32_t neuron,
                                        uint32_t num_ranges);
@@ -86,6 +93,7 @@ class DenseFfn {
   size_t num_tokens_ = 0;
   const BatchProduct* product_ = nullptr;
   FfnObserver* observer_ = nullptr;
+  FirstWeights first_;
 };
 
 }  // namespace flashelm

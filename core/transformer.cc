@@ -1,8 +1,10 @@
 #include "core/transformer.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "core/base/checked_math.h"
 #include "kernels/attention.h"
@@ -48,7 +50,9 @@ Transformer::Transformer(const ModelFile& model, WeightStore& store,
       s_(scratch),
       sparse_(sparse),
       product_(pool, scratch),
-      dense_(model, store, pool, scratch) {}
+      dense_(model, store, pool, scratch),
+      fetched_(pool.num_threads()),
+      first_(pool.num_threads()) {}
 
 Status Transformer::Forward(std::span<const TokenId> tokens, uint32_t position,
                             std::span<const uint32_t> wanted, float* logits) {
@@ -118,11 +122,13 @@ Status Transformer::AttentionBlock(uint32_t layer, size_t num_tokens,
   const size_t model_dim = config_.model_dim;
 
   NormTokens(weights.attention_norm, num_tokens);
+  SetNextMatrix(weights.attention_out, model_dim, num_tokens);
   FLASHELM_RETURN_IF_ERROR(MatMulAll(weights.qkv, config_.qkv_dim(layer_config),
                                      model_dim, s_.normed, model_dim,
                                      num_tokens, s_.qkv, s_.qkv_stride));
   RotateAndStoreKeys(layer, num_tokens, position);
   AttendToCache(layer, num_tokens, position);
+  SetNextFfn(layer, num_tokens);
   FLASHELM_RETURN_IF_ERROR(MatMulAll(
       weights.attention_out, model_dim, config_.query_dim(layer_config),
       s_.attention, s_.attention_stride, num_tokens, s_.partial, model_dim));
@@ -238,6 +244,12 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
 
 Status Transformer::DenseFfnBlock(uint32_t layer, size_t num_tokens) {
   const LayerWeights& weights = weights_.layers[layer];
+  if (layer + 1 < config_.num_layers()) {
+    SetNextMatrix(weights_.layers[layer + 1].qkv,
+                  config_.qkv_dim(config_.layers[layer + 1]), num_tokens);
+  } else {
+    SetNextMatrix(weights_.embedding, config_.vocab_size, num_tokens);
+  }
   const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
   const size_t model_dim = config_.model_dim;
   if (weights.has_split_gate()) {
@@ -255,7 +267,7 @@ Status Transformer::DenseFfnBlock(uint32_t layer, size_t num_tokens) {
   if (observer_ != nullptr) {
     observer_->OnInputs(layer, num_tokens, s_.normed, model_dim);
   }
-  FLASHELM_RETURN_IF_ERROR(dense_.Add(layer, product_, observer_));
+  FLASHELM_RETURN_IF_ERROR(dense_.Add(layer, product_, observer_, first_));
   if (observer_ == nullptr) return OkStatus();
   Status status = observer_->EndLayer(layer);
   if (!status.ok()) store_.Abort(status.code());
@@ -269,6 +281,7 @@ Status Transformer::SparseFfnBlock(uint32_t layer, size_t num_tokens,
   const LayerWeights& weights = weights_.layers[layer];
   const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
   const size_t model_dim = config_.model_dim;
+  SetNext();
   FLASHELM_RETURN_IF_ERROR(sparse_->Begin(layer, position, num_tokens));
   if (weights.has_split_gate()) {
     const uint64_t stride = segments_[weights.gate.segment].stride_bytes;
@@ -311,6 +324,9 @@ Status Transformer::OutputHead(std::span<const uint32_t> wanted,
     RmsNorm(s_.x + wanted[i] * model_dim, norm, model_dim, kNormEpsilon,
             s_.normed + i * model_dim);
   }
+  // Of the next token.
+  SetNextMatrix(weights_.layers[0].qkv, config_.qkv_dim(config_.layers[0]),
+                wanted.size());
   return MatMulAll(weights_.embedding, config_.vocab_size, model_dim, s_.normed,
                    model_dim, wanted.size(), logits, config_.vocab_size);
 }
@@ -347,10 +363,18 @@ Status Transformer::MatMulRuns(const PartRef& matrix, uint64_t num_rows,
                           GrainFor(count, stride, num_tokens,
                                    pool_.num_threads(), MinGrain(num_tokens)),
                           [&](size_t begin, size_t end, uint32_t part) {
-                            product_.Rows(
-                                ViewOf(run, first + begin, matrix, stride),
-                                end - begin, part, out + row + first + begin,
-                                out_stride);
+                            const WeightView rows =
+                                ViewOf(run, first + begin, matrix, stride);
+                            float* to = out + row + first + begin;
+                            if (num_tokens == 1 && !fetched_[0].empty()) {
+                              assert(fetched_[part].data() ==
+                                     rows.data - matrix.offset_bytes);
+                              product_.RowsOfOneToken(rows, end - begin, part,
+                                                      to, first_[part]);
+                            } else {
+                              product_.Rows(rows, end - begin, part, to,
+                                            out_stride);
+                            }
                           });
         first += count;
       }
@@ -359,6 +383,31 @@ Status Transformer::MatMulRuns(const PartRef& matrix, uint64_t num_rows,
     row += run.num_records;
   }
   return OkStatus();
+}
+
+void Transformer::SetNext() {
+  std::swap(fetched_, first_);
+  std::fill(first_.begin(), first_.end(), std::span<const std::byte>());
+}
+
+void Transformer::SetNextMatrix(const PartRef& matrix, uint64_t num_rows,
+                                size_t num_tokens) {
+  SetNext();
+  const auto run = store_.FindResident(matrix.segment);
+  if (num_tokens > 1 || !run) return;
+  const uint64_t stride = segments_[matrix.segment].stride_bytes;
+  const size_t grain = GrainFor(num_rows, stride, num_tokens,
+                                pool_.num_threads(), MinGrain(num_tokens));
+  for (uint32_t part = 0; part < first_.size(); ++part) {
+    const uint64_t begin = pool_.PartBegin(num_rows, grain, part);
+    first_[part] = {run->data + begin * stride,
+                    std::min((num_rows - begin) * stride, kFirstBytes)};
+  }
+}
+
+void Transformer::SetNextFfn(uint32_t layer, size_t num_tokens) {
+  SetNext();
+  if (num_tokens == 1 && sparse_ == nullptr) dense_.FindFirst(layer, first_);
 }
 
 const float* Transformer::Norm(const PartRef& part) const {

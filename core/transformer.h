@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "core/base/thread_pool.h"
 #include "core/batch_product.h"
@@ -71,6 +72,13 @@ class Transformer {
                     const float* x, uint64_t x_stride, size_t num_tokens,
                     float* out, uint64_t out_stride, uint64_t max_rows,
                     const Done& done);
+  // What the loop after the next one goes through: nothing that is known, the
+  // rows of a matrix, or the FFN of a layer. Sets first_ where there is one
+  // token, and they are all in DRAM.
+  void SetNext();
+  void SetNextMatrix(const PartRef& matrix, uint64_t num_rows,
+                     size_t num_tokens);
+  void SetNextFfn(uint32_t layer, size_t num_tokens);
   const float* Norm(const PartRef& part) const;
 
   const ModelConfig& config_;
@@ -84,6 +92,10 @@ class Transformer {
   FfnObserver* observer_ = nullptr;
   BatchProduct product_;
   DenseFfn dense_;
+  // FirstWeights of the next loop over weights, which the one before has
+  // fetched, and of the one after it. Empty, all or none, where unknown.
+  std::vector<std::span<const std::byte>> fetched_;
+  std::vector<std::span<const std::byte>> first_;
 };
 
 }  // namespace flashelm

@@ -450,6 +450,16 @@ Result<RecordRun> WeightStore::Next(uint32_t segment, uint64_t first_record) {
   return NextStreamed(segment, first_record, count);
 }
 
+std::optional<RecordRun> WeightStore::FindResident(uint32_t segment) const {
+  const uint64_t num_records = file_.segments()[segment].num_records;
+  if (reader_ == nullptr || plan_.num_slots > 0 || !stand_in_.empty() ||
+      num_loaded_[segment] < num_records) {
+    return std::nullopt;
+  }
+  return RecordRun{0, num_records, resident_data_[segment],
+                   sequence_.IsPlanar(segment)};
+}
+
 Result<RecordRun> WeightStore::NextStreamed(uint32_t segment,
                                             uint64_t first_record,
                                             uint64_t count) {

@@ -165,6 +165,11 @@ class WeightStore {
   // starts afresh.
   Result<RecordRun> Next(uint32_t segment, uint64_t first_record);
 
+  // All records of a segment of the sweep, where Next() would give them as one
+  // run without reading: for callers that fetch ahead of it. Lasts until the
+  // next call of DropResident().
+  std::optional<RecordRun> FindResident(uint32_t segment) const;
+
   // Goes on reading, for callers that look at one run for long; it stays valid.
   // Errors as Next().
   Status KeepReading();

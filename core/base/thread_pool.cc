@@ -94,11 +94,15 @@ void ThreadPool::WaitWhile(const std::atomic<uint32_t>& value,
   value.wait(old, std::memory_order_acquire);
 }
 
+size_t ThreadPool::PartBegin(size_t count, size_t grain, uint32_t part) const {
+  if (count <= grain) return part == 0 ? 0 : count;
+  const size_t num_grains = CeilDiv(count, grain);
+  return std::min(count, num_grains * part / num_threads_ * grain);
+}
+
 void ThreadPool::RunPart(uint32_t part) const {
-  const size_t num_grains = CeilDiv(count_, grain_);
-  const size_t begin = num_grains * part / num_threads_ * grain_;
-  const size_t end =
-      std::min(count_, num_grains * (part + 1) / num_threads_ * grain_);
+  const size_t begin = PartBegin(count_, grain_, part);
+  const size_t end = PartBegin(count_, grain_, part + 1);
   if (begin < end) function_(context_, begin, end, part);
 }
 

@@ -69,6 +69,30 @@ TEST(ThreadPoolTest, NoTwoPartsOfALoopHaveOneNumber) {
   }
 }
 
+TEST(ThreadPoolTest, PartsBeginWhereItSays) {
+  for (uint32_t threads = 1; threads <= 4; ++threads) {
+    auto pool = ThreadPool::Create(threads);
+    ASSERT_TRUE(pool);
+    for (const size_t count : {1u, 3u, 16u, 17u, 1000u}) {
+      for (const size_t grain : {1u, 16u, 500u}) {
+        std::vector<size_t> begins(threads, count);
+        (*pool)->ParallelFor(count, grain,
+                             [&](size_t begin, size_t end, uint32_t part) {
+                               if (begin < end) begins[part] = begin;
+                             });
+        for (uint32_t part = 0; part < threads; ++part) {
+          const size_t begin = (*pool)->PartBegin(count, grain, part);
+          // A part may be empty, wherever it begins.
+          const size_t end = (*pool)->PartBegin(count, grain, part + 1);
+          EXPECT_EQ(begin < end ? begin : count, begins[part])
+              << count << " by " << grain << ", part " << part << " of "
+              << threads;
+        }
+      }
+    }
+  }
+}
+
 std::chrono::nanoseconds ProcessorTime() {
   timespec now{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);

@@ -616,6 +616,42 @@ TEST(WeightStoreTest, PlanarRecordsAreSoHoweverTheyAreLoaded) {
   }
 }
 
+TEST(WeightStoreTest, FindsSegmentsThatAreReadAndLieInDramAlone) {
+  const std::vector<Segment>& segments = SharedSegments();
+  std::vector<uint64_t> all;
+  for (const Segment& segment : segments) all.push_back(segment.num_records);
+  Rig rig(SharedTestModel(), MakePlan(segments, all, all, 0));
+  ASSERT_TRUE(Ok(rig.Load()));
+  const auto found = [&](uint32_t segment) {
+    const auto run = rig.store->FindResident(segment);
+    if (run) {
+      EXPECT_EQ(run->first_record, 0u);
+      EXPECT_EQ(run->num_records, segments[segment].num_records);
+    }
+    return run.has_value();
+  };
+  const uint32_t first = rig.plan.sweep.front();
+  EXPECT_TRUE(found(first));
+  EXPECT_TRUE(found(rig.plan.head));
+  ASSERT_TRUE(Ok(rig.store->BeginSweep(true)));
+  const auto next = rig.store->Next(first, 0);
+  ASSERT_TRUE(next);
+  EXPECT_EQ(next->data, rig.store->FindResident(first)->data);
+  EXPECT_EQ(next->num_records, segments[first].num_records);
+  rig.store->Abort();
+  ASSERT_TRUE(Ok(rig.store->DropResident()));
+  EXPECT_FALSE(found(first));
+  ASSERT_TRUE(Ok(rig.Sweep(true)));
+  EXPECT_TRUE(found(first));
+  // Runs are shorter where others stream.
+  ResidencyPlan streaming = StreamingPlan(segments, 2);
+  streaming.resident_records[first] = segments[first].num_records;
+  rig.Follow(streaming);
+  ASSERT_TRUE(Ok(rig.Sweep(true)));
+  EXPECT_FALSE(found(first));
+  EXPECT_FALSE(found(rig.plan.head));
+}
+
 TEST(WeightStoreTest, AFailedReadOfWhatWasDroppedMayBeRepeated) {
   for (const Fault fault : {Fault::kIoError, Fault::kShort, Fault::kEmpty}) {
     for (uint64_t n = 0; n < 8; ++n) {
