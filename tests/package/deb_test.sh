@@ -95,6 +95,15 @@ expect_files flashelm /usr/bin/flashelm \
 for package in "${packages[@]}"; do
   dpkg-deb -x "$(deb "$package")" "$work/root"
 done
+for package in "${packages[@]}"; do
+  notices="$work/root/usr/share/doc/$package/copyright"
+  for holder in 'Apache License' 'Victor Zverovich' 'Yann Collet' \
+    'Niels Lohmann' 'Google LLC'; do
+    grep -q "$holder" "$notices" || fail "$notices: no $holder"
+  done
+done
+grep -q 'Henry Schreiner' "$work/root/usr/share/doc/flashelm/copyright" ||
+  fail "no notice of what the command is built with"
 libdir="$(dirname "$(find "$work/root" -name libflashelm.a)")"
 for program in "$work/root/usr/bin/flashelm" "$libdir/libflashelm.so.$version"; do
   [[ "$(file -b "$program")" == *', stripped'* ]] || fail "$program: not stripped"
