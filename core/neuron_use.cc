@@ -11,13 +11,13 @@
 namespace flashelm {
 namespace {
 
-// Of a layer's neurons, those that the predictor keeps with the threshold that
-// it has, as the calibration measured it. Nothing: the file does not say.
-std::optional<double> CalibratedKept(const ModelFile& model, uint32_t layer) {
+// What the calibration measured of a layer. Nothing: the file does not say.
+std::optional<double> Calibrated(const ModelFile& model, uint32_t layer,
+                                 const char* key) {
   const Json* at = &model.weight_file().provenance();
-  for (const char* key : {"calibration", "layers", "kept_fraction"}) {
+  for (const char* each : {"calibration", "layers", key}) {
     if (!at->is_object()) return std::nullopt;
-    const auto found = at->find(key);
+    const auto found = at->find(each);
     if (found == at->end()) return std::nullopt;
     at = &*found;
   }
@@ -25,9 +25,22 @@ std::optional<double> CalibratedKept(const ModelFile& model, uint32_t layer) {
       !(*at)[layer].is_number()) {
     return std::nullopt;
   }
-  const auto kept = (*at)[layer].get<double>();
-  if (!(kept >= 0 && kept <= 1)) return std::nullopt;
+  return (*at)[layer].get<double>();
+}
+
+// Of a layer's neurons, those that the predictor keeps with the threshold that
+// it has.
+std::optional<double> CalibratedKept(const ModelFile& model, uint32_t layer) {
+  const auto kept = Calibrated(model, layer, "kept_fraction");
+  if (!kept || !(*kept >= 0 && *kept <= 1)) return std::nullopt;
   return kept;
+}
+
+// How many neighbours are active together.
+double CalibratedRun(const ModelFile& model, uint32_t layer) {
+  const auto run = Calibrated(model, layer, "run_length_after");
+  const double most = model.config().layers[layer].ffn_dim;
+  return run && *run >= 1 && *run <= most ? *run : 1;
 }
 
 }  // namespace
@@ -44,6 +57,7 @@ std::optional<NeuronUse> UseOf(const ModelFile& model,
   NeuronUse use;
   if (is_known && options.selector != Selector::kRandom) {
     use.frequency = frequency;
+    use.run_length = CalibratedRun(model, layer);
   }
   if (options.kept_fraction > 0) {
     use.kept = std::ceil(options.kept_fraction * num_neurons);
@@ -77,7 +91,7 @@ double ExpectedMisses(const NeuronUse& use, const Segment& segment,
       std::max(least, most));
 }
 
-double ReadNs(const Segment& segment, double num_records,
+double ReadNs(const Segment& segment, double num_records, double run_length,
               const ReadCost& cost) {
   if (num_records <= 0) return 0;
   const auto stride = static_cast<double>(segment.stride_bytes);
@@ -87,23 +101,26 @@ double ReadNs(const Segment& segment, double num_records,
       kIoAlignment - std::gcd(segment.stride_bytes, kIoAlignment));
   const double read_ns = cost.request_ns + page_bytes / cost.bytes_per_ns;
   const double record_ns = stride / cost.bytes_per_ns;
-  // Between two records that lie anywhere are k others with the probability
-  // p (1 - p)^k. They are read, too, where that takes no longer than a new
-  // read.
-  const double p =
-      std::min(1.0, num_records / static_cast<double>(segment.num_records));
-  double each_ns = record_ns;
-  double left = 1;  // (1 - p)^k
-  for (double gap_ns = 0; gap_ns <= read_ns && left > 1e-6;
+  // Between two runs that lie anywhere are k > 0 others with the probability
+  // q (1 - q)^(k - 1). They are read, too, where that takes no longer than a
+  // new read. Records that lie anywhere have runs of 1 / (1 - p).
+  const auto all = static_cast<double>(segment.num_records);
+  const double wanted = std::min(num_records, all);
+  const double num_runs =
+      std::min(wanted / run_length, wanted * (1 - wanted / all));
+  const double q = wanted < all ? std::min(1.0, num_runs / (all - wanted)) : 1;
+  double run_ns = 0;
+  double left = 1;  // (1 - q)^(k - 1)
+  for (double gap_ns = record_ns; gap_ns <= read_ns && left > 1e-6;
        gap_ns += record_ns) {
-    each_ns += p * left * gap_ns;
-    left *= 1 - p;
+    run_ns += q * left * gap_ns;
+    left *= 1 - q;
   }
-  each_ns += left * read_ns;
+  run_ns += left * read_ns;
   const double all_ns =
       static_cast<double>(segment.num_bytes()) /
       std::max(cost.sequential_bytes_per_ns, cost.bytes_per_ns);
-  return std::min(num_records * each_ns, all_ns);
+  return std::min(wanted * record_ns + num_runs * run_ns, all_ns);
 }
 
 }  // namespace flashelm

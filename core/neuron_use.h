@@ -13,12 +13,15 @@
 
 namespace flashelm {
 
-// As if tokens used neurons independently of each other and of the tokens
-// before. Real tokens resemble those before them.
+// As if tokens used neurons independently of the tokens before, and of each
+// other but for neighbours. Real tokens resemble those before them.
 struct NeuronUse {
   double kept = 0;  // Of a layer's neurons, so many by a token.
   // [ffn_dim], as NeuronFrequency has it; empty: all are used equally often.
   std::span<const float> frequency;
+  // Neighbours in the file that are used together, on average: at least as many
+  // as happen to be. 1: not known.
+  double run_length = 1;
 };
 
 // Neurons that are kept by their gate's size, or at random, count as used
@@ -37,9 +40,11 @@ std::optional<NeuronUse> UseOf(const ModelFile& model,
 double ExpectedMisses(const NeuronUse& use, const Segment& segment,
                       uint64_t num_cached, bool always_the_same);
 
-// How long reading so many records takes that lie anywhere, merged as the cost
-// says, or all of the segment in one go where that is less.
-double ReadNs(const Segment& segment, double num_records, const ReadCost& cost);
+// How long reading so many records takes, runs of `run_length` of which lie
+// anywhere, merged as the cost says, or all of the segment in one go where that
+// is less. What is cached is taken to be whole runs.
+double ReadNs(const Segment& segment, double num_records, double run_length,
+              const ReadCost& cost);
 
 }  // namespace flashelm
 

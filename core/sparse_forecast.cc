@@ -40,7 +40,7 @@ Result<std::optional<SparseForecast>> ForecastSparse(
       fresh_bytes += misses * stride;
       forecast.cached_bundles += num_cached;
       forecast.num_bundles += segment.num_records;
-      forecast.read_ms += ReadNs(segment, misses, cost) * 1e-6;
+      forecast.read_ms += ReadNs(segment, misses, use->run_length, cost) * 1e-6;
     }
   }
   forecast.kept_fraction = num_kept / num_neurons;

@@ -67,7 +67,7 @@ double TokenNs(const ModelFile& model, const PlanOptions& options,
           ExpectedMisses(uses[i], segment, static_cast<uint64_t>(num_cached),
                          options.sparsity.selector == Selector::kMagnitude);
       meanwhile_ns += uses[i].kept * stride / dram_bytes_per_ns;
-      read_ns += ReadNs(segment, misses, cost);
+      read_ns += ReadNs(segment, misses, uses[i].run_length, cost);
     }
     wait_ns += std::max(0.0, read_ns - meanwhile_ns);
     device_ns += read_ns;

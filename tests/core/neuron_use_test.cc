@@ -37,8 +37,50 @@ TEST(ReadNsTest, IsWhatThePlannerComesTo) {
             std::min(ReadPlanner(segment, cost, 1 << 20).PredictNs(ids),
                      static_cast<double>(kRecords * stride) / 2);
         const double predicted =
-            ReadNs(segment, static_cast<double>(ids.size()), cost);
+            ReadNs(segment, static_cast<double>(ids.size()), 1, cost);
         EXPECT_NEAR(predicted, planned, 0.15 * planned);
+      }
+    }
+  }
+}
+
+// Neighbours that are used together, as co-activation order has them.
+TEST(ReadNsTest, RunsAreReadTogether) {
+  std::mt19937 random(8);
+  constexpr uint64_t kRecords = 8192;
+  const Segment segment = SegmentOf(3456, kRecords);
+  ReadCost cost;
+  cost.bytes_per_ns = 2;
+  for (const double request_ns : {1e3, 1e4, 1e5}) {
+    cost.request_ns = request_ns;
+    for (const double run_length : {1.5, 4.0, 12.0}) {
+      for (const double part : {0.01, 0.05, 0.2, 0.5}) {
+        SCOPED_TRACE(testing::Message() << request_ns << " ns, runs of "
+                                        << run_length << ", " << part);
+        // A run goes on, or begins, with these probabilities.
+        const double goes_on = 1 - 1 / run_length;
+        const double begins = part / run_length / (1 - part);
+        if (goes_on < part) continue;
+        std::vector<uint32_t> ids;
+        bool is_wanted = false;
+        for (uint32_t i = 0; i < kRecords; ++i) {
+          is_wanted = random() < (is_wanted ? goes_on : begins) * 0x1p32;
+          if (is_wanted) ids.push_back(i);
+        }
+        uint32_t num_runs = 0;
+        for (size_t i = 0; i < ids.size(); ++i) {
+          if (i == 0 || ids[i] != ids[i - 1] + 1) ++num_runs;
+        }
+        const double planned =
+            std::min(ReadPlanner(segment, cost, 1 << 20).PredictNs(ids),
+                     static_cast<double>(segment.num_bytes()) / 2);
+        const auto count = static_cast<double>(ids.size());
+        EXPECT_NEAR(ReadNs(segment, count, count / num_runs, cost), planned,
+                    0.15 * planned);
+        // If they lay anywhere, most would be a read each.
+        if (part == 0.01 && run_length > 2) {
+          EXPECT_GT(ReadNs(segment, count, 1, cost), 1.5 * planned);
+        }
       }
     }
   }
@@ -49,11 +91,11 @@ TEST(ReadNsTest, TakesNoLongerThanTheWholeSegment) {
   ReadCost cost;
   cost.request_ns = 1e6;
   cost.bytes_per_ns = 1;
-  EXPECT_EQ(ReadNs(segment, 0, cost), 0);
-  EXPECT_DOUBLE_EQ(ReadNs(segment, 900, cost), 4096e3);
+  EXPECT_EQ(ReadNs(segment, 0, 1, cost), 0);
+  EXPECT_DOUBLE_EQ(ReadNs(segment, 900, 1, cost), 4096e3);
   cost.sequential_bytes_per_ns = 4;
-  EXPECT_DOUBLE_EQ(ReadNs(segment, 900, cost), 1024e3);
-  EXPECT_LE(ReadNs(segment, 1, cost), 1e6 + 4096);
+  EXPECT_DOUBLE_EQ(ReadNs(segment, 900, 1, cost), 1024e3);
+  EXPECT_LE(ReadNs(segment, 1, 1, cost), 1e6 + 4096);
 }
 
 TEST(ExpectedMissesTest, TheSameNeuronsStayCached) {

@@ -227,7 +227,7 @@ double ReadMs(const ModelFile& model, double part, const ReadCost& cost) {
     for (const uint32_t index : layer.neuron_segments()) {
       const Segment& segment = model.weight_file().segments()[index];
       ns += ReadNs(segment, part * static_cast<double>(segment.num_records),
-                   cost);
+                   /*run_length=*/1, cost);
     }
   }
   return ns * 1e-6;
