@@ -15,23 +15,28 @@ endif()
 # Each says whose code was compiled in: headers, and archives that the command
 # links. Debian keeps the notices of every package it installs here.
 set(library_code libexpected-dev libeigen3-dev libfmt-dev libhwy-dev
-  libxxhash-dev libzstd-dev nlohmann-json3-dev)
-set(runtime_code ${library_code})
-set(development_code ${library_code})
-set(tools_code ${library_code} libcli11-dev)
+  nlohmann-json3-dev)
+if(uring_FOUND)
+  list(APPEND library_code liburing-dev)
+endif()
+set(tools_code ${library_code} libcli11-dev libxxhash-dev libzstd-dev)
 # Not of a copy that is installed by hand.
 foreach(part IN LISTS parts)
   set(copyright ${PROJECT_BINARY_DIR}/packages/${part}/copyright)
   file(READ ${PROJECT_SOURCE_DIR}/LICENSE text)
-  foreach(package IN LISTS ${part}_code)
+  set(code ${library_code})
+  if(part STREQUAL tools)
+    set(code ${tools_code})
+  endif()
+  foreach(package IN LISTS code)
     set(notice /usr/share/doc/${package}/copyright)
     if(EXISTS ${notice})
       file(READ ${notice} notice_text)
       string(APPEND text "\n\nThis package has code of Debian's package "
         "${package}, whose notice says:\n\n${notice_text}")
     else()
-      message(WARNING "The packages that cpack makes lack the notice of "
-        "${package}: there is no ${notice}.")
+      message(STATUS "Packages will lack the notice of ${package}: there is no "
+        "${notice}")
     endif()
   endforeach()
   file(WRITE ${copyright} "${text}")

@@ -32,16 +32,19 @@ void BatchProduct::Rows(const WeightView& w, size_t num_rows, uint32_t part,
 }
 
 void BatchProduct::RowsOfOneToken(const WeightView& w, size_t num_rows,
-                                  uint32_t part, float* out,
+                                  uint32_t part, float* out, bool is_fetched,
                                   std::span<const std::byte> next) const {
-  const size_t step = std::max<size_t>(1, kFirstBytes / w.stride_bytes);
-  for (size_t r = 0; r < num_rows; r += step) {
+  const size_t most = std::max<size_t>(1, kFirstBytes / w.stride_bytes);
+  size_t step = is_fetched ? most : std::max<size_t>(1, most / 16);
+  for (size_t r = 0; r < num_rows;) {
     const size_t end = std::min(r + step, num_rows);
+    step = std::min(2 * step, most);
     const size_t next_end = std::min(end + step, num_rows);
     Rows(Submatrix(w, r, 0), end - r, part, out + r, 0,
          end < num_rows ? std::span(w.data + end * w.stride_bytes,
                                     (next_end - end) * w.stride_bytes)
                         : next);
+    r = end;
   }
 }
 

@@ -63,10 +63,12 @@ class BatchProduct {
   void Rows(const WeightView& w, size_t num_rows, uint32_t part, float* out,
             size_t out_stride, std::span<const std::byte> next = {}) const;
 
-  // The same for a single token, whose rows are fetched kFirstBytes ahead of
-  // their turn; those that come first have been, or are not.
+  // The same for a single token: rows are fetched up to kFirstBytes ahead of
+  // their turn, `next` with the last of them. `is_fetched`: those that come
+  // first have been; otherwise the lead grows from little.
   void RowsOfOneToken(const WeightView& w, size_t num_rows, uint32_t part,
-                      float* out, std::span<const std::byte> next) const;
+                      float* out, bool is_fetched,
+                      std::span<const std::byte> next) const;
 
   size_t num_cols() const { return num_cols_; }
   size_t num_tokens() const { return num_tokens_; }

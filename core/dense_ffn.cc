@@ -70,11 +70,16 @@ void DenseFfn::SetLayer(uint32_t layer) {
   part_bytes_ = segment.parts[0].num_bytes();
 }
 
+bool DenseFfn::FetchesNext(uint32_t layer) const {
+  const auto run = store_.FindResident(weights_.layers[layer].down.segment);
+  return run && run->is_planar;
+}
+
 void DenseFfn::FindFirst(uint32_t layer,
                          std::span<std::span<const std::byte>> first) {
   const LayerWeights& weights = weights_.layers[layer];
   const auto run = store_.FindResident(weights.down.segment);
-  if (!run || weights.has_split_gate()) return;
+  if (!run || !run->is_planar || weights.has_split_gate()) return;
   SetLayer(layer);
   const uint64_t run_bytes = run->num_records * stride_bytes_;
   const uint32_t num_ranges = WholeRanges(0, ffn_dim_);

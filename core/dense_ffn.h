@@ -40,8 +40,12 @@ class DenseFfn {
   Status Add(uint32_t layer, const BatchProduct& product, FfnObserver* observer,
              FirstWeights first);
 
-  // Where each thread of the pool begins in the bundles of a layer, for a
-  // single token; `first` is left as it is where they are not all in DRAM.
+  // Whether Add() fetches `first` for a single token: of layers whose neurons
+  // are all in DRAM, and planar.
+  bool FetchesNext(uint32_t layer) const;
+
+  // Where each thread of the pool begins in the neurons of such a layer, for a
+  // single token; of another, `first` is left as it is.
   void FindFirst(uint32_t layer, std::span<std::span<const std::byte>> first);
 
  private:

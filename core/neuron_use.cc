@@ -57,7 +57,10 @@ std::optional<NeuronUse> UseOf(const ModelFile& model,
   NeuronUse use;
   if (is_known && options.selector != Selector::kRandom) {
     use.frequency = frequency;
-    use.run_length = CalibratedRun(model, layer);
+    // What is always the same was chosen by something else.
+    if (options.selector != Selector::kMagnitude) {
+      use.run_length = CalibratedRun(model, layer);
+    }
   }
   if (options.kept_fraction > 0) {
     use.kept = std::ceil(options.kept_fraction * num_neurons);

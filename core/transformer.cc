@@ -1,7 +1,6 @@
 #include "core/transformer.h"
 
 #include <algorithm>
-#include <cassert>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -244,15 +243,10 @@ Status Transformer::FfnBlock(uint32_t layer, size_t num_tokens,
 
 Status Transformer::DenseFfnBlock(uint32_t layer, size_t num_tokens) {
   const LayerWeights& weights = weights_.layers[layer];
-  if (layer + 1 < config_.num_layers()) {
-    SetNextMatrix(weights_.layers[layer + 1].qkv,
-                  config_.qkv_dim(config_.layers[layer + 1]), num_tokens);
-  } else {
-    SetNextMatrix(weights_.embedding, config_.vocab_size, num_tokens);
-  }
   const uint32_t ffn_dim = config_.layers[layer].ffn_dim;
   const size_t model_dim = config_.model_dim;
   if (weights.has_split_gate()) {
+    SetNext();
     FLASHELM_RETURN_IF_ERROR(MatMulAll(weights.gate, ffn_dim, model_dim,
                                        s_.normed, model_dim, num_tokens,
                                        s_.gates, s_.gates_stride));
@@ -266,6 +260,14 @@ Status Transformer::DenseFfnBlock(uint32_t layer, size_t num_tokens) {
                      s_.normed, model_dim, model_dim, num_tokens);
   if (observer_ != nullptr) {
     observer_->OnInputs(layer, num_tokens, s_.normed, model_dim);
+  }
+  if (observer_ != nullptr || !dense_.FetchesNext(layer)) {
+    SetNext();
+  } else if (layer + 1 < config_.num_layers()) {
+    SetNextMatrix(weights_.layers[layer + 1].qkv,
+                  config_.qkv_dim(config_.layers[layer + 1]), num_tokens);
+  } else {
+    SetNextMatrix(weights_.embedding, config_.vocab_size, num_tokens);
   }
   FLASHELM_RETURN_IF_ERROR(dense_.Add(layer, product_, observer_, first_));
   if (observer_ == nullptr) return OkStatus();
@@ -359,23 +361,26 @@ Status Transformer::MatMulRuns(const PartRef& matrix, uint64_t num_rows,
       while (first < last) {
         FLASHELM_RETURN_IF_ERROR(store_.CheckCancelled());
         const uint64_t count = std::min(step, last - first);
-        pool_.ParallelFor(count,
-                          GrainFor(count, stride, num_tokens,
-                                   pool_.num_threads(), MinGrain(num_tokens)),
-                          [&](size_t begin, size_t end, uint32_t part) {
-                            const WeightView rows =
-                                ViewOf(run, first + begin, matrix, stride);
-                            float* to = out + row + first + begin;
-                            if (num_tokens == 1 && !fetched_[0].empty()) {
-                              assert(fetched_[part].data() ==
-                                     rows.data - matrix.offset_bytes);
-                              product_.RowsOfOneToken(rows, end - begin, part,
-                                                      to, first_[part]);
-                            } else {
-                              product_.Rows(rows, end - begin, part, to,
-                                            out_stride);
-                            }
-                          });
+        const bool is_last = row + first + count == num_rows;
+        pool_.ParallelFor(
+            count,
+            GrainFor(count, stride, num_tokens, pool_.num_threads(),
+                     MinGrain(num_tokens)),
+            [&](size_t begin, size_t end, uint32_t part) {
+              const WeightView rows =
+                  ViewOf(run, first + begin, matrix, stride);
+              float* to = out + row + first + begin;
+              std::span<const std::byte> next;
+              if (is_last) next = first_[part];
+              const bool is_fetched =
+                  fetched_[part].data() == rows.data - matrix.offset_bytes;
+              if (num_tokens == 1 && (is_fetched || !next.empty())) {
+                product_.RowsOfOneToken(rows, end - begin, part, to, is_fetched,
+                                        next);
+              } else {
+                product_.Rows(rows, end - begin, part, to, out_stride);
+              }
+            });
         first += count;
       }
       FLASHELM_RETURN_IF_ERROR(done(row + done_from, last - done_from));
@@ -400,8 +405,9 @@ void Transformer::SetNextMatrix(const PartRef& matrix, uint64_t num_rows,
                                 pool_.num_threads(), MinGrain(num_tokens));
   for (uint32_t part = 0; part < first_.size(); ++part) {
     const uint64_t begin = pool_.PartBegin(num_rows, grain, part);
-    first_[part] = {run->data + begin * stride,
-                    std::min((num_rows - begin) * stride, kFirstBytes)};
+    first_[part] = {
+        run->data + begin * stride,
+        std::min<uint64_t>((num_rows - begin) * stride, kFirstBytes)};
   }
 }
 

@@ -74,7 +74,8 @@ class Transformer {
                     const Done& done);
   // What the loop after the next one goes through: nothing that is known, the
   // rows of a matrix, or the FFN of a layer. Sets first_ where there is one
-  // token, and they are all in DRAM.
+  // token, and they are all in DRAM. To be called before each loop over weights
+  // that fetches first_, and before each that does not expect it to be fetched.
   void SetNext();
   void SetNextMatrix(const PartRef& matrix, uint64_t num_rows,
                      size_t num_tokens);
@@ -93,7 +94,8 @@ class Transformer {
   BatchProduct product_;
   DenseFfn dense_;
   // FirstWeights of the next loop over weights, which the one before has
-  // fetched, and of the one after it. Empty, all or none, where unknown.
+  // fetched, and of the one after it. Part 0's is empty where unknown, or when
+  // another loop was expected.
   std::vector<std::span<const std::byte>> fetched_;
   std::vector<std::span<const std::byte>> first_;
 };

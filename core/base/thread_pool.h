@@ -52,7 +52,8 @@ class ThreadPool {
         &body);
   }
 
-  // Where part `part` of such a loop begins, `count` where it has no index.
+  // Where part `part` of such a loop begins: a part without an index, where the
+  // next one does.
   size_t PartBegin(size_t count, size_t grain, uint32_t part) const;
 
   uint32_t num_threads() const { return num_threads_; }

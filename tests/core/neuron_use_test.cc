@@ -96,6 +96,8 @@ TEST(ReadNsTest, TakesNoLongerThanTheWholeSegment) {
   cost.sequential_bytes_per_ns = 4;
   EXPECT_DOUBLE_EQ(ReadNs(segment, 900, 1, cost), 1024e3);
   EXPECT_LE(ReadNs(segment, 1, 1, cost), 1e6 + 4096);
+  EXPECT_DOUBLE_EQ(ReadNs(segment, 1000, 1, cost), 1024e3);
+  EXPECT_DOUBLE_EQ(ReadNs(segment, 1000, 50, cost), 1024e3);
 }
 
 TEST(ExpectedMissesTest, TheSameNeuronsStayCached) {

@@ -233,6 +233,34 @@ double ReadMs(const ModelFile& model, double part, const ReadCost& cost) {
   return ns * 1e-6;
 }
 
+TEST(NeuronUseTest, NeighboursGoTogetherAsTheCalibrationFound) {
+  const auto tenth = [](uint32_t, uint32_t) { return 0.1f; };
+  const auto run_of = [&](const Json& runs, Selector selector) {
+    Json calibration;
+    calibration["layers"]["run_length_after"] = runs;
+    const CalibratedSample sample("tiny-stories-relu", tenth, /*rows=*/false,
+                                  calibration);
+    SparsityOptions options;
+    options.selector = selector;
+    options.kept_fraction = 0.1;
+    const std::vector<float> frequency(sample.model->config().layers[1].ffn_dim,
+                                       0.1f);
+    const auto use = UseOf(*sample.model, options, 1, frequency);
+    EXPECT_TRUE(use);
+    return use ? use->run_length : 0;
+  };
+  const Json runs = {1, 3.5, 1, 1, 1, 1};
+  EXPECT_EQ(run_of(runs, Selector::kGate), 3.5);
+  EXPECT_EQ(run_of(runs, Selector::kRandom), 1);
+  EXPECT_EQ(run_of(runs, Selector::kMagnitude), 1);
+  // Not what a calibration writes.
+  EXPECT_EQ(run_of({1, 0.5, 1, 1, 1, 1}, Selector::kGate), 1);
+  EXPECT_EQ(run_of({1, 1e9, 1, 1, 1, 1}, Selector::kGate), 1);
+  EXPECT_EQ(run_of({1, "3", 1, 1, 1, 1}, Selector::kGate), 1);
+  EXPECT_EQ(run_of({1, 3.5}, Selector::kGate), 1);
+  EXPECT_EQ(run_of("none", Selector::kGate), 1);
+}
+
 TEST(SparseSwitchTest, StreamsLayersOfWhichMostIsUsed) {
   for (const uint32_t used : {0, 2}) {
     const CalibratedSample sample(
