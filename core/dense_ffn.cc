@@ -86,6 +86,7 @@ void DenseFfn::FindFirst(uint32_t layer,
   for (uint32_t part = 0; part < first.size(); ++part) {
     const auto range =
         static_cast<uint32_t>(pool_.PartBegin(num_ranges, RangeGrain(), part));
+    // As loops count ranges: without the empty ones of few neurons.
     uint32_t neuron = 0;
     for (uint32_t i = 0; i < range; ++i) neuron = FfnRangeEnd(ffn_dim_, neuron);
     const uint64_t offset =
