@@ -13,6 +13,7 @@
 #include "kernels/activation.h"
 #include "kernels/bundle_steps.h"
 #include "kernels/matmul.h"
+#include "kernels/packed_matmul.h"
 #include "kernels/prefetch.h"
 #include "kernels/quant_matmul.h"
 #include "kernels/quant_sum.h"
@@ -54,7 +55,9 @@ class Tokens {
   Tokens(WeightType type, size_t num_cols, size_t num_tokens)
       : num_cols_(num_cols),
         num_tokens_(num_tokens),
+        is_packed_(!IsQuantized(type) && CanPackTokens(num_cols, num_tokens)),
         x_(num_cols * num_tokens * sizeof(float)),
+        packed_(is_packed_ ? num_cols * num_tokens * sizeof(float) : 0),
         quantized_(QuantizedTokensBytes(num_cols, num_tokens)),
         workspace_bytes_(RoundUp(std::max(QuantMatMulWorkspaceBytes(num_cols),
                                           QuantSumWorkspaceBytes()),
@@ -65,6 +68,10 @@ class Tokens {
       QuantizeTokens(x_.floats(), num_cols, num_cols, 0, num_tokens, num_tokens,
                      quantized_.bytes());
     }
+    if (is_packed_) {
+      PackTokens(type, x_.floats(), num_cols, num_cols, 0, num_tokens,
+                 num_tokens, packed_.floats());
+    }
   }
 
   void Multiply(const WeightView& w, size_t num_rows, uint32_t thread,
@@ -73,6 +80,9 @@ class Tokens {
     if (IsQuantized(w.type)) {
       QuantMatMul(w, num_rows, num_cols_, quantized_.bytes(), num_tokens_,
                   workspace(thread), out, out_stride, next);
+    } else if (is_packed_) {
+      PackedMatMul(w, num_rows, num_cols_, packed_.floats(), num_tokens_, out,
+                   out_stride);
     } else {
       MatMul(w, num_rows, num_cols_, x_.floats(), num_cols_, num_tokens_, out,
              out_stride, next);
@@ -99,7 +109,9 @@ class Tokens {
 
   size_t num_cols_;
   size_t num_tokens_;
+  bool is_packed_;
   Buffer x_;
+  Buffer packed_;
   Buffer quantized_;
   size_t workspace_bytes_;
   Buffer workspaces_;

@@ -1,21 +1,37 @@
 #include "core/batch_product.h"
 
 #include "kernels/matmul.h"
+#include "kernels/packed_matmul.h"
 #include "kernels/quant_matmul.h"
 
 namespace flashelm {
 
-void BatchProduct::SetTokens(bool for_quantized, const float* x,
-                             size_t x_stride, size_t num_cols,
+void BatchProduct::SetTokens(std::initializer_list<WeightType> types,
+                             const float* x, size_t x_stride, size_t num_cols,
                              size_t num_tokens) {
   x_ = x;
   x_stride_ = x_stride;
   num_cols_ = num_cols;
   num_tokens_ = num_tokens;
-  if (!for_quantized) return;
+  packed_type_.reset();
+  bool is_quantized = false;
+  for (const WeightType type : types) {
+    if (IsQuantized(type)) {
+      is_quantized = true;
+    } else if (!packed_type_ && CanPackTokens(num_cols, num_tokens)) {
+      packed_type_ = type;
+    }
+  }
+  if (!is_quantized && !packed_type_) return;
   pool_.ParallelFor(num_tokens, 1, [&](size_t begin, size_t end) {
-    QuantizeTokens(x, x_stride, num_cols, begin, end, num_tokens,
-                   scratch_.quantized);
+    if (is_quantized) {
+      QuantizeTokens(x, x_stride, num_cols, begin, end, num_tokens,
+                     scratch_.quantized);
+    }
+    if (packed_type_) {
+      PackTokens(*packed_type_, x, x_stride, num_cols, begin, end, num_tokens,
+                 scratch_.packed);
+    }
   });
 }
 
@@ -25,6 +41,9 @@ void BatchProduct::Rows(const WeightView& w, size_t num_rows, uint32_t part,
   if (IsQuantized(w.type)) {
     QuantMatMul(w, num_rows, num_cols_, scratch_.quantized, num_tokens_,
                 scratch_.workspace(part), out, out_stride, next);
+  } else if (packed_type_ == w.type) {
+    PackedMatMul(w, num_rows, num_cols_, scratch_.packed, num_tokens_, out,
+                 out_stride);
   } else {
     MatMul(w, num_rows, num_cols_, x_, x_stride_, num_tokens_, out, out_stride,
            next);

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
+#include <optional>
 #include <span>
 
 #include "core/base/checked_math.h"
@@ -52,10 +54,10 @@ class BatchProduct {
       : pool_(pool), scratch_(scratch) {}
 
   // The batch, until the next call: x, [num_tokens, num_cols], token t at
-  // x + t * x_stride, stays valid and unchanged. `for_quantized`: weights that
-  // it is multiplied with may be quantized.
-  void SetTokens(bool for_quantized, const float* x, size_t x_stride,
-                 size_t num_cols, size_t num_tokens);
+  // x + t * x_stride, stays valid and unchanged. `types`: all those of weights
+  // that it is multiplied with.
+  void SetTokens(std::initializer_list<WeightType> types, const float* x,
+                 size_t x_stride, size_t num_cols, size_t num_tokens);
 
   // out[t * out_stride + r] = row r of w times token t. `part` is that of the
   // loop of the pool which this is called from. `next`: memory that will be
@@ -76,6 +78,8 @@ class BatchProduct {
  private:
   ThreadPool& pool_;
   const Scratch& scratch_;
+  // That of the weights which the batch is packed for.
+  std::optional<WeightType> packed_type_;
   const float* x_ = nullptr;
   size_t x_stride_ = 0;
   size_t num_cols_ = 0;

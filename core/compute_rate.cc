@@ -157,11 +157,12 @@ class StandInModel {
     FLASHELM_ASSIGN_OR_RETURN(
         cache_, KvCache::Create(config, context_, options.kv_type, budget_));
     FLASHELM_ASSIGN_OR_RETURN(
-        scratch_, Scratch::Create(config,
-                                  {batch, /*logit_rows=*/1, options.num_threads,
-                                   model.has_quantized(), context_,
-                                   model.has_split_gates(), model.has_rows()},
-                                  budget_));
+        scratch_,
+        Scratch::Create(config,
+                        {batch, /*logit_rows=*/1, options.num_threads,
+                         model.has_quantized(), model.has_floats(), context_,
+                         model.has_split_gates(), model.has_rows()},
+                        budget_));
     tokens_.resize(batch);
     std::iota(tokens_.begin(), tokens_.end(), TokenId{1});
     transformer_.emplace(model, *store_, *pool_, cache_, scratch_);

@@ -379,7 +379,7 @@ class Planner {
            Scratch::NumBytes(
                model_.config(),
                {batch, LogitRows(batch), options_.num_threads,
-                model_.has_quantized(), plan_.context,
+                model_.has_quantized(), model_.has_floats(), plan_.context,
                 model_.has_split_gates() || IsSparse(), model_.has_rows()});
   }
   // The largest batch whose activations fit; 1 fits always.

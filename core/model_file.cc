@@ -28,7 +28,9 @@ ModelFile::ModelFile(WeightFile weight_file, ModelConfig config,
       weights_(std::move(weights)),
       tokenizer_(std::move(tokenizer)) {
   ForEachMatrix(weights_, [&](const PartRef& part) {
-    has_quantized_ |= IsQuantized(WeightTypeOf(part.encoding));
+    const bool is_quantized = IsQuantized(WeightTypeOf(part.encoding));
+    has_quantized_ |= is_quantized;
+    has_floats_ |= !is_quantized;
   });
 }
 

@@ -54,6 +54,8 @@ class ModelFile {
   }
   // Whether any matrix is quantized.
   bool has_quantized() const { return has_quantized_; }
+  // Whether any is of floats.
+  bool has_floats() const { return has_floats_; }
 
  private:
   ModelFile(WeightFile weight_file, ModelConfig config, ModelWeights weights,
@@ -64,6 +66,7 @@ class ModelFile {
   ModelWeights weights_;
   Tokenizer tokenizer_;
   bool has_quantized_ = false;
+  bool has_floats_ = false;
 };
 
 }  // namespace flashelm

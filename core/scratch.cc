@@ -6,6 +6,7 @@
 #include "core/base/checked_math.h"
 #include "core/base/types.h"
 #include "kernels/attention.h"
+#include "kernels/packed_matmul.h"
 #include "kernels/prefetch.h"
 #include "kernels/quant_matmul.h"
 
@@ -74,6 +75,8 @@ void ForEachBuffer(const ModelConfig& config, const ScratchShape& shape,
   visit(&Scratch::attention_parts, AttentionWorkers(config, shape) *
                                        NumAttentionSegments(shape.context) *
                                        PartFloats(config));
+  const bool is_packed = shape.has_floats && tokens >= kMinPackedTokens;
+  visit(&Scratch::packed, is_packed ? tokens * MaxCols(config) : 0);
 }
 
 uint64_t LogitBytes(const ModelConfig& config, const ScratchShape& shape) {

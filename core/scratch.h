@@ -51,6 +51,7 @@ struct ScratchShape {
   uint32_t logit_rows = 1;
   uint32_t num_threads = 1;
   bool has_quantized = false;  // Whether any matrix is.
+  bool has_floats = true;      // Whether any is of floats.
   uint32_t context = 1;        // Positions of the cache.
   // Whether a layer's gates are kept, or which of its neurons are computed.
   bool has_gates = false;
@@ -86,6 +87,9 @@ struct Scratch {
   // Segments of attention: of one token, for each kv head; of several, for
   // each thread. [kv head or thread, segment, attention_part_floats]
   float* attention_parts = nullptr;
+  // The batch as PackTokens() leaves it, [batch, widest product's columns];
+  // none for a few tokens, and where all matrices are quantized.
+  float* packed = nullptr;
   float* logits = nullptr;  // [logit_rows, vocab_size]
   // The batch as int8, and the quantized down columns that wait for the rest of
   // their block, [kQuantSumRows] rows of model_dim; null where no matrix is

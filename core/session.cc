@@ -66,7 +66,7 @@ Result<std::unique_ptr<Session::Parts>> Session::MakeParts(
       Scratch::Create(
           model.config(),
           {plan.batch, plan.max_logit_rows, engine_.pool().num_threads(),
-           model.has_quantized(), plan.context,
+           model.has_quantized(), model.has_floats(), plan.context,
            model.has_split_gates() || engine.sparse_ffn != nullptr,
            model.has_rows()},
           engine_.budget()));

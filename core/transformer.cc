@@ -25,10 +25,6 @@ constexpr uint64_t kProductsPerStep = uint64_t{1} << 29;
 constexpr uint32_t kGateParts = 8;
 constexpr uint64_t kMinGateBytes = uint64_t{512} << 10;
 
-bool IsQuantized(const PartRef& part) {
-  return IsQuantized(WeightTypeOf(part.encoding));
-}
-
 // Part `part` of the record `skip` records into a run.
 WeightView ViewOf(const RecordRun& run, uint64_t skip, const PartRef& part,
                   uint64_t stride_bytes) {
@@ -256,8 +252,9 @@ Status Transformer::DenseFfnBlock(uint32_t layer, size_t num_tokens) {
                                        s_.normed, model_dim, num_tokens, s_.ups,
                                        s_.gates_stride));
   }
-  product_.SetTokens(IsQuantized(weights.gate) || IsQuantized(weights.up),
-                     s_.normed, model_dim, model_dim, num_tokens);
+  product_.SetTokens(
+      {WeightTypeOf(weights.gate.encoding), WeightTypeOf(weights.up.encoding)},
+      s_.normed, model_dim, model_dim, num_tokens);
   if (observer_ != nullptr) {
     observer_->OnInputs(layer, num_tokens, s_.normed, model_dim);
   }
@@ -296,8 +293,8 @@ Status Transformer::SparseFfnBlock(uint32_t layer, size_t num_tokens,
                      return sparse_->AddGates(first, count, s_);
                    }));
   }
-  product_.SetTokens(IsQuantized(weights.up), s_.normed, model_dim, model_dim,
-                     num_tokens);
+  product_.SetTokens({WeightTypeOf(weights.up.encoding)}, s_.normed, model_dim,
+                     model_dim, num_tokens);
   return sparse_->Finish(product_, s_);
 }
 
@@ -349,7 +346,8 @@ Status Transformer::MatMulRuns(const PartRef& matrix, uint64_t num_rows,
                                uint64_t out_stride, uint64_t max_rows,
                                const Done& done) {
   const uint64_t stride = segments_[matrix.segment].stride_bytes;
-  product_.SetTokens(IsQuantized(matrix), x, x_stride, num_cols, num_tokens);
+  product_.SetTokens({WeightTypeOf(matrix.encoding)}, x, x_stride, num_cols,
+                     num_tokens);
   const uint64_t step =
       RoundUp(CeilDiv(kProductsPerStep, num_cols * num_tokens), kMinGrain);
   for (uint64_t row = 0; row < num_rows;) {

@@ -1,5 +1,7 @@
 #include "kernels/cpu.h"
 
+#include <unistd.h>
+
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(__aarch64__) && defined(__APPLE__)
@@ -37,6 +39,15 @@ bool CpuIsZen5OrLater() {
 #else
   return false;
 #endif
+}
+
+size_t NearestCacheBytes() {
+  long bytes = 0;
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+  bytes = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+#endif
+  constexpr size_t kLeast = size_t{32} << 10;
+  return bytes > 0 ? static_cast<size_t>(bytes) : kLeast;
 }
 
 }  // namespace flashelm

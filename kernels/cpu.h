@@ -2,6 +2,8 @@
 #ifndef FLASHELM_KERNELS_CPU_H_
 #define FLASHELM_KERNELS_CPU_H_
 
+#include <cstddef>
+
 namespace flashelm {
 
 // Whether the CPU has the instructions SDOT and UDOT of ARMv8.2 ("dotprod"):
@@ -11,6 +13,10 @@ bool CpuHasDotProduct();
 
 // Whether the CPU is one of AMD's of the Zen 5 kind, or a later one.
 bool CpuIsZen5OrLater();
+
+// Bytes of a core's nearest cache for data; 32 KiB, which is the least of the
+// last two decades, where the system does not tell.
+size_t NearestCacheBytes();
 
 }  // namespace flashelm
 
