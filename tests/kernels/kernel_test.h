@@ -37,6 +37,8 @@ inline bool HasFma(std::string_view target) {
          target.starts_with("NEON");
 }
 
+inline constexpr WeightType kFloatTypes[] = {WeightType::kF32,
+                                             WeightType::kBf16};
 inline constexpr WeightType kQuantTypes[] = {WeightType::kQ8, WeightType::kQ4};
 
 // Of a product of a matrix and a batch of tokens.
@@ -106,6 +108,12 @@ inline std::vector<float> RandomFloats(size_t n, uint32_t seed,
     value = magnitude * static_cast<float>(bits) * 0x1p-31f;
   }
   return values;
+}
+
+// A batch whose tokens are kStrideGap apart.
+inline std::vector<float> RandomTokens(const MatrixShape& shape,
+                                       uint32_t seed) {
+  return RandomFloats(shape.num_tokens * (shape.num_cols + kStrideGap), seed);
 }
 
 // A random matrix whose rows begin `gap_bytes` after the one before ended.

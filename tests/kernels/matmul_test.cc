@@ -6,7 +6,6 @@
 namespace flashelm {
 namespace {
 
-constexpr WeightType kFloatTypes[] = {WeightType::kF32, WeightType::kBf16};
 constexpr WeightType kAllTypes[] = {WeightType::kF32, WeightType::kBf16,
                                     WeightType::kQ8, WeightType::kQ4};
 
@@ -38,10 +37,6 @@ std::vector<float> RunMatMul(const WeightView& w, const MatrixShape& shape,
   MatMul(w, shape.num_rows, shape.num_cols, x.data(),
          shape.num_cols + kStrideGap, shape.num_tokens, out.data(), out_stride);
   return out;
-}
-
-std::vector<float> RandomTokens(const MatrixShape& shape, uint32_t seed) {
-  return RandomFloats(shape.num_tokens * (shape.num_cols + kStrideGap), seed);
 }
 
 class MatMulTest : public TargetTest {};

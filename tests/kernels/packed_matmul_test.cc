@@ -6,8 +6,6 @@
 namespace flashelm {
 namespace {
 
-constexpr WeightType kFloatTypes[] = {WeightType::kF32, WeightType::kBf16};
-
 constexpr MatrixShape kShapes[] = {
     {"no rows", 0, 64, 3},
     {"one row", 1, 32, 3},
@@ -50,10 +48,6 @@ std::vector<float> RunPacked(const WeightView& w, const MatrixShape& s,
   PackedMatMul(w, s.num_rows, s.num_cols, tokens.data(), s.num_tokens,
                out.data(), out_stride);
   return out;
-}
-
-std::vector<float> RandomTokens(const MatrixShape& s, uint32_t seed) {
-  return RandomFloats(s.num_tokens * (s.num_cols + kStrideGap), seed);
 }
 
 class PackedMatMulTest : public TargetTest {};
