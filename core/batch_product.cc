@@ -1,5 +1,7 @@
 #include "core/batch_product.h"
 
+#include <cassert>
+
 #include "kernels/matmul.h"
 #include "kernels/packed_matmul.h"
 #include "kernels/quant_matmul.h"
@@ -14,17 +16,17 @@ void BatchProduct::SetTokens(std::initializer_list<WeightType> types,
   num_cols_ = num_cols;
   num_tokens_ = num_tokens;
   packed_type_.reset();
-  bool is_quantized = false;
+  is_quantized_ = false;
   for (const WeightType type : types) {
     if (IsQuantized(type)) {
-      is_quantized = true;
+      is_quantized_ = true;
     } else if (!packed_type_ && CanPackTokens(num_cols, num_tokens)) {
       packed_type_ = type;
     }
   }
-  if (!is_quantized && !packed_type_) return;
+  if (!is_quantized_ && !packed_type_) return;
   pool_.ParallelFor(num_tokens, 1, [&](size_t begin, size_t end) {
-    if (is_quantized) {
+    if (is_quantized_) {
       QuantizeTokens(x, x_stride, num_cols, begin, end, num_tokens,
                      scratch_.quantized);
     }
@@ -39,6 +41,7 @@ void BatchProduct::Rows(const WeightView& w, size_t num_rows, uint32_t part,
                         float* out, size_t out_stride,
                         std::span<const std::byte> next) const {
   if (IsQuantized(w.type)) {
+    assert(is_quantized_);
     QuantMatMul(w, num_rows, num_cols_, scratch_.quantized, num_tokens_,
                 scratch_.workspace(part), out, out_stride, next);
   } else if (packed_type_ == w.type) {
@@ -48,6 +51,12 @@ void BatchProduct::Rows(const WeightView& w, size_t num_rows, uint32_t part,
     MatMul(w, num_rows, num_cols_, x_, x_stride_, num_tokens_, out, out_stride,
            next);
   }
+}
+
+void BatchProduct::RowsAt(const std::byte* const* rows, size_t num_rows,
+                          float* out, size_t out_stride) const {
+  PackedMatMulAt(rows, *packed_type_, num_rows, num_cols_, scratch_.packed,
+                 num_tokens_, out, out_stride);
 }
 
 void BatchProduct::RowsOfOneToken(const WeightView& w, size_t num_rows,

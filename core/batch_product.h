@@ -72,12 +72,19 @@ class BatchProduct {
                       float* out, bool is_fetched,
                       std::span<const std::byte> next) const;
 
+  // Whether rows of `type` may lie anywhere, for RowsAt().
+  bool TakesRowsAt(WeightType type) const { return packed_type_ == type; }
+  // Rows() for rows that lie anywhere, [num_rows].
+  void RowsAt(const std::byte* const* rows, size_t num_rows, float* out,
+              size_t out_stride) const;
+
   size_t num_cols() const { return num_cols_; }
   size_t num_tokens() const { return num_tokens_; }
 
  private:
   ThreadPool& pool_;
   const Scratch& scratch_;
+  bool is_quantized_ = false;  // Whether the batch is there as int8.
   // That of the weights which the batch is packed for.
   std::optional<WeightType> packed_type_;
   const float* x_ = nullptr;

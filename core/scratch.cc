@@ -55,6 +55,10 @@ uint64_t TileFloats(uint64_t tokens) {
   return std::max<uint64_t>(tokens * kFfnTile, kFfnTileOfOneToken);
 }
 
+bool IsPacked(const ScratchShape& shape) {
+  return shape.has_floats && shape.batch >= kMinPackedTokens;
+}
+
 // Calls visit(pointer member, floats) for every buffer of floats, in memory
 // order.
 template <class Visit>
@@ -75,8 +79,7 @@ void ForEachBuffer(const ModelConfig& config, const ScratchShape& shape,
   visit(&Scratch::attention_parts, AttentionWorkers(config, shape) *
                                        NumAttentionSegments(shape.context) *
                                        PartFloats(config));
-  const bool is_packed = shape.has_floats && tokens >= kMinPackedTokens;
-  visit(&Scratch::packed, is_packed ? tokens * MaxCols(config) : 0);
+  visit(&Scratch::packed, IsPacked(shape) ? tokens * MaxCols(config) : 0);
 }
 
 uint64_t LogitBytes(const ModelConfig& config, const ScratchShape& shape) {
@@ -140,6 +143,7 @@ Result<Scratch> Scratch::Create(const ModelConfig& config,
     scratch.*member = at;
     at += RoundUp(count, kFloatsPerCacheLine);
   });
+  if (!IsPacked(shape)) scratch.packed = nullptr;
   std::byte* bytes = scratch.buffer_.data() + FloatBytes(config, shape);
   if (shape.has_quantized) {
     scratch.quantized = bytes;

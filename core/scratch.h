@@ -88,7 +88,7 @@ struct Scratch {
   // each thread. [kv head or thread, segment, attention_part_floats]
   float* attention_parts = nullptr;
   // The batch as PackTokens() leaves it, [batch, widest product's columns];
-  // none for a few tokens, and where all matrices are quantized.
+  // null for a few tokens, and where all matrices are quantized.
   float* packed = nullptr;
   float* logits = nullptr;  // [logit_rows, vocab_size]
   // The batch as int8, and the quantized down columns that wait for the rest of

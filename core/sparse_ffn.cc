@@ -84,6 +84,12 @@ void MultiplyRows(std::span<const Bundle> bundles, const PartRef& part,
   const auto view = [&](size_t i) {
     return ViewOfPart(bundles[i].data, part, stride_bytes);
   };
+  if (product.TakesRowsAt(WeightTypeOf(part.encoding))) {
+    std::array<const std::byte*, kFfnTile> rows;
+    for (size_t i = 0; i < bundles.size(); ++i) rows[i] = view(i).data;
+    product.RowsAt(rows.data(), bundles.size(), out, kFfnTile);
+    return;
+  }
   const size_t row_bytes =
       RowBytes(WeightTypeOf(part.encoding), product.num_cols());
   const size_t ahead = kApartBytesAhead / (row_bytes + 1) + 1;

@@ -252,9 +252,7 @@ Status Transformer::DenseFfnBlock(uint32_t layer, size_t num_tokens) {
                                        s_.normed, model_dim, num_tokens, s_.ups,
                                        s_.gates_stride));
   }
-  product_.SetTokens(
-      {WeightTypeOf(weights.gate.encoding), WeightTypeOf(weights.up.encoding)},
-      s_.normed, model_dim, model_dim, num_tokens);
+  SetNeuronTokens(weights, num_tokens);
   if (observer_ != nullptr) {
     observer_->OnInputs(layer, num_tokens, s_.normed, model_dim);
   }
@@ -293,9 +291,23 @@ Status Transformer::SparseFfnBlock(uint32_t layer, size_t num_tokens,
                      return sparse_->AddGates(first, count, s_);
                    }));
   }
-  product_.SetTokens({WeightTypeOf(weights.up.encoding)}, s_.normed, model_dim,
-                     model_dim, num_tokens);
+  SetNeuronTokens(weights, num_tokens);
   return sparse_->Finish(product_, s_);
+}
+
+// For the rows of neurons: ups, and gates that do not lie apart.
+void Transformer::SetNeuronTokens(const LayerWeights& weights,
+                                  size_t num_tokens) {
+  const size_t model_dim = config_.model_dim;
+  const auto set = [&](std::initializer_list<WeightType> types) {
+    product_.SetTokens(types, s_.normed, model_dim, model_dim, num_tokens);
+  };
+  const WeightType up = WeightTypeOf(weights.up.encoding);
+  if (weights.has_split_gate()) {
+    set({up});
+  } else {
+    set({WeightTypeOf(weights.gate.encoding), up});
+  }
 }
 
 // normed = RMSNorm(x)

@@ -58,6 +58,7 @@ class Transformer {
   void AttendOfOneToken(uint32_t layer, uint32_t position, float scale);
   template <class Run>
   void ForTokens(size_t num_tokens, const Run& run);
+  void SetNeuronTokens(const LayerWeights& weights, size_t num_tokens);
   void NormTokens(const PartRef& weights, size_t num_tokens);
   void AddPartialToResidual(size_t num_tokens);
 

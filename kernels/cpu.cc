@@ -50,4 +50,12 @@ size_t NearestCacheBytes() {
   return bytes > 0 ? static_cast<size_t>(bytes) : kLeast;
 }
 
+size_t SecondCacheBytes() {
+  long bytes = 0;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+  bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+  return bytes > 0 ? static_cast<size_t>(bytes) : 0;
+}
+
 }  // namespace flashelm

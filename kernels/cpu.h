@@ -18,6 +18,9 @@ bool CpuIsZen5OrLater();
 // last two decades, where the system does not tell.
 size_t NearestCacheBytes();
 
+// Bytes of the cache behind it; 0 where the system does not tell.
+size_t SecondCacheBytes();
+
 }  // namespace flashelm
 
 #endif  // FLASHELM_KERNELS_CPU_H_

@@ -31,9 +31,9 @@ namespace flashelm {
 //   next  memory that will be read soon, which one token fetches meanwhile;
 //         empty for rows of w alone
 // Sizes may be 0; no columns give zeros. Nothing past the end of a row or of a
-// token is read. Batches are several times faster with packed_matmul.h. Differs from reference::MatMul by at
-// most (num_cols / 32 + 7) epsilon times the sum of the magnitudes added, plus
-// num_cols times the least subnormal.
+// token is read. Batches are several times faster with packed_matmul.h. Differs
+// from reference::MatMul by at most (num_cols / 32 + 7) epsilon times the sum
+// of the magnitudes added, plus num_cols times the least subnormal.
 void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
             const float* x, size_t x_stride, size_t num_tokens, float* out,
             size_t out_stride, std::span<const std::byte> next = {});

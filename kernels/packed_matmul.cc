@@ -46,7 +46,7 @@ constexpr size_t NextTile(size_t num_tokens) {
 //
 // A chunk and what is multiplied with it stay in the nearest cache: of 6
 // tokens, 4 rows of bf16 and their sums 35 KiB with 1,024 columns, 27 KiB with
-// 768, which are 2 % slower.
+// 768, which are 2 % slower. Of f32 it is a few KiB more.
 size_t ChunkCols(size_t num_cols, size_t num_tokens) {
   // Few tokens wait for DRAM, where a tile's rows are fetched while the one
   // before is multiplied: whole rows give it the time.
@@ -191,24 +191,44 @@ class PanelFetcher {
 // The partial sums of one product, in the order of planes.
 using Partials = float[kNumPartials];
 
-// Where the rows of a tile are at the first column of a chunk. Of fewer rows
-// than a tile the last one is there several times: what comes of that is
-// dropped.
+// The rows of a matrix, `stride_bytes` apart or, unless it is null, at `at`.
+struct Rows {
+  const std::byte* data;
+  size_t stride_bytes;
+  const std::byte* const* at;
+
+  HWY_INLINE const std::byte* operator[](size_t r) const {
+    return at != nullptr ? at[r] : data + r * stride_bytes;
+  }
+};
+
+// Those of a tile, at the first column of a chunk.
 struct TileRows {
   const std::byte* at[kTileRows];
 };
 
+// Rows from `first` on, as far as there are any before `end`, and the last one
+// in place of others.
+HWY_NOINLINE TileRows TileOf(const Rows& rows, size_t first, size_t end,
+                             size_t offset_bytes) {
+  TileRows tile;
+  for (size_t i = 0; i < kTileRows; ++i) {
+    tile.at[i] = rows[std::min(first + i, end - 1)] + offset_bytes;
+  }
+  return tile;
+}
+
 // Adds the products of plane p of a tile's rows and kTokens tokens to their
 // partial sums, or begins with these. Only one vector of the partial sums of
 // each product is in registers at a time, so that more products share a load.
-//   num_cols     of the chunk
-//   tokens       [num_cols / 32][kTokens][kLanes], the plane
-//   partials     [kTileRows][kTokens]
-//   fetch_after  unless it is 0, rows so many bytes after these are fetched
+//   num_cols  of the chunk
+//   tokens    [num_cols / 32][kTokens][kLanes], the plane
+//   partials  [kTileRows][kTokens]
+//   fetched   rows that are fetched meanwhile, unless it is null
 template <class W, bool kIsOdd, size_t kTokens>
 HWY_INLINE void MultiplyPlane(size_t p, const TileRows& rows, size_t num_cols,
                               const float* HWY_RESTRICT tokens, bool is_first,
-                              size_t fetch_after,
+                              const TileRows* fetched,
                               Partials* HWY_RESTRICT partials) {
   const VectorTag d;
   const size_t first_lane = p * kLanes;
@@ -226,11 +246,11 @@ HWY_INLINE void MultiplyPlane(size_t p, const TileRows& rows, size_t num_cols,
   HWY_UNROLL(2)
   for (size_t k = 0; k < num_cols; k += kNumPartials) {
     const size_t offset = k * sizeof(W);
-    if (fetch_after > 0) {
+    if (fetched != nullptr) {
       HWY_UNROLL(4)
       for (size_t r = 0; r < kTileRows; ++r) {
         for (size_t b = 0; b < kNumPartials * sizeof(W); b += kCacheLine) {
-          FetchLine(rows.at[r] + offset + fetch_after + b);
+          FetchLine(fetched->at[r] + offset + b);
         }
       }
     }
@@ -262,14 +282,14 @@ HWY_INLINE void MultiplyPlane(size_t p, const TileRows& rows, size_t num_cols,
 template <class W, size_t kTokens>
 HWY_INLINE void MultiplyTile(const TileRows& rows, size_t num_cols,
                              const float* tokens, bool is_first,
-                             size_t fetch_after, PanelFetcher& next,
+                             const TileRows* fetched, PanelFetcher& next,
                              Partials* partials) {
   const size_t plane_floats = num_cols / kNumVectors * kTokens;
   const auto multiply = [&](auto is_odd, size_t p) HWY_ATTR {
     next.Advance(kTileRows * plane_floats);
     MultiplyPlane<W, is_odd(), kTokens>(p, rows, num_cols,
                                         tokens + p * plane_floats, is_first,
-                                        p == 0 ? fetch_after : 0, partials);
+                                        p == 0 ? fetched : nullptr, partials);
   };
   HWY_UNROLL(1)
   for (size_t p = 0; p < kNumVectors; p += kHasPairs<W> ? 2 : 1) {
@@ -392,9 +412,11 @@ HWY_NOINLINE void ReduceBlock(const Partials* partials, size_t num_rows,
 constexpr size_t kBlockRows = 32;
 static_assert(kBlockRows % kTileRows == 0);
 
+// Rows [first, first + num_rows) of those before `end`. `fetch`: each tile's
+// rows while the one before is multiplied.
 template <class W, size_t kTokens>
-HWY_NOINLINE void MultiplyBlock(const WeightView& w, size_t num_rows,
-                                size_t num_cols, size_t chunk_cols,
+HWY_NOINLINE void MultiplyBlock(const Rows& rows, size_t first, size_t num_rows,
+                                size_t end, size_t num_cols, size_t chunk_cols,
                                 const float* tokens, bool fetch,
                                 PanelFetcher& next, float* out,
                                 size_t out_stride) {
@@ -402,15 +424,16 @@ HWY_NOINLINE void MultiplyBlock(const WeightView& w, size_t num_rows,
   alignas(kCacheLine) Partials partials[kBlockRows * kTokens];
   for (size_t begin = 0; begin < num_cols; begin += chunk_cols) {
     const size_t cols = std::min(chunk_cols, num_cols - begin);
+    const size_t offset = begin * sizeof(W);
     for (size_t r = 0; r < num_rows; r += kTileRows) {
-      TileRows rows;
-      for (size_t i = 0; i < kTileRows; ++i) {
-        rows.at[i] = w.data + std::min(r + i, num_rows - 1) * w.stride_bytes +
-                     begin * sizeof(W);
-      }
-      MultiplyTile<W, kTokens>(rows, cols, tokens + begin * kTokens, begin == 0,
-                               fetch ? kTileRows * w.stride_bytes : 0, fetcher,
-                               partials + r * kTokens);
+      const size_t after = first + r + kTileRows;
+      const bool fetch_now = fetch && after < end;
+      TileRows fetched;
+      if (fetch_now) fetched = TileOf(rows, after, end, offset);
+      MultiplyTile<W, kTokens>(
+          TileOf(rows, first + r, first + num_rows, offset), cols,
+          tokens + begin * kTokens, begin == 0, fetch_now ? &fetched : nullptr,
+          fetcher, partials + r * kTokens);
     }
   }
   next = fetcher;
@@ -418,11 +441,24 @@ HWY_NOINLINE void MultiplyBlock(const WeightView& w, size_t num_rows,
 }
 
 // Weights that stay in the second-level cache while all tokens of a batch are
-// multiplied with them, beside those that are fetched meanwhile.
+// multiplied with them; where it has a MiB, beside those that are fetched
+// meanwhile.
 constexpr size_t kPanelBytes = size_t{384} << 10;
+constexpr size_t kTwoPanelsCacheBytes = size_t{1} << 20;
 // Tokens that are multiplied with a panel for as long as the next one takes to
 // come from DRAM while nobody waits for it.
 constexpr size_t kManyTokens = 32;
+
+bool FetchesPanels(size_t num_tokens) {
+  static const bool has_room = SecondCacheBytes() >= kTwoPanelsCacheBytes;
+  return has_room && num_tokens >= kManyTokens;
+}
+
+size_t PanelRows(size_t row_bytes) {
+  const size_t rows = kPanelBytes / row_bytes;
+  const size_t unit = rows < kBlockRows ? kTileRows : kBlockRows;
+  return std::max(rows / unit * unit, kTileRows);
+}
 
 using MultiplyBlockFunction = decltype(&MultiplyBlock<float, 1>);
 
@@ -432,34 +468,47 @@ MultiplyBlockFunction MultiplyBlockOf(size_t tile_tokens) {
   return tile_tokens == 4 ? &MultiplyBlock<W, 4> : &MultiplyBlock<W, 1>;
 }
 
-void PackedMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
-                  const float* tokens, size_t num_tokens, float* out,
-                  size_t out_stride) {
-  const size_t row_bytes = RowBytes(w.type, num_cols);
-  const size_t panel_rows = std::max<size_t>(
-      kTileRows, kPanelBytes / row_bytes / kTileRows * kTileRows);
+void MultiplyPanels(const Rows& rows, WeightType type, size_t num_rows,
+                    size_t num_cols, const float* tokens, size_t num_tokens,
+                    float* out, size_t out_stride) {
+  const size_t row_bytes = RowBytes(type, num_cols);
+  const size_t panel_rows = PanelRows(row_bytes);
   const size_t chunk_cols = ChunkCols(num_cols, num_tokens);
+  const bool fetches_panels = rows.at == nullptr && FetchesPanels(num_tokens);
   for (size_t panel = 0; panel < num_rows; panel += panel_rows) {
     const size_t panel_end = std::min(panel + panel_rows, num_rows);
-    const size_t next_rows = num_tokens < kManyTokens
-                                 ? 0
-                                 : std::min(panel_rows, num_rows - panel_end);
-    PanelFetcher next(w.data + panel_end * w.stride_bytes, w.stride_bytes,
-                      row_bytes, next_rows,
+    const size_t next_rows =
+        fetches_panels ? std::min(panel_rows, num_rows - panel_end) : 0;
+    PanelFetcher next(next_rows > 0 ? rows[panel_end] : nullptr,
+                      rows.stride_bytes, row_bytes, next_rows,
                       (panel_end - panel) * num_cols * num_tokens);
     for (size_t t = 0; t < num_tokens;) {
       const size_t tile_tokens = NextTile(num_tokens - t);
       const MultiplyBlockFunction multiply =
-          w.type == WeightType::kBf16 ? MultiplyBlockOf<Bf16>(tile_tokens)
-                                      : MultiplyBlockOf<float>(tile_tokens);
+          type == WeightType::kBf16 ? MultiplyBlockOf<Bf16>(tile_tokens)
+                                    : MultiplyBlockOf<float>(tile_tokens);
       for (size_t r = panel; r < panel_end; r += kBlockRows) {
-        multiply(Submatrix(w, r, 0), std::min(kBlockRows, panel_end - r),
+        multiply(rows, r, std::min(kBlockRows, panel_end - r), num_rows,
                  num_cols, chunk_cols, tokens + t * num_cols, /*fetch=*/t == 0,
                  next, out + t * out_stride + r, out_stride);
       }
       t += tile_tokens;
     }
   }
+}
+
+void PackedMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
+                  const float* tokens, size_t num_tokens, float* out,
+                  size_t out_stride) {
+  MultiplyPanels({w.data, w.stride_bytes, nullptr}, w.type, num_rows, num_cols,
+                 tokens, num_tokens, out, out_stride);
+}
+
+void PackedMatMulAt(const std::byte* const* rows, WeightType type,
+                    size_t num_rows, size_t num_cols, const float* tokens,
+                    size_t num_tokens, float* out, size_t out_stride) {
+  MultiplyPanels({nullptr, 0, rows}, type, num_rows, num_cols, tokens,
+                 num_tokens, out, out_stride);
 }
 
 }  // namespace flashelm::HWY_NAMESPACE
@@ -470,6 +519,7 @@ namespace flashelm {
 
 HWY_EXPORT(PackTokens);
 HWY_EXPORT(PackedMatMul);
+HWY_EXPORT(PackedMatMulAt);
 
 void PackTokens(WeightType type, const float* x, size_t x_stride,
                 size_t num_cols, size_t first, size_t last, size_t num_tokens,
@@ -483,6 +533,13 @@ void PackedMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
                   size_t out_stride) {
   HWY_DYNAMIC_DISPATCH(PackedMatMul)
   (w, num_rows, num_cols, tokens, num_tokens, out, out_stride);
+}
+
+void PackedMatMulAt(const std::byte* const* rows, WeightType type,
+                    size_t num_rows, size_t num_cols, const float* tokens,
+                    size_t num_tokens, float* out, size_t out_stride) {
+  HWY_DYNAMIC_DISPATCH(PackedMatMulAt)
+  (rows, type, num_rows, num_cols, tokens, num_tokens, out, out_stride);
 }
 
 }  // namespace flashelm

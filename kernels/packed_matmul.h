@@ -12,8 +12,8 @@
 
 namespace flashelm {
 
-// Fewer tokens share too little for a tile.
-inline constexpr size_t kMinPackedTokens = 3;
+// Fewer tokens do not fill a tile.
+inline constexpr size_t kMinPackedTokens = 4;
 
 // Whether a batch can be packed, in [num_tokens, num_cols] floats: whole
 // vectors of columns on all targets.
@@ -39,11 +39,18 @@ void PackTokens(WeightType type, const float* x, size_t x_stride,
 //   out     [num_tokens, num_rows]  token t begins at out + t * out_stride;
 //           overlaps no input
 // There may be no rows. Nothing past the end of a row is read. Uses 25 KiB of
-// stack. Fastest where num_rows is a multiple of 16. The error is that of
-// MatMul().
+// stack. Fastest where num_rows is a multiple of 16, and as slow with 1 as with
+// 4. The error is that of MatMul().
 void PackedMatMul(const WeightView& w, size_t num_rows, size_t num_cols,
                   const float* tokens, size_t num_tokens, float* out,
                   size_t out_stride);
+
+// The same for rows of `type` that lie anywhere, with the same bits: many at
+// once are faster than one by one.
+//   rows  [num_rows]
+void PackedMatMulAt(const std::byte* const* rows, WeightType type,
+                    size_t num_rows, size_t num_cols, const float* tokens,
+                    size_t num_tokens, float* out, size_t out_stride);
 
 }  // namespace flashelm
 

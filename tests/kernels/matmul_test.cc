@@ -20,13 +20,13 @@ constexpr MatrixShape kMatMulShapes[] = {
     {"one more than the partial sums", 5, 33, 4},
     {"whole vectors", 9, 128, 7},
     {"one element over", 6, 129, 5},
-    {"rows and tokens beyond the blocks", 11, 95, 11},
-    {"whole vectors beyond the blocks", 11, 96, 15},
+    {"some rows and tokens", 11, 95, 11},
+    {"more tokens of whole vectors", 11, 96, 15},
     {"rows beyond a strip", 133, 96, 9},
     {"columns beyond whole strips", 10, 1100, 3},
     {"a 3B layer", 17, 3072, 4},
-    {"rows of a 3B layer beyond a panel", 67, 3072, 7},
-    {"columns and rows beyond those together", 19, 1056, 10},
+    {"many rows of a 3B layer", 67, 3072, 7},
+    {"many columns and rows", 19, 1056, 10},
     {"one token of a 3B layer", 18, 3072, 1},
 };
 

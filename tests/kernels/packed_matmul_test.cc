@@ -7,9 +7,9 @@ namespace flashelm {
 namespace {
 
 constexpr MatrixShape kShapes[] = {
-    {"no rows", 0, 64, 3},
-    {"one row", 1, 32, 3},
-    {"the partial sums", 4, 32, 3},
+    {"no rows", 0, 64, 4},
+    {"one row", 1, 32, 4},
+    {"the partial sums", 4, 32, 5},
     {"whole vectors", 9, 128, 7},
     {"rows and tokens beyond the tiles", 11, 96, 11},
     {"two tiles of 4", 8, 64, 8},
@@ -100,10 +100,35 @@ TEST_P(PackedMatMulTest, UnalignedAndDistantRowsHaveTheSameBits) {
   }
 }
 
+TEST_P(PackedMatMulTest, RowsMayLieAnywhere) {
+  const MatrixShape s = {"", 39, 96, 9};
+  for (const WeightType type : kFloatTypes) {
+    const std::vector<float> x = RandomTokens(s, /*seed=*/7);
+    const RandomWeights w(s.num_rows, s.num_cols, type, /*seed=*/8,
+                          /*gap_bytes=*/2);
+    AlignedFloats tokens(s.num_tokens * s.num_cols);
+    PackTokens(type, x.data(), s.num_cols + kStrideGap, s.num_cols, 0,
+               s.num_tokens, s.num_tokens, tokens.data());
+    std::vector<const std::byte*> rows;
+    for (size_t r = 0; r < s.num_rows; ++r) rows.push_back(w.view(r).data);
+    std::swap(rows[3], rows[20]);
+    std::vector<float> expected(s.num_tokens * s.num_rows);
+    PackedMatMul(w.view(), s.num_rows, s.num_cols, tokens.data(), s.num_tokens,
+                 expected.data(), s.num_rows);
+    for (size_t t = 0; t < s.num_tokens; ++t) {
+      std::swap(expected[t * s.num_rows + 3], expected[t * s.num_rows + 20]);
+    }
+    std::vector<float> out(expected.size());
+    PackedMatMulAt(rows.data(), type, s.num_rows, s.num_cols, tokens.data(),
+                   s.num_tokens, out.data(), s.num_rows);
+    EXPECT_TRUE(HaveEqualBits(out, expected));
+  }
+}
+
 TEST_P(PackedMatMulTest, ReadsNothingPastTheEnds) {
   for (const WeightType type : kFloatTypes) {
     for (const size_t num_cols : {32, 64, 96}) {
-      for (const size_t num_tokens : {3, 6, 9}) {
+      for (const size_t num_tokens : {4, 6, 9}) {
         const size_t num_rows = 5;
         const RandomWeights weights(num_rows, num_cols, type, 1);
         const GuardedCopy w(weights.view().data,
@@ -124,10 +149,10 @@ TEST_P(PackedMatMulTest, ReadsNothingPastTheEnds) {
 }
 
 TEST(CanPackTokensTest, TakesBatchesOfWholeVectors) {
-  EXPECT_TRUE(CanPackTokens(32, 3));
-  EXPECT_FALSE(CanPackTokens(32, 2));
-  EXPECT_FALSE(CanPackTokens(48, 3));
-  EXPECT_FALSE(CanPackTokens(0, 3));
+  EXPECT_TRUE(CanPackTokens(32, 4));
+  EXPECT_FALSE(CanPackTokens(32, 3));
+  EXPECT_FALSE(CanPackTokens(48, 4));
+  EXPECT_FALSE(CanPackTokens(0, 4));
 }
 
 }  // namespace
