@@ -99,6 +99,11 @@ nlohmann::json LayersToJson(const std::vector<CalibratedLayer>& layers) {
         Rounded(layer.activity.run_length_before));
     json["run_length_after"].push_back(
         Rounded(layer.activity.run_length_after));
+    auto fresh = nlohmann::json::array();
+    for (const double part : layer.activity.fresh_fractions) {
+      fresh.push_back(Rounded(part));
+    }
+    json["fresh_fractions"].push_back(std::move(fresh));
   }
   return json;
 }

@@ -2,6 +2,7 @@
 #ifndef FLASHELM_CORE_ACTIVATION_RECORDER_H_
 #define FLASHELM_CORE_ACTIVATION_RECORDER_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -24,6 +25,8 @@ class ActivationRecorder final : public FfnObserver {
   // Tokens of the sample, spread evenly over the text.
   static constexpr uint32_t kSampleTokens = 1024;
   static constexpr uint32_t kSampleWords = kSampleTokens / 64;
+  // Tokens that a window has at most, of those that fresh_fraction() knows.
+  static constexpr size_t kMostWindow = 16;
 
   static uint64_t NumBytes(const ModelConfig& config);
   // kResourceExhausted: the budget has less.
@@ -42,6 +45,10 @@ class ActivationRecorder final : public FfnObserver {
   std::span<const uint32_t> counts(uint32_t layer) const;
   // [ffn_dim, kSampleWords]: neuron i's bits begin at i * kSampleWords.
   std::span<const uint64_t> samples(uint32_t layer) const;
+  // Of the neurons that are active for a token, the part that was not for any
+  // of the `window` tokens before it; 1 <= window <= kMostWindow. All 1 where
+  // none was ever active.
+  double fresh_fraction(uint32_t layer, size_t window) const;
 
  private:
   explicit ActivationRecorder(const ModelConfig& config) : config_(config) {}
@@ -50,6 +57,11 @@ class ActivationRecorder final : public FfnObserver {
   AlignedBuffer buffer_;
   std::vector<uint64_t*> samples_;  // By layer, into buffer_.
   std::vector<uint32_t*> counts_;
+  // One more than the token that each neuron was last active for; 0: none.
+  std::vector<uint32_t*> last_used_;
+  // How often a neuron was active that had been so many tokens, less one,
+  // before.
+  std::vector<std::array<uint64_t, kMostWindow>> reused_after_;
   uint64_t step_ = 1;        // Every step_-th token is of the sample.
   uint64_t num_tokens_ = 0;  // Before the batch.
   uint64_t num_in_batch_ = 0;

@@ -142,6 +142,9 @@ LayerActivity ActivityOf(const ActivationRecorder& recorder, uint32_t layer,
       order.empty() ? activity.run_length_before
                     : RunLength(samples, counts.size(),
                                 [&](size_t place) { return order[place]; });
+  for (size_t k = 1; k <= ActivationRecorder::kMostWindow; ++k) {
+    activity.fresh_fractions.push_back(recorder.fresh_fraction(layer, k));
+  }
   return activity;
 }
 

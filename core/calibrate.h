@@ -45,6 +45,9 @@ struct LayerActivity {
   // neurons, as the file has them and in the new order.
   double run_length_before = 0;
   double run_length_after = 0;
+  // By the number of tokens before that they may have been active for, from 1
+  // on: the part of a token's active neurons that were not.
+  std::vector<double> fresh_fractions;
 };
 LayerActivity ActivityOf(const ActivationRecorder& recorder, uint32_t layer,
                          std::span<const uint32_t> order);

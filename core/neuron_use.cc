@@ -11,21 +11,27 @@
 namespace flashelm {
 namespace {
 
-// What the calibration measured of a layer. Nothing: the file does not say.
-std::optional<double> Calibrated(const ModelFile& model, uint32_t layer,
-                                 const char* key) {
+// What the calibration wrote of a layer; null: the file does not say.
+const Json* FindCalibrated(const ModelFile& model, uint32_t layer,
+                           const char* key) {
   const Json* at = &model.weight_file().provenance();
   for (const char* each : {"calibration", "layers", key}) {
-    if (!at->is_object()) return std::nullopt;
+    if (!at->is_object()) return nullptr;
     const auto found = at->find(each);
-    if (found == at->end()) return std::nullopt;
+    if (found == at->end()) return nullptr;
     at = &*found;
   }
-  if (!at->is_array() || at->size() != model.config().num_layers() ||
-      !(*at)[layer].is_number()) {
-    return std::nullopt;
+  if (!at->is_array() || at->size() != model.config().num_layers()) {
+    return nullptr;
   }
-  return (*at)[layer].get<double>();
+  return &(*at)[layer];
+}
+
+std::optional<double> Calibrated(const ModelFile& model, uint32_t layer,
+                                 const char* key) {
+  const Json* found = FindCalibrated(model, layer, key);
+  if (found == nullptr || !found->is_number()) return std::nullopt;
+  return found->get<double>();
 }
 
 // Of a layer's neurons, those that the predictor keeps with the threshold that
@@ -41,6 +47,39 @@ double CalibratedRun(const ModelFile& model, uint32_t layer) {
   const auto run = Calibrated(model, layer, "run_length_after");
   const double most = model.config().layers[layer].ffn_dim;
   return run && *run >= 1 && *run <= most ? *run : 1;
+}
+
+// How soon neurons are used again; empty where the file says nothing that can
+// be.
+std::vector<float> CalibratedFresh(const ModelFile& model, uint32_t layer) {
+  const Json* found = FindCalibrated(model, layer, "fresh_fractions");
+  if (found == nullptr || !found->is_array()) return {};
+  std::vector<float> fresh;
+  float least = 1;
+  for (const Json& part : *found) {
+    if (!part.is_number()) return {};
+    const auto value = part.get<float>();
+    if (!(value >= 0 && value <= least)) return {};
+    fresh.push_back(least = value);
+  }
+  return fresh;
+}
+
+// Of `kept` records those that are missed while those of the last tokens are
+// cached, as many tokens as there is room for.
+double MissesOfWindow(const NeuronUse& use, double num_cached) {
+  double fresh = 1;      // Of what the tokens in the window leave.
+  double in_window = 0;  // Records that those tokens used.
+  for (const float next : use.fresh_fractions) {
+    const double with_next = in_window + use.kept * fresh;
+    if (with_next > num_cached) {
+      const double part = (num_cached - in_window) / (with_next - in_window);
+      return use.kept * (fresh + part * (next - fresh));
+    }
+    in_window = with_next;
+    fresh = next;
+  }
+  return use.kept * fresh;
 }
 
 }  // namespace
@@ -60,6 +99,7 @@ std::optional<NeuronUse> UseOf(const ModelFile& model,
     // What is always the same was chosen by something else.
     if (options.selector != Selector::kMagnitude) {
       use.run_length = CalibratedRun(model, layer);
+      use.fresh_fractions = CalibratedFresh(model, layer);
     }
   }
   if (options.kept_fraction > 0) {
@@ -89,9 +129,10 @@ double ExpectedMisses(const NeuronUse& use, const Segment& segment,
   if (always_the_same) return least;
   const double most =
       std::min(use.kept, static_cast<double>(segment.num_records) - cached);
-  return std::clamp(
-      use.kept / ExpectedUsed(layer) * ExpectedMisses(layer, num_cached), least,
-      std::max(least, most));
+  const double misses = std::min(
+      use.kept / ExpectedUsed(layer) * ExpectedMisses(layer, num_cached),
+      MissesOfWindow(use, cached));
+  return std::clamp(misses, least, std::max(least, most));
 }
 
 double ReadNs(const Segment& segment, double num_records, double run_length,

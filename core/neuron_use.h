@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "core/model_file.h"
 #include "core/sparsity.h"
@@ -13,8 +14,8 @@
 
 namespace flashelm {
 
-// As if tokens used neurons independently of the tokens before, and of each
-// other but for neighbours. Real tokens resemble those before them.
+// As if tokens used neurons independently of each other but for neighbours, and
+// of the tokens before where nothing says how they resemble them.
 struct NeuronUse {
   double kept = 0;  // Of a layer's neurons, so many by a token.
   // [ffn_dim], as NeuronFrequency has it; empty: all are used equally often.
@@ -22,6 +23,9 @@ struct NeuronUse {
   // Neighbours in the file that are used together, on average: at least as many
   // as happen to be. 1: not known.
   double run_length = 1;
+  // By the number of tokens before, from 1 on: the part of a token's neurons
+  // that none of these used, falling. Empty: not known.
+  std::vector<float> fresh_fractions = {};
 };
 
 // Neurons that are kept by their gate's size, or at random, count as used
@@ -35,7 +39,8 @@ std::optional<NeuronUse> UseOf(const ModelFile& model,
                                std::span<const float> frequency);
 
 // Of the records that a token uses, those that it misses on average while
-// `num_cached` of them, those that are used most often, are cached for good.
+// `num_cached` of them are cached: for good, those that are used most often, or
+// those that the last tokens used, whichever misses fewer.
 // `always_the_same`: whether every token uses the same ones.
 double ExpectedMisses(const NeuronUse& use, const Segment& segment,
                       uint64_t num_cached, bool always_the_same);

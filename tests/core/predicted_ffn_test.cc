@@ -230,6 +230,35 @@ TEST(PredictedFfnFractionTest, MagnitudeIsTheModelWithoutTheOtherNeurons) {
                Compute(pruned.path(), Options(Selector::kOff)).logits));
 }
 
+TEST(ActivationRecorderTest, KnowsHowSoonNeuronsAreUsedAgain) {
+  ModelConfig config;
+  config.layers.resize(2);
+  config.layers[0].ffn_dim = 3;
+  config.layers[1].ffn_dim = 1;
+  MemoryBudget budget(ActivationRecorder::NumBytes(config));
+  const auto recorder = ActivationRecorder::Create(config, 6, budget);
+  ASSERT_TRUE(recorder);
+  // Tokens 0, 1 and 3; token 4 alone; tokens 2 and 5. In two batches.
+  const std::vector<std::vector<float>> gates = {
+      {1, 0, 0}, {1, 0, 0}, {0, 0, 1}, {1, 0, 0}, {0, 1, 0}, {0, 0, 1}};
+  for (const auto& [begin, end] : {std::pair(0, 2), std::pair(2, 6)}) {
+    std::vector<float> batch;
+    for (int t = begin; t < end; ++t) {
+      batch.insert(batch.end(), gates[t].begin(), gates[t].end());
+    }
+    const size_t num_tokens = end - begin;
+    (*recorder)->BeginBatch(num_tokens);
+    (*recorder)->OnGates(0, 0, 3, num_tokens, batch.data(), 3);
+  }
+  // Six times one was active; after one, two and three tokens again.
+  EXPECT_DOUBLE_EQ((*recorder)->fresh_fraction(0, 1), 5.0 / 6);
+  EXPECT_DOUBLE_EQ((*recorder)->fresh_fraction(0, 2), 4.0 / 6);
+  EXPECT_DOUBLE_EQ((*recorder)->fresh_fraction(0, 3), 3.0 / 6);
+  EXPECT_DOUBLE_EQ(
+      (*recorder)->fresh_fraction(0, ActivationRecorder::kMostWindow), 3.0 / 6);
+  EXPECT_EQ((*recorder)->fresh_fraction(1, 1), 1);
+}
+
 TEST(PredictedFfnStatsTest, CountsActiveNeurons) {
   const PredictedModel model(
       Model("relu", Encoding::kBf16, PredictorKind::kLowBit, -kInfinity));

@@ -261,6 +261,48 @@ TEST(NeuronUseTest, NeighboursGoTogetherAsTheCalibrationFound) {
   EXPECT_EQ(run_of("none", Selector::kGate), 1);
 }
 
+TEST(NeuronUseTest, TokensResembleThoseBeforeAsTheCalibrationFound) {
+  const auto tenth = [](uint32_t, uint32_t) { return 0.1f; };
+  const auto misses_of = [&](const Json& fresh, uint64_t num_cached) {
+    Json calibration;
+    calibration["layers"]["fresh_fractions"] = fresh;
+    const CalibratedSample sample("tiny-stories-relu", tenth, /*rows=*/false,
+                                  calibration);
+    SparsityOptions options;
+    options.selector = Selector::kGate;
+    const std::vector<float> frequency(sample.model->config().layers[1].ffn_dim,
+                                       0.1f);
+    const auto use = UseOf(*sample.model, options, 1, frequency);
+    EXPECT_TRUE(use);
+    if (!use) return 0.0;
+    // 32 of 320 by each token.
+    Segment segment;
+    segment.num_records = 320;
+    return ExpectedMisses(*use, segment, num_cached, false);
+  };
+  const auto of_layer_1 = [](const Json& of_layer) {
+    return Json{{}, of_layer, {}, {}, {}, {}};
+  };
+  // One token's neurons fit in 32, those of two in 32 + 16 more.
+  const Json fresh = of_layer_1({0.5, 0.25});
+  EXPECT_NEAR(misses_of(fresh, 0), 32, 1e-3);
+  EXPECT_NEAR(misses_of(fresh, 16), 24, 1e-3);
+  EXPECT_NEAR(misses_of(fresh, 32), 16, 1e-3);
+  EXPECT_NEAR(misses_of(fresh, 40), 12, 1e-3);
+  EXPECT_NEAR(misses_of(fresh, 48), 8, 1e-3);
+  EXPECT_NEAR(misses_of(fresh, 100), 8, 1e-3);
+  // With room for most neurons, which token used them does not matter.
+  EXPECT_NEAR(misses_of(fresh, 300), 2, 1e-3);
+  EXPECT_NEAR(misses_of(fresh, 320), 0, 1e-3);
+  // Without, and with what no calibration writes.
+  const double unknown = misses_of(of_layer_1(Json::array()), 48);
+  EXPECT_GT(unknown, 27);
+  EXPECT_EQ(misses_of("none", 48), unknown);
+  EXPECT_EQ(misses_of(of_layer_1({0.5, "0.2"}), 48), unknown);
+  EXPECT_EQ(misses_of(of_layer_1({0.25, 0.5}), 48), unknown);
+  EXPECT_EQ(misses_of(of_layer_1({1.5}), 48), unknown);
+}
+
 TEST(SparseSwitchTest, StreamsLayersOfWhichMostIsUsed) {
   for (const uint32_t used : {0, 2}) {
     const CalibratedSample sample(
