@@ -26,13 +26,14 @@ constexpr double kMargin = 0.95;
 
 constexpr uint32_t kParts = 4;
 
-// Reading and computing hold each other up, by about so much of the shorter of
-// the two. It also decides where both plans seem to wait for computing: for the
-// one that reads less.
+// Reading and computing hold each other up: by about so much of the shorter of
+// the two, where `plan` measured 0 to a third. It also decides where two plans
+// seem to wait for computing: for the one that reads less.
 constexpr double kContention = 0.25;
 
 // How long a token takes by a plan: as long as the device is busy, or as
-// computing takes together with the waiting for single neurons.
+// computing takes together with the waiting for single neurons, and a part of
+// the shorter of these.
 double TokenNs(const ModelFile& model, const PlanOptions& options,
                const MemoryPlan& plan, const std::vector<NeuronUse>& uses) {
   const std::vector<Segment>& segments = model.weight_file().segments();

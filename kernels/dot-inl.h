@@ -88,10 +88,12 @@ HWY_INLINE float ReduceLanes(D /*d*/, hn::Vec<D> v) {
   return hn::GetLane(v);
 }
 
-// The tree's steps that add up whole vectors, from 32 partial sums to kLanes.
-HWY_INLINE Vector AddVectors(Vector (&partials)[kNumVectors]) {
+// The tree's steps that add up whole vectors, from those of 32 partial sums, or
+// of their even or odd ones, to one.
+template <size_t kVectors>
+HWY_INLINE Vector AddVectors(Vector (&partials)[kVectors]) {
   HWY_UNROLL(8)
-  for (size_t half = kNumVectors / 2; half > 0; half /= 2) {
+  for (size_t half = kVectors / 2; half > 0; half /= 2) {
     HWY_UNROLL(16)
     for (size_t i = 0; i < half; ++i) {
       partials[i] = hn::Add(partials[i], partials[i + half]);

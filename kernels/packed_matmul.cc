@@ -57,6 +57,10 @@ size_t ChunkCols(size_t num_cols, size_t num_tokens) {
   return std::min(chunk_cols, num_cols);
 }
 
+// Whether a plane has the even or the odd columns of two vectors.
+template <class W>
+constexpr bool kHasPairs = std::is_same_v<W, Bf16>;
+
 // Tokens [first, last) of a tile.
 template <class W>
 HWY_INLINE void PackTile(const float* HWY_RESTRICT x, size_t x_stride,
@@ -76,7 +80,7 @@ HWY_INLINE void PackTile(const float* HWY_RESTRICT x, size_t x_stride,
           const float* at = from + k + p * kLanes;
           Vector low;
           Vector high;
-          if constexpr (std::is_same_v<W, Bf16>) {
+          if constexpr (kHasPairs<W>) {
             hn::LoadInterleaved2(d, at, low, high);
           } else {
             low = hn::LoadU(d, at);
@@ -116,10 +120,6 @@ void PackTokens(WeightType type, const float* x, size_t x_stride,
     PackTokensOf<float>(x, x_stride, num_cols, first, last, num_tokens, out);
   }
 }
-
-// Whether a plane has the even or the odd columns of two vectors.
-template <class W>
-constexpr bool kHasPairs = std::is_same_v<W, Bf16>;
 
 // A row's vector of a plane, from where its vector or two of 32 columns begin.
 template <class W, bool kIsOdd>
@@ -313,14 +313,7 @@ HWY_INLINE Vector AddPlanes(const Partials& partials, size_t tree) {
     sums[i] =
         hn::Load(VectorTag(), partials + (i * kNumTrees<W> + tree) * kLanes);
   }
-  HWY_UNROLL(8)
-  for (size_t half = kVectors / 2; half > 0; half /= 2) {
-    HWY_UNROLL(16)
-    for (size_t i = 0; i < half; ++i) {
-      sums[i] = hn::Add(sums[i], sums[i + half]);
-    }
-  }
-  return sums[0];
+  return AddVectors(sums);
 }
 
 template <class W>
