@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <random>
 #include <vector>
+
+#include "storage/json.h"
+#include "tests/core/calibrated_sample.h"
 
 namespace flashelm::test {
 namespace {
@@ -107,6 +111,76 @@ TEST(ExpectedMissesTest, TheSameNeuronsStayCached) {
   EXPECT_DOUBLE_EQ(ExpectedMisses(half, segment, 400, false), 300);
   EXPECT_DOUBLE_EQ(ExpectedMisses(half, segment, 400, true), 100);
   EXPECT_DOUBLE_EQ(ExpectedMisses(half, segment, 1000, false), 0);
+}
+
+TEST(NeuronUseTest, NeighboursGoTogetherAsTheCalibrationFound) {
+  const auto tenth = [](uint32_t, uint32_t) { return 0.1f; };
+  const auto run_of = [&](const Json& runs, Selector selector) {
+    Json calibration;
+    calibration["layers"]["run_length_after"] = runs;
+    const CalibratedSample sample("tiny-stories-relu", tenth, /*rows=*/false,
+                                  calibration);
+    SparsityOptions options;
+    options.selector = selector;
+    options.kept_fraction = 0.1;
+    const std::vector<float> frequency(sample.model->config().layers[1].ffn_dim,
+                                       0.1f);
+    const auto use = UseOf(*sample.model, options, 1, frequency);
+    EXPECT_TRUE(use);
+    return use ? use->run_length : 0;
+  };
+  const Json runs = {1, 3.5, 1, 1, 1, 1};
+  EXPECT_EQ(run_of(runs, Selector::kGate), 3.5);
+  EXPECT_EQ(run_of(runs, Selector::kRandom), 1);
+  EXPECT_EQ(run_of(runs, Selector::kMagnitude), 1);
+  // Not what a calibration writes.
+  EXPECT_EQ(run_of({1, 0.5, 1, 1, 1, 1}, Selector::kGate), 1);
+  EXPECT_EQ(run_of({1, 1e9, 1, 1, 1, 1}, Selector::kGate), 1);
+  EXPECT_EQ(run_of({1, "3", 1, 1, 1, 1}, Selector::kGate), 1);
+  EXPECT_EQ(run_of({1, 3.5}, Selector::kGate), 1);
+  EXPECT_EQ(run_of("none", Selector::kGate), 1);
+}
+
+TEST(NeuronUseTest, TokensResembleThoseBeforeAsTheCalibrationFound) {
+  const auto tenth = [](uint32_t, uint32_t) { return 0.1f; };
+  const auto misses_of = [&](const Json& fresh, uint64_t num_cached) {
+    Json calibration;
+    calibration["layers"]["fresh_fractions"] = fresh;
+    const CalibratedSample sample("tiny-stories-relu", tenth, /*rows=*/false,
+                                  calibration);
+    SparsityOptions options;
+    options.selector = Selector::kGate;
+    const std::vector<float> frequency(sample.model->config().layers[1].ffn_dim,
+                                       0.1f);
+    const auto use = UseOf(*sample.model, options, 1, frequency);
+    EXPECT_TRUE(use);
+    if (!use) return 0.0;
+    // 32 of 320 by each token.
+    Segment segment;
+    segment.num_records = 320;
+    return ExpectedMisses(*use, segment, num_cached, false);
+  };
+  const auto of_layer_1 = [](const Json& of_layer) {
+    return Json{{}, of_layer, {}, {}, {}, {}};
+  };
+  // One token's neurons fit in 32, those of two in 32 + 16 more.
+  const Json fresh = of_layer_1({0.5, 0.25});
+  EXPECT_NEAR(misses_of(fresh, 0), 32, 1e-3);
+  EXPECT_NEAR(misses_of(fresh, 16), 24, 1e-3);
+  EXPECT_NEAR(misses_of(fresh, 32), 16, 1e-3);
+  EXPECT_NEAR(misses_of(fresh, 40), 12, 1e-3);
+  EXPECT_NEAR(misses_of(fresh, 48), 8, 1e-3);
+  EXPECT_NEAR(misses_of(fresh, 100), 8, 1e-3);
+  // With room for most neurons, which token used them does not matter.
+  EXPECT_NEAR(misses_of(fresh, 300), 2, 1e-3);
+  EXPECT_NEAR(misses_of(fresh, 320), 0, 1e-3);
+  // Without, and with what no calibration writes.
+  const double unknown = misses_of(of_layer_1(Json::array()), 48);
+  EXPECT_GT(unknown, 27);
+  EXPECT_EQ(misses_of("none", 48), unknown);
+  EXPECT_EQ(misses_of(of_layer_1({0.5, "0.2"}), 48), unknown);
+  EXPECT_EQ(misses_of(of_layer_1({0.25, 0.5}), 48), unknown);
+  EXPECT_EQ(misses_of(of_layer_1({1.5}), 48), unknown);
 }
 
 }  // namespace
