@@ -88,7 +88,6 @@ std::string EncodingFlags(const ModelFile& model) {
 // kInvalidArgument: not a file of the layout and the order that rows of `file`
 // run, or of another model than `main`.
 Status CheckModel(RowFile file, const ModelFile& model, const ModelFile& main) {
-  FLASHELM_RETURN_IF_ERROR(CheckCalibration(model));
   const bool wants_rows = file == RowFile::kRows;
   if (model.has_rows() != wants_rows) {
     return InvalidArgument(model.path(), ": has ",
@@ -211,6 +210,7 @@ Status SetUpRow(const AblationRow& row, const ModelFile& main, RowPlan& plan) {
   FLASHELM_ASSIGN_OR_RETURN(const ModelFile model,
                             ModelFile::Open(engine.model));
   AddModelKeys(model, plan.model_facts);
+  if (row.is_sparse) FLASHELM_RETURN_IF_ERROR(CheckCalibration(model));
   FLASHELM_RETURN_IF_ERROR(CheckModel(row.file, model, main));
   FLASHELM_ASSIGN_OR_RETURN(
       const SparsityOptions sparsity,
@@ -240,6 +240,13 @@ Result<std::vector<RowPlan>> PlanAblation(const BenchArgs& args) {
       const uint64_t budget,
       ResolveBudget(engine.mem_budget, main.file_bytes()));
   FLASHELM_RETURN_IF_ERROR(CheckModel(RowFile::kOrdered, main, main));
+  // Without a calibration there are the dense rows, unless others are asked
+  // for.
+  Status calibrated = CheckCalibration(main);
+  const bool is_dense = calibrated.code() == StatusCode::kNotFound &&
+                        engine.sparsity == "auto" && args.rows_model.empty() &&
+                        args.file_order_model.empty();
+  if (!calibrated.ok() && !is_dense) return Unexpected(std::move(calibrated));
   FLASHELM_ASSIGN_OR_RETURN(
       const SparsityOptions sparsity,
       ResolveSparsity(engine.sparsity, engine.max_skipped, main));
@@ -251,7 +258,7 @@ Result<std::vector<RowPlan>> PlanAblation(const BenchArgs& args) {
   std::vector<RowPlan> plans;
   for (const AblationRow& row : kRows) {
     const std::string& path = PathOf(row.file, engine.model, args);
-    if (path.empty()) continue;
+    if (path.empty() || (is_dense && row.is_sparse)) continue;
     RowPlan plan;
     plan.args = {engine, asked.test.n_prompt, asked.test.n_gen,
                  args.repetitions};
@@ -268,7 +275,12 @@ Result<std::vector<RowPlan>> PlanAblation(const BenchArgs& args) {
     plan.budget_bytes = budget;
     plans.push_back(std::move(plan));
   }
-  PrintMissing(args, engine, main, sparsity);
+  if (is_dense) {
+    std::fprintf(stderr, "flashelm: only rows without sparsity: %s\n",
+                 calibrated.message().c_str());
+  } else {
+    PrintMissing(args, engine, main, sparsity);
+  }
   return plans;
 }
 

@@ -79,7 +79,7 @@ void AddSparsity(CLI::App* app, EngineArgs* args) {
   app->add_option(
          "--sparsity", args->sparsity,
          "Which neurons of each FFN are computed: off: all; gate: those whose "
-         "gate is positive, which loses nothing with ReLU; gate:F: the part F "
+         "gate is positive, as others are 0 with ReLU; gate:F: the part F "
          "that matters most; low-rank, low-bit, also with :F: those that the "
          "file's predictor of that kind names; random:F, magnitude:F: to "
          "compare with, a part chosen by chance or by the weights alone; auto: "
@@ -101,7 +101,8 @@ void AddSparsity(CLI::App* app, EngineArgs* args) {
                   "With sparsity, how neurons come from flash: single: those "
                   "that are computed, one by one, and into a cache; streamed: "
                   "all of a layer in order, those that are not computed, too; "
-                  "auto: for each layer what this device does sooner")
+                  "auto: that for as many layers, those first of which most "
+                  "neurons are used, as makes a token soonest on this device")
       ->check(CLI::IsMember({"auto", "single", "streamed"}))
       ->capture_default_str();
 }

@@ -151,7 +151,7 @@ Result<SparsityOptions> ResolveSparsity(std::string_view text,
                                         const ModelFile& model) {
   FLASHELM_ASSIGN_OR_RETURN(SparsityOptions options,
                             ParseSparsity(text, max_skipped));
-  // Only what loses nothing.
+  // Only where neurons that are left out are exactly 0.
   if (text == "auto" && model.has_neuron_stats() && model.has_split_gates() &&
       model.config().activation == "relu") {
     options.selector = Selector::kGate;

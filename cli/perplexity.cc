@@ -33,6 +33,8 @@ void PrintJson(const Engine& engine, const Session& session,
     json["mean_kl"] = result.divergence->mean_kl;
     json["stderr_kl"] = result.divergence->stderr_kl;
     json["same_top"] = result.divergence->same_top;
+    json["reference_perplexity"] = result.divergence->reference_perplexity;
+    json["reference_mean_nll"] = result.divergence->reference_mean_nll;
   }
   std::printf("%s\n", Dump(json, 2).c_str());
 }
@@ -136,11 +138,11 @@ Status RunPerplexity(const PerplexityArgs& args) {
         static_cast<unsigned long long>(result.num_tokens), args.n_ctx);
     if (result.divergence) {
       std::printf(
-          "from %s: KL divergence %.6f +- %.6f nats, the same likeliest token "
-          "for %.2f %%\n",
-          is_against_dense ? "all neurons" : args.reference.c_str(),
-          result.divergence->mean_kl, result.divergence->stderr_kl,
-          100 * result.divergence->same_top);
+          "%s: perplexity %.4f; KL divergence from it %.6f +- %.6f nats, the "
+          "same likeliest token for %.2f %%\n",
+          is_against_dense ? "with all neurons" : args.reference.c_str(),
+          result.divergence->reference_perplexity, result.divergence->mean_kl,
+          result.divergence->stderr_kl, 100 * result.divergence->same_top);
     }
   }
   return OkStatus();

@@ -1,5 +1,7 @@
 #include "core/calibration.h"
 
+#include <string_view>
+
 #include "core/base/format.h"
 #include "core/base/memory.h"
 #include "core/record_reader.h"
@@ -23,12 +25,16 @@ std::string WeightsHash(const std::vector<Segment>& segments,
 
 Status CheckCalibration(const ModelFile& model) {
   const WeightFile& file = model.weight_file();
-  const std::string advice =
-      StatusMessage::Join("; run: flashelm calibrate -m ", model.path());
   const auto calibration = file.provenance().find(kCalibrationKey);
   if (calibration == file.provenance().end()) {
-    return NotFound(model.path(), ": is not calibrated", advice);
+    return NotFound(model.path(),
+                    ": is not calibrated; run: ", "flashelm calibrate -m ",
+                    model.path(), " -f TEXT -o OUT.felm");
   }
+  // Which takes no file that was calibrated.
+  constexpr std::string_view advice =
+      "; run: flashelm calibrate -m MODEL.felm -f TEXT -o OUT.felm, with the "
+      "file that convert wrote";
   const std::string name =
       StatusMessage::Join(model.path(), ": ", kCalibrationKey);
   if (!calibration->is_object()) {

@@ -80,6 +80,7 @@ Result<PerplexityResult> MeasurePerplexity(
           : std::min(session.max_logit_rows(), reference->max_logit_rows()));
   std::iota(wanted.begin(), wanted.end(), 0u);
   Mean nll;
+  Mean reference_nll;
   Mean kl;
   uint64_t num_same_top = 0;
   for (size_t first = 0; first < tokens.size(); first += window) {
@@ -103,6 +104,8 @@ Result<PerplexityResult> MeasurePerplexity(
         const std::span<const float> logits = session.logits(i);
         nll.Add(NegativeLogLikelihood(logits, targets[at + i]));
         if (reference == nullptr) continue;
+        reference_nll.Add(
+            NegativeLogLikelihood(reference->logits(i), targets[at + i]));
         kl.Add(KlDivergence(reference->logits(i), logits));
         num_same_top += Likeliest(reference->logits(i)) == Likeliest(logits);
       }
@@ -117,7 +120,8 @@ Result<PerplexityResult> MeasurePerplexity(
   result.perplexity = std::exp(result.mean_nll);
   if (reference != nullptr) {
     result.divergence = {kl.Of(n), kl.StandardError(n),
-                         static_cast<double>(num_same_top) / n};
+                         static_cast<double>(num_same_top) / n,
+                         reference_nll.Of(n), std::exp(reference_nll.Of(n))};
   }
   return result;
 }

@@ -20,6 +20,9 @@ struct Divergence {
   double stderr_kl = 0;
   // Part of the tokens for which both find the same one likeliest.
   double same_top = 0;
+  // Of the reference, as in PerplexityResult.
+  double reference_mean_nll = 0;
+  double reference_perplexity = 0;
 };
 
 struct PerplexityResult {

@@ -43,16 +43,16 @@ add_custom_target(example_java ALL DEPENDS ${classes}.stamp)
 set(java ${Java_JAVA_EXECUTABLE} -Xmx64m
   -Djava.library.path=$<TARGET_FILE_DIR:example_jni> -cp ${classes})
 add_test(NAME library.ExampleInJava
-  COMMAND ${java} flashelm.Story ${model} 4 "Once upon a time")
+  COMMAND ${run} ${java} flashelm.Story ${model} 4 "Once upon a time")
 set_tests_properties(library.ExampleInJava PROPERTIES
-  PASS_REGULAR_EXPRESSION "${story}.*40 tokens")
+  PASS_REGULAR_EXPRESSION "${story}.*40 tokens.*exit code 0")
 # Warns of a reference that stays, and of a call that an exception forbids. Only
 # on Android is the number of a descriptor to be had without asking for it.
 add_test(NAME library.ExampleInJavaKeepsItsPromises
-  COMMAND ${java} -Xcheck:jni -ea --add-opens java.base/java.io=ALL-UNNAMED
+  COMMAND ${run} ${java} -Xcheck:jni -ea --add-opens java.base/java.io=ALL-UNNAMED
     flashelm.TextModelTest ${model})
 set_tests_properties(library.ExampleInJavaKeepsItsPromises PROPERTIES
-  LABELS slow PASS_REGULAR_EXPRESSION "all passed"
+  LABELS slow PASS_REGULAR_EXPRESSION "all passed.*exit code 0"
   FAIL_REGULAR_EXPRESSION "WARNING|FATAL|Exception in")
 set_tests_properties(library.ExampleInJava
   library.ExampleInJavaKeepsItsPromises PROPERTIES

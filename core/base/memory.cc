@@ -1,6 +1,7 @@
 #include "core/base/memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cassert>
@@ -13,15 +14,13 @@
 namespace flashelm {
 namespace {
 
-constexpr size_t kHugePageBytes = size_t{2} << 20;
-
 // Zeroed pages; null, with errno set, when there are none to be had. A buffer
 // that could hold huge pages begins at one: fewer page-table walks for kernels,
 // and fewer, larger pieces for a device to write to, which makes some twice as
 // fast. Huge pages lie inside the buffer, so none takes more than was asked.
 std::byte* MapPages(size_t size) {
   const size_t slack =
-      size >= kHugePageBytes && size <= SIZE_MAX - kHugePageBytes
+      size >= kHugePageBytes && size <= SIZE_MAX - 2 * kHugePageBytes
           ? kHugePageBytes
           : 0;
   void* mapped = mmap(nullptr, size + slack, PROT_READ | PROT_WRITE,
@@ -30,10 +29,13 @@ std::byte* MapPages(size_t size) {
   auto* data = static_cast<std::byte*>(mapped);
   if (slack > 0) {
     const auto address = reinterpret_cast<uintptr_t>(data);
-    const size_t before = RoundUp(address, kHugePageBytes) - address;
-    if (before > 0) munmap(data, before);
-    data += before;
-    if (slack > before) munmap(data + size, slack - before);
+    const HugePageSlack around = FindHugePageSlack(
+        address, size, slack, static_cast<size_t>(sysconf(_SC_PAGESIZE)));
+    if (around.before > 0) munmap(data, around.before);
+    if (around.after > 0) {
+      munmap(data + around.before + around.kept, around.after);
+    }
+    data += around.before;
 #ifdef MADV_HUGEPAGE
     madvise(data, size, MADV_HUGEPAGE);
 #endif
@@ -42,6 +44,16 @@ std::byte* MapPages(size_t size) {
 }
 
 }  // namespace
+
+HugePageSlack FindHugePageSlack(uintptr_t address, size_t size, size_t slack,
+                                size_t page_bytes) {
+  HugePageSlack result;
+  result.before = RoundUp(address, kHugePageBytes) - address;
+  result.kept = RoundUp(size, page_bytes);
+  result.after =
+      RoundUp(size + slack, page_bytes) - result.before - result.kept;
+  return result;
+}
 
 Status MemoryBudget::Charge(uint64_t bytes, std::string_view what) {
   uint64_t used = used_bytes_.load();

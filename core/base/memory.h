@@ -36,6 +36,19 @@ class MemoryBudget {
   std::atomic<uint64_t> used_bytes_{0};
 };
 
+inline constexpr size_t kHugePageBytes = size_t{2} << 20;
+
+// What of a mapping of size + slack bytes at `address` does not belong to the
+// `size` bytes from its first huge page on: whole pages of the system, which
+// have `page_bytes`, 4 to 64 KiB.
+struct HugePageSlack {
+  size_t before = 0;
+  size_t kept = 0;
+  size_t after = 0;
+};
+HugePageSlack FindHugePageSlack(uintptr_t address, size_t size, size_t slack,
+                                size_t page_bytes);
+
 // Zeroed memory from the operating system, whole pages, charged to a budget
 // for as long as it lives. Move-only. Alignment is kIoAlignment, so a direct
 // read may target it. Thread-compatible.

@@ -29,14 +29,18 @@ Result<Thread> Thread::Start(std::function<void()> body) {
   auto own = std::make_unique<Body>(std::move(body));
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, kThreadStackBytes);
-  const int error =
-      pthread_create(&thread.handle_->id, &attributes, &Main, own.get());
+  int error = pthread_attr_setstacksize(&attributes, kThreadStackBytes);
+  const char* call = "pthread_attr_setstacksize";
+  if (error == 0) {
+    call = "pthread_create";
+    error = pthread_create(&thread.handle_->id, &attributes, &Main, own.get());
+  }
   pthread_attr_destroy(&attributes);
   if (error != 0) {
     thread.handle_.reset();
-    return ResourceExhausted("cannot start a thread: ",
-                             ErrnoStatus(error, "pthread_create").message());
+    return ResourceExhausted(
+        "cannot start a thread with ", kThreadStackBytes,
+        " bytes of stack: ", ErrnoStatus(error, call).message());
   }
   own.release();
   return thread;

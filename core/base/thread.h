@@ -14,6 +14,8 @@ namespace flashelm {
 // system default (8 MiB), which no plan could account for.
 #ifdef FLASHELM_SANITIZED
 inline constexpr size_t kThreadStackBytes = size_t{4} << 20;
+#elif defined(__aarch64__)
+inline constexpr size_t kThreadStackBytes = size_t{128} << 10;  // The least.
 #else
 inline constexpr size_t kThreadStackBytes = size_t{64} << 10;
 #endif
@@ -22,7 +24,8 @@ inline constexpr size_t kThreadStackBytes = size_t{64} << 10;
 // unless it was detached. Move-only.
 class Thread {
  public:
-  // kResourceExhausted: the system has no thread to give.
+  // kResourceExhausted: the system has no thread to give, or none with a stack
+  // as small.
   static Result<Thread> Start(std::function<void()> body);
 
   Thread();

@@ -41,7 +41,9 @@
  * FLASHELM_INTERNAL for what should not happen.
  *
  * GUEST. The library prints nothing, ends no process, installs no signal
- * handler, reads no environment variable and keeps no global state. It starts
+ * handler, reads no environment variable and keeps no global state, but that
+ * Highway, which its kernels use, keeps what it found the processor to be, and
+ * prints a warning once on ARM processors without AES. It starts
  * threads with the engine (flashelm_engine_options.num_threads - 1 that
  * compute, and where io_uring is not to be had some that read), which end when
  * it is closed. No C++ exception leaves it, and none may enter it: callbacks do
@@ -339,7 +341,8 @@ FLASHELM_API flashelm_code flashelm_engine_get_plan(
  *  asks for some back. All memory of weights and of activations goes back to
  *  the system at once; weights that the new limit has room for are read again
  *  when the next token needs them, which takes as long as one that streams them
- *  all. Texts, KV caches and results stay as they are. Waits for the token or
+ *  all. Of the process's memory, allocators keep up to 1 MiB beside the limit.
+ *  Texts, KV caches and results stay as they are. Waits for the token or
  *  batch that is being computed. Thread-safe; may be called from callbacks, but
  *  for those of sources and of logs.
  *  Reads that a device does not answer keep their buffers, on top of the limit,
@@ -443,7 +446,8 @@ FLASHELM_API flashelm_session* flashelm_session_open(flashelm_engine* engine,
                                                      flashelm_error* error);
 
 /* flashelm_session_close() :
- *  Gives back the session's memory. Its engine may be closed already.
+ *  Gives back the session's memory. Its engine may be closed already. No other
+ *  call may use the session meanwhile or afterwards, from any thread.
  * @session : NULL does nothing.
  * @return : FLASHELM_INVALID_ARGUMENT  it is in a call, perhaps in the one
  *           whose callback this is; nothing was closed. */
@@ -451,7 +455,8 @@ FLASHELM_API flashelm_code flashelm_session_close(flashelm_session* session);
 
 /* flashelm_prefill() :
  *  Appends tokens and computes them, so that flashelm_logits() has what follows
- *  the last one. Takes turns with other sessions batch by batch.
+ *  the last one. Takes turns with other sessions batch by batch. One call of a
+ *  session at a time.
  * @ids : [num_ids], at least one.
  * @progress : called after each batch with tokens done and in all; may be NULL.
  * @return : FLASHELM_INVALID_ARGUMENT  an id outside the vocabulary, or more
@@ -468,13 +473,16 @@ FLASHELM_API flashelm_code flashelm_prefill(flashelm_session* session,
                                             flashelm_error* error);
 
 /* flashelm_decode() :
- *  Appends one token and computes it: flashelm_prefill() of one.
- * @id : of the vocabulary. */
+ *  Appends one token and computes it: flashelm_prefill() of one. One call of a
+ *  session at a time.
+ * @id : of the vocabulary.
+ * @return : as flashelm_prefill(), text and logits after an error, too */
 FLASHELM_API flashelm_code flashelm_decode(flashelm_session* session,
                                            uint32_t id, flashelm_error* error);
 
 /* flashelm_logits() :
- *  The logits of what follows the text's last token.
+ *  The logits of what follows the text's last token. One call of a session at a
+ *  time.
  * @logits : copied to here, [vocab_size] floats.
  * @capacity : floats that there is room for.
  * @return : FLASHELM_INVALID_ARGUMENT  capacity is below vocab_size, or the
@@ -485,7 +493,8 @@ FLASHELM_API flashelm_code flashelm_logits(flashelm_session* session,
                                            flashelm_error* error);
 
 /* flashelm_truncate() :
- *  Cuts the text; the next tokens go there. Costs nothing.
+ *  Cuts the text; the next tokens go there. Costs nothing. One call of a session
+ *  at a time.
  * @position : tokens that stay, at most flashelm_position().
  * @return : FLASHELM_INVALID_ARGUMENT  it is larger */
 FLASHELM_API flashelm_code flashelm_truncate(flashelm_session* session,
@@ -493,7 +502,7 @@ FLASHELM_API flashelm_code flashelm_truncate(flashelm_session* session,
                                              flashelm_error* error);
 
 /* flashelm_position() :
- *  Tokens of the text.
+ *  Tokens of the text. One call of a session at a time.
  * @position : filled. */
 FLASHELM_API flashelm_code flashelm_position(flashelm_session* session,
                                              uint32_t* position,
@@ -563,8 +572,8 @@ typedef struct flashelm_generate_result {
 /* flashelm_generate() :
  *  Appends a prompt to the text, after bos_id where the text is empty, and then
  *  tokens until there is a reason to stop. Those stay in the text, but for the
- *  model's end mark; the next call goes on behind them. Decoding allocates
- *  nothing.
+ *  model's end mark; the next call goes on behind them. One call of a session
+ *  at a time. Decoding allocates nothing.
  * @prompt, @prompt_bytes : text. Empty: goes on with the text as it is.
  * @options : NULL: defaults.
  * @result : filled, after errors too, as far as it got; may be NULL.

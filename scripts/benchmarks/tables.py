@@ -282,14 +282,20 @@ def sparse(directory):
                 [a / b for a, b in zip(off["gen_samples"],
                                        row["gen_samples"])]),
             megabytes(row["flash_bytes_per_token"]),
+            megabytes(row["fresh_bytes_per_token"]),
             "1" if row is off else number(row["kept_fraction"], 3),
-            number(row["cache_hit_rate"]),
-            number(row["compute_ms"], 1), number(row["io_wait_ms"], 1)])
+            number(row["overlap"]), number(row["cache_hit_rate"]),
+            number(row["compute_ms"], 1), number(row["io_wait_ms"], 1),
+            f"{megabytes(row['peak_rss_bytes'], 0)} of "
+            f"{megabytes(row['mem_budget_bytes'], 0)}"])
     return (f"{rows[0]['n_gen']} tokens after {rows[0]['n_prompt']}; rows take "
-            "turns, and the ratio is that of each round.\n\n"
+            "turns, and the ratio is that of each round. Of the neurons that a "
+            "token or the one before it computes, both do the part that is "
+            "given.\n\n"
             + table(["budget", "neurons", "tokens/s", "times exact",
-                     "from flash per token, MB", "computed", "from RAM",
-                     "computing, ms", "waiting, ms"], lines))
+                     "from flash per token, MB", "neurons that were missing",
+                     "computed", "as the token before", "from RAM",
+                     "computing, ms", "waiting, ms", "peak RAM, MB"], lines))
 
 
 def ablation(directory):

@@ -49,6 +49,29 @@ TEST(AlignedBufferTest, TakesNothingWhenTheBudgetRefuses) {
   EXPECT_FALSE(AlignedBuffer::Create(UINT64_MAX, budget, "huge"));
 }
 
+TEST(AlignedBufferTest, GivesBackWholePagesOfAnySize) {
+  for (const size_t page : {4096, 16384, 65536}) {
+    for (const size_t size :
+         {kHugePageBytes, kHugePageBytes + 4096, 5 * kHugePageBytes - 4096}) {
+      for (const uintptr_t offset :
+           {uintptr_t{0}, uintptr_t{page}, kHugePageBytes - uintptr_t{page}}) {
+        const uintptr_t address = 7 * kHugePageBytes + offset;
+        const HugePageSlack slack =
+            FindHugePageSlack(address, size, kHugePageBytes, page);
+        EXPECT_EQ((address + slack.before) % kHugePageBytes, 0u);
+        EXPECT_EQ(slack.before % page, 0u);
+        EXPECT_EQ(slack.kept % page, 0u);
+        EXPECT_EQ(slack.after % page, 0u);
+        EXPECT_GE(slack.kept, size);
+        EXPECT_LT(slack.kept, size + page);
+        // All that the system mapped, and no more.
+        EXPECT_EQ(slack.before + slack.kept + slack.after,
+                  RoundUp(size + kHugePageBytes, page));
+      }
+    }
+  }
+}
+
 TEST(CheckedMathTest, SaysNoInsteadOfWrapping) {
   EXPECT_EQ(CheckedMul(uint64_t{1} << 32, uint64_t{1} << 31),
             uint64_t{1} << 63);

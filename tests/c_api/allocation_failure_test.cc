@@ -1,10 +1,15 @@
-// No memory at the nth allocation, for every n: an error each time, nothing
-// lost, and the next call works.
+// No memory at the nth allocation, for every n, from the heap or straight from
+// the system: an error each time, nothing lost, and the next call works. With
+// the address sanitizer, which has an mmap of its own, from the heap alone.
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -26,9 +31,12 @@ constexpr int64_t kStep = FLASHELM_TEST_STEP;
 // Allocations until one fails; below 0: none does.
 std::atomic<int64_t> num_left{-1};
 std::atomic<int64_t> num_held{0};
+std::atomic<int64_t> mapped_bytes{0};
+
+bool IsToFail() { return num_left.load() >= 0 && num_left-- == 0; }
 
 void* Allocate(size_t size) {
-  if (num_left.load() >= 0 && num_left-- == 0) return nullptr;
+  if (IsToFail()) return nullptr;
   void* const block = std::malloc(size > 0 ? size : 1);
   if (block != nullptr) ++num_held;
   return block;
@@ -59,6 +67,26 @@ void operator delete(void* block) noexcept { Free(block); }
 void operator delete(void* block, size_t) noexcept { Free(block); }
 void operator delete[](void* block) noexcept { Free(block); }
 void operator delete[](void* block, size_t) noexcept { Free(block); }
+
+#ifndef FLASHELM_SANITIZED
+// Not those of the C library itself, which calls another name.
+extern "C" void* mmap(void* address, size_t size, int protection, int flags,
+                      int fd, off_t offset) {
+  if (IsToFail()) {
+    errno = ENOMEM;
+    return MAP_FAILED;
+  }
+  const long mapped =
+      syscall(SYS_mmap, address, size, protection, flags, fd, offset);
+  if (mapped == -1) return MAP_FAILED;
+  mapped_bytes += static_cast<int64_t>((size + 4095) / 4096 * 4096);
+  return reinterpret_cast<void*>(mapped);
+}
+extern "C" int munmap(void* address, size_t size) {
+  mapped_bytes -= static_cast<int64_t>((size + 4095) / 4096 * 4096);
+  return static_cast<int>(syscall(SYS_munmap, address, size));
+}
+#endif
 
 namespace {
 
@@ -147,10 +175,12 @@ TEST_P(AllocationFailureTest, EveryAllocationMayFail) {
   int64_t num_failed = 0;
   for (int64_t n = 0; n <= num_allocations; n += kStep) {
     const int64_t held = num_held;
+    const int64_t mapped = mapped_bytes;
     num_left = n;
     const std::string text = Cycle(error);
     const bool has_failed = num_left.exchange(-1) < 0;
     ASSERT_EQ(num_held, held) << "allocation " << n;
+    ASSERT_EQ(mapped_bytes, mapped) << "allocation " << n;
     if (!has_failed) continue;
     // A failure may be made up for, as where something is only tried.
     if (text.empty()) {

@@ -233,6 +233,19 @@ TEST_F(AblationTest, RefusesTheSameShapeOfAnotherCheckpoint) {
       << refused.err;
 }
 
+TEST_F(AblationTest, AFileThatIsNotCalibratedHasItsDenseRows) {
+  const auto result = Run({"--mem-budget", "14M", "-o", "json"}, "ordered");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find("flashelm calibrate -m " + File("ordered")),
+            std::string::npos)
+      << result.err;
+  const json rows = json::parse(result.out);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0]["ablation"], "naive");
+  EXPECT_EQ(rows[1]["ablation"], "half pinned");
+  EXPECT_GT(rows[0]["flash_bytes_per_token"], rows[1]["flash_bytes_per_token"]);
+}
+
 TEST_F(AblationTest, RefusesFilesThatMakeNoRow) {
   struct Case {
     std::string model;
@@ -253,7 +266,8 @@ TEST_F(AblationTest, RefusesFilesThatMakeNoRow) {
                 .exit_code,
             0);
   const std::vector<Case> cases = {
-      {"ordered", {}, 3, "flashelm calibrate -m"},
+      {"ordered", {"--sparsity", "gate"}, 3, "flashelm calibrate -m"},
+      {"ordered", AllFiles(), 3, "flashelm calibrate -m"},
       {"file_calibrated", {}, 2, "--order file"},
       {"rows_calibrated", {}, 2, "has no bundles"},
       {main, {"--rows-model", File(main)}, 2, "--layout rows"},

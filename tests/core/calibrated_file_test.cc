@@ -18,6 +18,7 @@
 
 #include "core/base/format.h"
 #include "core/calibration.h"
+#include "core/engine.h"
 #include "core/model_layout.h"
 #include "kernels/reference.h"
 #include "predictor/predictor_file.h"
@@ -558,15 +559,16 @@ TEST_F(CalibratedFileTest, CheckCalibrationSaysWhatToDo) {
   const ModelFile in = Open(converted.path());
   const std::string calibrated =
       ReadFile(Write(in, "calibrated.felm", CalibratedFileOptions{}));
-  const auto expect = [](const ModelFile& model, StatusCode code) {
+  const auto expect = [](const ModelFile& model, StatusCode code,
+                         const std::string& file) {
     const Status status = CheckCalibration(model);
     EXPECT_EQ(status.code(), code) << status.message();
-    EXPECT_NE(
-        status.message().find("run: flashelm calibrate -m " + model.path()),
-        std::string::npos)
+    EXPECT_NE(status.message().find("run: flashelm calibrate -m " + file +
+                                    " -f TEXT -o OUT.felm"),
+              std::string::npos)
         << status.message();
   };
-  expect(in, StatusCode::kNotFound);
+  expect(in, StatusCode::kNotFound, in.path());
   using Change = std::function<void(Json&)>;
   for (const Change& change :
        {Change([](Json& c) { c["weights_hash"] = "0123456789abcdef"; }),
@@ -576,7 +578,17 @@ TEST_F(CalibratedFileTest, CheckCalibrationSaysWhatToDo) {
     WriteEdited(File("other.felm"), calibrated, [&](Json& manifest) {
       change(manifest["provenance"]["calibration"]);
     });
-    expect(Open(File("other.felm")), StatusCode::kDataLoss);
+    const ModelFile other = Open(File("other.felm"));
+    expect(other, StatusCode::kDataLoss, "MODEL.felm");
+    // And no engine uses what was found for other weights.
+    EngineOptions options;
+    options.plan.whole_process = false;
+    options.plan.sparsity.selector = Selector::kRandom;
+    options.plan.sparsity.kept_fraction = 0.5;
+    const auto engine = Engine::Create(Open(other.path()), options);
+    ASSERT_FALSE(engine);
+    EXPECT_EQ(engine.error().code(), StatusCode::kDataLoss)
+        << engine.error().message();
   }
 }
 

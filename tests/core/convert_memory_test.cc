@@ -158,7 +158,7 @@ TEST_F(ConvertMemoryTest, ALayerOf3bTakesAtMost256MiB) {
   TempDirectory directory;
   WriteLastLayerOf3b(directory);
   for (const Encoding encoding :
-       {Encoding::kBf16, Encoding::kF32, Encoding::kQ4}) {
+       {Encoding::kBf16, Encoding::kF32, Encoding::kQ8, Encoding::kQ4}) {
     SCOPED_TRACE(EncodingName(encoding));
     const std::string path = directory.File("m.felm");
     const auto begin = std::chrono::steady_clock::now();

@@ -53,6 +53,13 @@ case "$what" in
     [[ "$(wc -l <"$work/declared")" -ge 20 ]] || fail "no declarations found"
     grep -v '^FLASHELM_0$' "$work/exported" | diff - "$work/declared" ||
       fail "what is exported is not what is declared"
+    # A guest: what would end the process, print, read the environment or install
+    # a handler.
+    nm -D --undefined-only "$library" | awk '{print $NF}' |
+      sed 's/@.*//' >"$work/called"
+    grep -qx 'pread' "$work/called" || fail "no list of what is called"
+    ! grep -xE '_?exit|quick_exit|abort|v?f?printf|f?puts|putchar|fwrite|write|std(out|err)|perror|(secure_)?getenv|setenv|signal|sigaction|sigprocmask|pthread_sigmask|atexit|.*cout.*|.*cerr.*' \
+      "$work/called" || fail "no guest does this"
     # Into a file: a pipe that grep -q leaves early is an error of objdump.
     objdump -p "$library" >"$work/headers"
     grep -q 'SONAME *libflashelm.so.0$' "$work/headers" || fail "another SONAME"
