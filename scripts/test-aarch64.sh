@@ -42,7 +42,7 @@ if $is_ci; then
 fi
 build_options=(-DFLASHELM_BUILD_CLI=ON)
 build "$preset" ON all
-for each in "$preset" "$preset-dotprod" "$preset-sve"; do
+for each in "$preset-dotprod" "$preset-sve" "$preset"; do
   say "Running the tests: ctest --preset $each"
   ctest --preset "$each" -j "$(nproc)"
 done
