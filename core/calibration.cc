@@ -28,7 +28,7 @@ Status CheckCalibration(const ModelFile& model) {
   const auto calibration = file.provenance().find(kCalibrationKey);
   if (calibration == file.provenance().end()) {
     return NotFound(model.path(),
-                    ": is not calibrated; run: ", "flashelm calibrate -m ",
+                    ": is not calibrated; run: flashelm calibrate -m ",
                     model.path(), " -f TEXT -o OUT.felm");
   }
   // Which takes no file that was calibrated.

@@ -45,14 +45,14 @@ set(java ${Java_JAVA_EXECUTABLE} -Xmx64m
 add_test(NAME library.ExampleInJava
   COMMAND ${run} ${java} flashelm.Story ${model} 4 "Once upon a time")
 set_tests_properties(library.ExampleInJava PROPERTIES
-  PASS_REGULAR_EXPRESSION "${story}.*40 tokens.*exit code 0")
+  PASS_REGULAR_EXPRESSION "${story}.*40 tokens.*exit code 0[\r\n]*$")
 # Warns of a reference that stays, and of a call that an exception forbids. Only
 # on Android is the number of a descriptor to be had without asking for it.
 add_test(NAME library.ExampleInJavaKeepsItsPromises
   COMMAND ${run} ${java} -Xcheck:jni -ea --add-opens java.base/java.io=ALL-UNNAMED
     flashelm.TextModelTest ${model})
 set_tests_properties(library.ExampleInJavaKeepsItsPromises PROPERTIES
-  LABELS slow PASS_REGULAR_EXPRESSION "all passed.*exit code 0"
+  LABELS slow PASS_REGULAR_EXPRESSION "all passed.*exit code 0[\r\n]*$"
   FAIL_REGULAR_EXPRESSION "WARNING|FATAL|Exception in")
 set_tests_properties(library.ExampleInJava
   library.ExampleInJavaKeepsItsPromises PROPERTIES

@@ -38,9 +38,9 @@ class MemoryBudget {
 
 inline constexpr size_t kHugePageBytes = size_t{2} << 20;
 
-// What of a mapping of size + slack bytes at `address` does not belong to the
-// `size` bytes from its first huge page on: whole pages of the system, which
-// have `page_bytes`, 4 to 64 KiB.
+// A mapping of size + slack bytes at `address` in three: `size` bytes from its
+// first huge page on, and what is before and after. All are whole pages of the
+// system, which have `page_bytes`, 4 to 64 KiB.
 struct HugePageSlack {
   size_t before = 0;
   size_t kept = 0;

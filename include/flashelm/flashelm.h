@@ -341,7 +341,7 @@ FLASHELM_API flashelm_code flashelm_engine_get_plan(
  *  asks for some back. All memory of weights and of activations goes back to
  *  the system at once; weights that the new limit has room for are read again
  *  when the next token needs them, which takes as long as one that streams them
- *  all. Of the process's memory, allocators keep up to 1 MiB beside the limit.
+ *  all. Allocators may keep some of it, less than 1 MiB in tests with glibc.
  *  Texts, KV caches and results stay as they are. Waits for the token or
  *  batch that is being computed. Thread-safe; may be called from callbacks, but
  *  for those of sources and of logs.
@@ -446,8 +446,8 @@ FLASHELM_API flashelm_session* flashelm_session_open(flashelm_engine* engine,
                                                      flashelm_error* error);
 
 /* flashelm_session_close() :
- *  Gives back the session's memory. Its engine may be closed already. No other
- *  call may use the session meanwhile or afterwards, from any thread.
+ *  Gives back the session's memory. Its engine may be closed already. After
+ *  FLASHELM_OK no call may use it.
  * @session : NULL does nothing.
  * @return : FLASHELM_INVALID_ARGUMENT  it is in a call, perhaps in the one
  *           whose callback this is; nothing was closed. */

@@ -289,12 +289,11 @@ def sparse(directory):
             f"{megabytes(row['peak_rss_bytes'], 0)} of "
             f"{megabytes(row['mem_budget_bytes'], 0)}"])
     return (f"{rows[0]['n_gen']} tokens after {rows[0]['n_prompt']}; rows take "
-            "turns, and the ratio is that of each round. Of the neurons that a "
-            "token or the one before it computes, both do the part that is "
-            "given.\n\n"
+            "turns, and the ratio is that of each round. Overlap: of the neurons "
+            "of a token and of the one before, the part that is of both.\n\n"
             + table(["budget", "neurons", "tokens/s", "times exact",
-                     "from flash per token, MB", "neurons that were missing",
-                     "computed", "as the token before", "from RAM",
+                     "from flash per token, MB", "missing neurons, MB",
+                     "computed", "overlap", "from RAM",
                      "computing, ms", "waiting, ms", "peak RAM, MB"], lines))
 
 

@@ -60,7 +60,8 @@ void ExpectNothingIsLeftAfter(int num_cycles) {
          std::chrono::steady_clock::now() < end) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
-  EXPECT_EQ(CountEntries("/proc/self/task"), num_threads);
+  // Or for a moment longer when they were counted first.
+  EXPECT_LE(CountEntries("/proc/self/task"), num_threads);
 #ifndef FLASHELM_FOREIGN_MEMORY
   const auto after = ReadProcessMemory();
   EXPECT_LE(after->resident_bytes, before->resident_bytes + (1 << 20));

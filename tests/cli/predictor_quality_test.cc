@@ -35,8 +35,9 @@ TEST_P(PredictorQualityTest, KeepsFewNeuronsAndLosesLittle) {
                 sparse, "--selector", GetParam().selector, "--json"});
   ASSERT_EQ(made.exit_code, 0) << made.err;
   const json layers = json::parse(made.out)["layers"];
+  ASSERT_EQ(layers["kept_fraction"].size(), 6u);
   int num_that_keep_much = 0;
-  for (size_t i = 0; i < layers["kept_fraction"].size(); ++i) {
+  for (size_t i = 0; i < 6; ++i) {
     const double kept = layers["kept_fraction"][i];
     const double active = layers["active_fraction"][i];
     if (kept > 2 * active || kept > 0.3) ++num_that_keep_much;

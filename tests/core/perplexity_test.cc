@@ -88,7 +88,7 @@ TEST(PerplexityTest, RefusesNoTextAndImpossibleWindows) {
 }
 
 // Scoring whole texts takes minutes under a sanitizer and hours in an emulator,
-// where it would show nothing new: kernels have the same bits on all processors.
+// where it would show nothing new: the bits that kernels give are tested apart.
 TEST(PerplexityGoldenTest, OfBothTextsIsThatOfTheReference) {
 #ifdef FLASHELM_FOREIGN_MEMORY
   GTEST_SKIP() << "too slow under a sanitizer or in an emulator";
