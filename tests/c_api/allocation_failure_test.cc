@@ -28,6 +28,13 @@ namespace {
 // Of so many allocations, one is let fail.
 constexpr int64_t kStep = FLASHELM_TEST_STEP;
 
+// A part of the weights streams.
+#ifdef FLASHELM_SANITIZED
+constexpr uint64_t kMemoryBytes = uint64_t{26} << 20;  // Stacks are large.
+#else
+constexpr uint64_t kMemoryBytes = uint64_t{6} << 20;
+#endif
+
 // Allocations until one fails; below 0: none does.
 std::atomic<int64_t> num_left{-1};
 std::atomic<int64_t> num_held{0};
@@ -106,7 +113,7 @@ class AllocationFailureTest : public testing::TestWithParam<uint32_t> {
     source_.kind = FLASHELM_SOURCE_PATH;
     source_.path = model_.path().c_str();
     options_.struct_size = sizeof(options_);
-    options_.memory_bytes = 6 << 20;
+    options_.memory_bytes = kMemoryBytes;
     options_.num_threads = 2;
     options_.context = 64;
     options_.io = GetParam();
@@ -133,7 +140,7 @@ class AllocationFailureTest : public testing::TestWithParam<uint32_t> {
       code = flashelm_generate(session, "Once upon", 9, &generate, nullptr,
                                &error);
       if (code == FLASHELM_OK) {
-        code = flashelm_set_budget(engine, uint64_t{7} << 20, &error);
+        code = flashelm_set_budget(engine, kMemoryBytes + (1 << 20), &error);
       }
       if (code != FLASHELM_OK) ExpectGoesOn(session);
     }
