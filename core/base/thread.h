@@ -15,7 +15,8 @@ namespace flashelm {
 #ifdef FLASHELM_SANITIZED
 inline constexpr size_t kThreadStackBytes = size_t{4} << 20;
 #elif defined(__aarch64__)
-inline constexpr size_t kThreadStackBytes = size_t{128} << 10;  // glibc's least.
+inline constexpr size_t kThreadStackBytes = size_t{128}
+                                            << 10;  // glibc's least.
 #else
 inline constexpr size_t kThreadStackBytes = size_t{64} << 10;
 #endif

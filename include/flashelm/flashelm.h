@@ -493,8 +493,8 @@ FLASHELM_API flashelm_code flashelm_logits(flashelm_session* session,
                                            flashelm_error* error);
 
 /* flashelm_truncate() :
- *  Cuts the text; the next tokens go there. Costs nothing. One call of a session
- *  at a time.
+ *  Cuts the text; the next tokens go there. Costs nothing.
+ *  One call of a session at a time.
  * @position : tokens that stay, at most flashelm_position().
  * @return : FLASHELM_INVALID_ARGUMENT  it is larger */
 FLASHELM_API flashelm_code flashelm_truncate(flashelm_session* session,
