@@ -54,6 +54,19 @@ constexpr size_t AttentionPartFloats(size_t num_heads, size_t head_dim) {
 // Differs from reference::Attend by at most
 // ((head_dim / 16 + 20) D + num_positions / 256 + 320) epsilon times the
 // softmax mix of |v_t|, where D is the largest scale * |q| . |k_t|.
+//
+// Derivation. Let u = epsilon / 2, a rounding's relative error. A score errs by
+// (head_dim / 32 + 6) u D in its dot, see MatMul(), and by u D when scaled;
+// s_t - m and m - M by u times what is 2 D together. Errors of m and M cancel.
+// Two exps err by 2 u each (Highway says 1 ulp). So a weight errs by a relative
+// ((head_dim / 32 + 9) D + 4) u, in the mix and in the total. More roundings:
+// 256 in a segment's mix, 7 + 5 in its sum, one of each for every segment that
+// is merged, and the quotient's. Of num_positions / 256 + 1 segments, that is
+//   ((head_dim / 32 + 9) D + num_positions / 256 + 139.5) epsilon
+// to first order. Twice the D part is for e^a - 1 <= 2 a, which holds where the
+// bound's D part times epsilon is at most 1; the other 180 are for products of
+// errors, up to 2^23 positions. Underflow is not counted: a weight below the
+// least normal number errs by up to a least subnormal, or vanishes.
 void Attend(const float* q, size_t num_heads, KvType type, const void* keys,
             const void* values, size_t num_positions, size_t head_dim,
             float scale, float* parts, float* out);

@@ -34,6 +34,14 @@ namespace flashelm {
 // token is read. Batches are several times faster with packed_matmul.h. Differs
 // from reference::MatMul by at most (num_cols / 32 + 7) epsilon times the sum
 // of the magnitudes added, plus num_cols times the least subnormal.
+//
+// Derivation. Let u = epsilon / 2, a rounding's relative error. A product has
+// ceil(num_cols / 32) roundings in its partial sum, also without a fused
+// multiply-add, where its own is one more but the first sum, with 0, is exact;
+// and 5 in the tree: k < num_cols / 32 + 6. They make at most k u / (1 - k u),
+// below 2 k u = k epsilon up to 2^27 columns; one epsilon more is for the
+// doubles of the reference. Each product also loses half a least subnormal,
+// which the roundings after it at most double.
 void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
             const float* x, size_t x_stride, size_t num_tokens, float* out,
             size_t out_stride, std::span<const std::byte> next = {});
@@ -53,6 +61,11 @@ void MatMul(const WeightView& w, size_t num_rows, size_t num_cols,
 // Targets agree as in MatMul. Differs from reference::AddScaledRows by at most
 // (num_rows + 1) epsilon times the sum of the magnitudes added, plus num_rows
 // times the least subnormal.
+//
+// Derivation, with u and the rest as in MatMul(). What y held passes one
+// rounding a row, and a product without a fused multiply-add one more, its own:
+// k = num_rows + 1 at most. The bound is 2 k u; half of it is for products of
+// errors and the reference's doubles, up to 2^22 rows.
 void AddScaledRows(const WeightView& w, size_t num_rows, size_t num_cols,
                    const float* scale, size_t scale_stride, size_t num_tokens,
                    float* y, size_t y_stride,

@@ -20,8 +20,8 @@ static_assert(kQuantGroup == kNumPartials, "a group is kNumVectors vectors");
 // The codes of a format, what one of them is worth of the scale, and the scales
 // to be tried: those for which the extreme value has the first or the last
 // code, times 1 and times first_factor + i * factor_step. Measured on weights
-// of tiny-stories, with the optimum of all F16 as 1: the squared error is 1.002
-// for q4 and 1.024 for q8, with the first factor alone 1.11 and 1.29.
+// of tiny-stories: the squared error is within 0.3 % (q4) and 2.4 % (q8) of the
+// least that any F16 gives; with the factor 1 alone, 11 % and 29 % above it.
 //
 // A smaller scale than that cuts the extreme off, which pays with few codes. A
 // larger one only moves the others, at random: with many codes that is where

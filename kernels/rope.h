@@ -20,7 +20,9 @@ void RopeAngles(uint32_t position, float theta, size_t head_dim, float* cos_out,
 //   cos, sin  [head_dim / 2]
 //   x         [head_dim], head_dim even; overlaps neither input
 // Differs from reference::Rope by at most 2 epsilon times the sum of the
-// magnitudes added.
+// magnitudes added: a product and the sum round once each, by half an epsilon,
+// which makes one; the other is for the product of both errors. Underflow is
+// not counted: products have to be normal numbers or exact.
 void Rope(const float* cos, const float* sin, size_t head_dim, float* x);
 
 }  // namespace flashelm
