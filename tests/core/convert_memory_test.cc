@@ -25,6 +25,9 @@ using test::TempDirectory;
 constexpr uint64_t kMaxResidentBytes = uint64_t{256} << 20;
 constexpr uint64_t kModelDim = 3072;
 constexpr uint64_t kFfnDim = 12288;
+constexpr uint64_t kVocabSize = 32000;
+// More than most machines have: each has buffers.
+constexpr uint32_t kNumThreads = 8;
 
 // A value at one place of a tensor; all others are zero.
 struct Marker {
@@ -42,13 +45,14 @@ constexpr Marker kMarkers[] = {
     {kProj2, 1000, 6543, 7.0f}, {kProj2, 2999, 1365, 8.0f},
 };
 
-// One layer with the widths of the last of the 3B model, F32, as a sparse file.
+// The embedding of the 3B model and one layer with the widths of its last, F32,
+// as a sparse file.
 void WriteLastLayerOf3b(const TempDirectory& directory) {
   test::CheckpointOptions options;
   options.num_layers = 1;
   options.model_dim = kModelDim;
   options.head_dim = 128;
-  options.vocab_size = 256;
+  options.vocab_size = kVocabSize;
   Json config = test::MakeHfConfig(options);
   config["num_query_heads"] = {24};
   config["num_kv_heads"] = {6};
@@ -62,7 +66,7 @@ void WriteLastLayerOf3b(const TempDirectory& directory) {
   };
   const std::string layer = "transformer.layers.0.";
   const Shape shapes[] = {
-      {"transformer.token_embeddings.weight", {256, kModelDim}},
+      {"transformer.token_embeddings.weight", {kVocabSize, kModelDim}},
       {layer + "attn.qkv_proj.weight", {36 * 128, kModelDim}},
       {layer + "attn.q_norm.weight", {128}},
       {layer + "attn.k_norm.weight", {128}},
@@ -126,6 +130,7 @@ uint64_t PeakOfConversion(const std::string& source, const std::string& out,
   if (child == 0) {
     ConvertOptions options;
     options.weights = encoding;
+    options.num_threads = kNumThreads;
     const auto report = Convert(source, out, options);
     if (!report) {
       std::fprintf(stderr, "%s\n", report.error().message().c_str());
