@@ -140,6 +140,33 @@ TEST_P(IdentityTest, AnyChunkGivesTheSameBits) {
   }
 }
 
+TEST_P(IdentityTest, WithABf16KvCacheAsWell) {
+  struct Case {
+    bool is_resident;
+    uint32_t threads;
+    uint32_t batch;
+  };
+  std::vector<float> first;
+  for (const Case& c : {Case{true, 1, 128}, Case{true, 3, 1}, Case{false, 2, 7},
+                        Case{false, 1, 64}}) {
+    SCOPED_TRACE(testing::Message()
+                 << (c.is_resident ? "resident, " : "streamed, ") << c.threads
+                 << " threads, batches of " << c.batch);
+    EngineOptions options = Options(kUnlimitedBytes, c.threads, c.batch);
+    options.plan.kv_type = KvType::kBf16;
+    if (!c.is_resident) {
+      options.plan.budget_bytes = SmallestBudget(model_.path(), options);
+    }
+    Running running = Start(model_.path(), options);
+    ASSERT_NE(running.session, nullptr);
+    const std::vector<float> logits =
+        AllLogits(*running.session, tokens_, vocab_size_);
+    if (first.empty()) first = logits;
+    EXPECT_TRUE(SameBits(logits, first));
+  }
+  EXPECT_FALSE(SameBits(first, expected_)) << "it was not used";
+}
+
 TEST_P(IdentityTest, LogitsOfTheLastTokenAloneAreTheSame) {
   EngineOptions options = Options(kUnlimitedBytes, 2, 16);
   options.plan.all_logits = false;

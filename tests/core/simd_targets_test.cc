@@ -15,6 +15,7 @@
 #include "core/simd.h"
 #include "tests/core/golden.h"
 #include "tests/core/test_model.h"
+#include "tests/kernels/kernel_test.h"
 
 namespace flashelm::test {
 namespace {
@@ -129,10 +130,12 @@ class TargetDifferenceTest : public testing::TestWithParam<Encoding> {};
 TEST_P(TargetDifferenceTest, LogitsDifferLittleBetweenTargets) {
   const bool is_quantized =
       GetParam() == Encoding::kQ8 || GetParam() == Encoding::kQ4;
-  const float tolerance = is_quantized ? 0.2f : 1e-4f;
+  // Some three times what was seen (docs/BENCHMARKS.md).
+  const float tolerance = is_quantized ? 0.2f : 2e-5f;
   const Golden golden = ReadGolden("tiny-stories");
   const ConvertedModel model(SampleModelDirectory("tiny-stories"), GetParam());
   std::vector<float> first;
+  std::vector<float> first_fused;
   float worst = 0;
   const std::vector<std::string_view> targets = SimdTargets();
   for (const std::string_view target : targets) {
@@ -151,6 +154,13 @@ TEST_P(TargetDifferenceTest, LogitsDifferLittleBetweenTargets) {
     UseSimdTarget("");
     if (first.empty()) first = logits;
     ASSERT_EQ(logits.size(), first.size());
+    if (HasFma(target)) {
+      if (first_fused.empty()) first_fused = logits;
+      EXPECT_EQ(std::memcmp(logits.data(), first_fused.data(),
+                            logits.size() * sizeof(float)),
+                0)
+          << target << ": other bits than the first with multiply-adds";
+    }
     for (size_t i = 0; i < logits.size(); ++i) {
       worst = std::max(worst, std::abs(logits[i] - first[i]));
     }
