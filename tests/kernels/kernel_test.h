@@ -179,6 +179,48 @@ class RandomWeights {
   std::vector<std::byte> bytes_;
 };
 
+// The high nibbles of q8 weights with their scales: as q4, and as q8 whose low
+// nibbles are 0. A file could hold both halves in planes of their own.
+class HighNibbles {
+ public:
+  HighNibbles(const WeightView& q8, size_t num_rows, size_t num_cols)
+      : num_cols_(num_cols),
+        q4_(num_rows * RowBytes(WeightType::kQ4, num_cols)),
+        q8_(num_rows * RowBytes(WeightType::kQ8, num_cols)) {
+    const size_t scales_bytes = ScalesBytes(WeightType::kQ8, num_cols);
+    for (size_t r = 0; r < num_rows; ++r) {
+      const std::byte* from = Submatrix(q8, r, 0).data;
+      std::byte* to_q4 = q4_.data() + r * RowBytes(WeightType::kQ4, num_cols);
+      std::byte* to_q8 = q8_.data() + r * RowBytes(WeightType::kQ8, num_cols);
+      for (size_t k = 0; k < num_cols; ++k) {
+        const int code = static_cast<int8_t>(from[k]);
+        const int n = (code + 8 + 128) >> 4;
+        to_q8[k] = static_cast<std::byte>(16 * (n - 8));
+        const size_t half = k % kQuantGroup / (kQuantGroup / 2);
+        to_q4[k / kQuantGroup * (kQuantGroup / 2) + k % (kQuantGroup / 2)] |=
+            static_cast<std::byte>(n << 4 * half);
+      }
+      const std::byte* scales = Submatrix(q8, r, 0).scales;
+      std::memcpy(to_q4 + ElementsBytes(WeightType::kQ4, num_cols), scales,
+                  scales_bytes);
+      std::memcpy(to_q8 + ElementsBytes(WeightType::kQ8, num_cols), scales,
+                  scales_bytes);
+    }
+  }
+
+  WeightView q4() const { return View(q4_, WeightType::kQ4); }
+  WeightView q8() const { return View(q8_, WeightType::kQ8); }
+
+ private:
+  WeightView View(const std::vector<std::byte>& bytes, WeightType type) const {
+    return ViewOfRows(bytes.data(), RowBytes(type, num_cols_), type, num_cols_);
+  }
+
+  size_t num_cols_;
+  std::vector<std::byte> q4_;
+  std::vector<std::byte> q8_;
+};
+
 // A copy of an array that ends at the last byte of a page, before a page that
 // cannot be read.
 class GuardedCopy {

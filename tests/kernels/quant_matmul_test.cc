@@ -110,38 +110,15 @@ class ConstantWeights {
 class QuantMatMulTest : public TargetTest {};
 FLASHELM_TEST_ALL_TARGETS(QuantMatMulTest);
 
-// A file could hold the two halves of q8 in planes of their own: the coarse one
-// is q4, which makes of its codes what q8 makes of 16 times as large ones.
+// q4 makes of its codes what q8 makes of 16 times as large ones.
 TEST_P(QuantMatMulTest, TheHighNibblesOfQ8RunAloneAsQ4) {
   for (const size_t num_tokens : {1, 6}) {
     const MatrixShape s = {"", 33, 288, num_tokens};
     const RandomWeights q8(s.num_rows, s.num_cols, WeightType::kQ8, /*seed=*/1);
-    const size_t coarse_bytes = RowBytes(WeightType::kQ8, s.num_cols);
-    const size_t q4_bytes = RowBytes(WeightType::kQ4, s.num_cols);
-    const size_t scales_bytes = ScalesBytes(WeightType::kQ8, s.num_cols);
-    std::vector<std::byte> coarse(s.num_rows * coarse_bytes);
-    std::vector<std::byte> q4(s.num_rows * q4_bytes);
-    for (size_t r = 0; r < s.num_rows; ++r) {
-      for (size_t k = 0; k < s.num_cols; ++k) {
-        const int code = reference::CodeAt(q8.view(), r, k);
-        const int n = (code + 8 + 128) >> 4;
-        coarse[r * coarse_bytes + k] = static_cast<std::byte>(16 * (n - 8));
-        const size_t half = k % kQuantGroup / (kQuantGroup / 2);
-        q4[r * q4_bytes + k / kQuantGroup * (kQuantGroup / 2) +
-           k % (kQuantGroup / 2)] |= static_cast<std::byte>(n << 4 * half);
-      }
-      const std::byte* scales = q8.view(r).scales;
-      std::memcpy(&coarse[(r + 1) * coarse_bytes - scales_bytes], scales,
-                  scales_bytes);
-      std::memcpy(&q4[(r + 1) * q4_bytes - scales_bytes], scales, scales_bytes);
-    }
+    const HighNibbles high(q8.view(), s.num_rows, s.num_cols);
     const std::vector<float> x = RandomQuantTokens(s, /*seed=*/2);
-    EXPECT_TRUE(HaveEqualBits(
-        RunQuantMatMul(
-            ViewOfRows(q4.data(), q4_bytes, WeightType::kQ4, s.num_cols), s, x),
-        RunQuantMatMul(ViewOfRows(coarse.data(), coarse_bytes, WeightType::kQ8,
-                                  s.num_cols),
-                       s, x)));
+    EXPECT_TRUE(HaveEqualBits(RunQuantMatMul(high.q4(), s, x),
+                              RunQuantMatMul(high.q8(), s, x)));
   }
 }
 

@@ -73,6 +73,20 @@ TEST_P(QuantSumTest, HasTheBitsOfTheCanonicalArithmetic) {
   }
 }
 
+TEST_P(QuantSumTest, TheHighNibblesOfQ8RunAloneAsQ4) {
+  for (const size_t num_tokens : {1, 6}) {
+    const MatrixShape s = {"", 70, 288, num_tokens};
+    const RandomWeights q8(s.num_rows, s.num_cols, WeightType::kQ8, /*seed=*/1);
+    const HighNibbles high(q8.view(), s.num_rows, s.num_cols);
+    const std::vector<float> factors = RandomFactors(s);
+    std::vector<float> of_q4 = RandomSums(s);
+    std::vector<float> of_q8 = of_q4;
+    RunSum(high.q4(), s, factors, of_q4);
+    RunSum(high.q8(), s, factors, of_q8);
+    EXPECT_TRUE(HaveEqualBits(of_q4, of_q8));
+  }
+}
+
 TEST_P(QuantSumTest, ColumnsAndBlocksCanBeSplit) {
   const MatrixShape s = {"", 80, 704, 5};
   for (const WeightType type : kQuantTypes) {
