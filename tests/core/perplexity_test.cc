@@ -4,7 +4,6 @@
 
 #include <cmath>
 
-#include "core/text_file.h"
 #include "tests/core/golden.h"
 #include "tests/core/test_model.h"
 
@@ -102,12 +101,8 @@ TEST(PerplexityGoldenTest, OfBothTextsIsThatOfTheReference) {
     ASSERT_NE(running.session, nullptr);
     for (const GoldenPerplexity& golden : ReadGolden(name).perplexity) {
       SCOPED_TRACE(std::string(name) + " on " + golden.file);
-      const auto text = ReadTextFile(
-          std::string(FLASHELM_SOURCE_DIR "/tests/data/") + golden.file,
-          UINT64_MAX);
-      ASSERT_TRUE(text) << text.error().message();
       const std::vector<TokenId> tokens =
-          running.engine->tokenizer().Encode(*text, /*add_bos=*/false);
+          TokensOfText(*running.engine, golden.file);
       const CancelToken never;
       const auto result = MeasurePerplexity(*running.session, tokens,
                                             running.engine->config().bos_id,
@@ -137,14 +132,9 @@ TEST(PerplexityGoldenTest, OfQ8IsWithinAThousandthOfTheReference) {
   ASSERT_NE(running.session, nullptr);
   for (const GoldenPerplexity& golden : ReadGolden("tiny-stories").perplexity) {
     SCOPED_TRACE(golden.file);
-    const auto text = ReadTextFile(
-        std::string(FLASHELM_SOURCE_DIR "/tests/data/") + golden.file,
-        UINT64_MAX);
-    ASSERT_TRUE(text) << text.error().message();
     const CancelToken never;
     const auto result = MeasurePerplexity(
-        *running.session,
-        running.engine->tokenizer().Encode(*text, /*add_bos=*/false),
+        *running.session, TokensOfText(*running.engine, golden.file),
         running.engine->config().bos_id, golden.n_ctx, never, {});
     ASSERT_TRUE(result) << result.error().message();
     EXPECT_NEAR(result->perplexity, golden.perplexity,

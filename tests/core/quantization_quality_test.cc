@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "core/perplexity.h"
-#include "core/text_file.h"
 #include "kernels/float_types.h"
 #include "kernels/quantize.h"
 #include "kernels/reference.h"
@@ -160,12 +159,7 @@ TEST_F(QuantizationQualityTest, OfWeightsAndOfActivations) {
   ASSERT_NE(exact.session, nullptr);
   for (const GoldenPerplexity& golden : ReadGolden("tiny-stories").perplexity) {
     SCOPED_TRACE(golden.file);
-    const auto text = ReadTextFile(
-        std::string(FLASHELM_SOURCE_DIR "/tests/data/") + golden.file,
-        UINT64_MAX);
-    ASSERT_TRUE(text) << text.error().message();
-    std::vector<TokenId> tokens =
-        exact.engine->tokenizer().Encode(*text, /*add_bos=*/false);
+    std::vector<TokenId> tokens = TokensOfText(*exact.engine, golden.file);
     tokens.resize(std::min(tokens.size(), kMostTokens));
     const CancelToken never;
     for (Row& row : rows) {

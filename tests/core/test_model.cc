@@ -9,6 +9,7 @@
 
 #include "core/convert/convert.h"
 #include "core/sampler.h"
+#include "core/text_file.h"
 
 namespace flashelm::test {
 
@@ -102,6 +103,15 @@ std::vector<TokenId> GreedyIds(Session& session,
     next = std::span<const TokenId>(generated).last(1);
   }
   return generated;
+}
+
+std::vector<TokenId> TokensOfText(const Engine& engine,
+                                  const std::string& name) {
+  const auto text = ReadTextFile(
+      std::string(FLASHELM_SOURCE_DIR "/tests/data/") + name, UINT64_MAX);
+  EXPECT_TRUE(text) << text.error().message();
+  if (!text) return {};
+  return engine.tokenizer().Encode(*text, /*add_bos=*/false);
 }
 
 std::vector<TokenId> SomeTokens(size_t count, uint32_t vocab_size) {

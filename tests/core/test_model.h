@@ -71,6 +71,10 @@ std::vector<TokenId> GreedyIds(Session& session,
                                std::span<const TokenId> prompt, size_t count,
                                uint32_t vocab_size);
 
+// tests/data/NAME as the engine's tokens, without BOS. Fails the test on error.
+std::vector<TokenId> TokensOfText(const Engine& engine,
+                                  const std::string& name);
+
 // A fixed sequence of `count` ids below `vocab_size`.
 std::vector<TokenId> SomeTokens(size_t count, uint32_t vocab_size);
 
